@@ -1,0 +1,215 @@
+//! What `lb.yaml` says, checked: the front half of the process.
+//!
+//! Every value here has passed its checks, has its default filled in and carries no YAML: the rest of the program never
+//! asks whether a weight may be zero or a route names an upstream that exists. Names are nginx's and HAProxy's where
+//! they have one, so that an operator who knows those knows these.
+
+mod raw;
+
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+
+use ipnet::IpNet;
+
+/// The whole of `lb.yaml`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Lb {
+    /// At least one.
+    pub listeners: Vec<Listener>,
+    /// Worker threads of the front; `threads: auto` gives the number of cores.
+    pub threads: usize,
+    /// Peers whose `X-Forwarded-*` headers are believed.
+    pub trusted_proxies: Vec<IpNet>,
+    pub client: Client,
+    pub access_log: AccessLog,
+    pub shutdown: Shutdown,
+    /// In the order of the file. Names are unique.
+    pub upstreams: Vec<Upstream>,
+    /// In the order of the file; choosing does not depend on it (longest match wins).
+    pub routes: Vec<Route>,
+}
+
+/// One address the front accepts connections on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listener {
+    pub address: SocketAddr,
+    /// `max_connections`: open client connections on this listener; further ones are closed at once. Default 20,000.
+    pub max_connections: usize,
+}
+
+/// Limits and deadlines towards HTTP clients. All are top-level keys of `lb.yaml`, named as in nginx.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Client {
+    /// `client_header_timeout`: total time to receive a request header (408). Default 10 s.
+    pub header_timeout: Duration,
+    /// `client_header_max_size`: bytes of request line and headers (431). Default 64 KiB.
+    pub header_max_size: usize,
+    /// `max_headers`: number of header lines (431). Default 100.
+    pub max_headers: usize,
+    /// `client_body_timeout`: between two reads of a request body (408). Default 60 s.
+    pub body_timeout: Duration,
+    /// `client_max_body_size`: bytes of a request body (413); a route may override. `0` = no limit. Default 20 MiB.
+    pub max_body_size: Option<u64>,
+    /// `keepalive_timeout`: an idle client connection is closed after this. Default 75 s.
+    pub keepalive_timeout: Duration,
+    /// `keepalive_requests`: requests served on one client connection. Default 1,000.
+    pub keepalive_requests: u32,
+    /// `send_timeout`: between two writes to a client. Default 60 s.
+    pub send_timeout: Duration,
+}
+
+/// `access_log: {enabled, queue}`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AccessLog {
+    /// Default true. Lines go to standard output as JSON.
+    pub enabled: bool,
+    /// Lines waiting for the writer; a full queue drops lines (counted), never delays a request. Default 16,384.
+    pub queue: usize,
+}
+
+/// `shutdown: {pre_stop_delay, grace_period}`; from lb.yaml when there is one, else from pool.yaml.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shutdown {
+    /// Between readiness turning false and the listeners closing, for load balancers in front. Default 0 s.
+    pub pre_stop_delay: Duration,
+    /// After that: how long work in flight may take before it is cut. Default 30 s.
+    pub grace_period: Duration,
+}
+
+/// A named group of servers and the way one is chosen.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Upstream {
+    pub name: Arc<str>,
+    pub balance: Balance,
+    pub servers: Servers,
+    /// `connect_timeout`: default 2 s.
+    pub connect_timeout: Duration,
+    /// `read_timeout`: between two reads from the server (504); a route may override. Default 60 s.
+    pub read_timeout: Duration,
+    /// `send_timeout`: between two writes to the server. Default 60 s.
+    pub send_timeout: Duration,
+    /// `keepalive_timeout`: an idle server connection is closed after this. Default 4 s: below uvicorn's 5 s, so that
+    /// the server never closes a connection that a request is just being sent on.
+    pub keepalive_timeout: Duration,
+    /// `tries`: servers asked for one request, the first included (nginx `proxy_next_upstream_tries`). Default 3.
+    pub tries: u32,
+    /// `None` with `servers_of` (the other upstream's checks count) or when the file has none (always up).
+    pub health_check: Option<HealthCheck>,
+}
+
+/// How a server is chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Balance {
+    /// Smooth weighted round robin, nginx's default.
+    RoundRobin,
+    /// nginx's `ip_hash`.
+    IpHash,
+}
+
+/// Where an upstream's servers come from.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Servers {
+    /// Its own. At least one; names and addresses are unique within the upstream.
+    Own(Vec<Server>),
+    /// `servers_of: NAME`: the servers of that upstream (one that has its own), with their health and in-flight counts.
+    Of(Arc<str>),
+}
+
+/// One server of an upstream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Server {
+    /// Default: the address as written.
+    pub name: Arc<str>,
+    /// Names are resolved once, when the file is read.
+    pub address: SocketAddr,
+    /// 1..=65535. Default 1.
+    pub weight: u32,
+    /// Used only when no other server is up.
+    pub backup: bool,
+    /// Failures within `fail_timeout` that take the server out for `fail_timeout`; 0 = never. Default 3.
+    pub max_fails: u32,
+    /// Default 10 s.
+    pub fail_timeout: Duration,
+}
+
+/// `health_check:` of an upstream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HealthCheck {
+    /// Default `/`.
+    pub path: String,
+    /// Value of the Host header (Django's ALLOWED_HOSTS wants one it knows). Default: the server's address.
+    pub host: Option<String>,
+    /// Default 2 s.
+    pub interval: Duration,
+    /// While the server is down or not proven yet. Default: a quarter of `interval`, at least 100 ms.
+    pub down_interval: Duration,
+    /// For one whole check, connect to last byte. Default 1 s.
+    pub timeout: Duration,
+    /// Successes in a row that bring a server up. Default 2. (A server that was never proven comes up at the first.)
+    pub rise: u32,
+    /// Failures in a row that take it down. Default 3.
+    pub fall: u32,
+    /// `status: [200-399]`: the statuses that mean success.
+    pub status: Vec<std::ops::RangeInclusive<u16>>,
+    /// `database: NAME` of pool.yaml that must serve too.
+    pub database: Option<Arc<str>>,
+    /// Bytes of a check's answer that are read at most. Default 64 KiB.
+    pub max_body: usize,
+}
+
+/// What requests go where.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Route {
+    /// `path_prefix: /ws/` or `path: /exact`, and `host:`; also the label in logs and metrics, e.g. `/ws/`.
+    pub name: Arc<str>,
+    /// Lower case, without port; `None` = any host.
+    pub host: Option<String>,
+    pub path: PathMatch,
+    pub target: Target,
+    /// `allow: [CIDR…]`: client addresses that may use the route (403 for others); empty = all.
+    pub allow: Vec<IpNet>,
+    /// `needs_database` (default true): answered 503 at once while the database named by the upstream's check is down.
+    pub needs_database: bool,
+    /// Overrides `client_max_body_size`. Outer `None` = not set here.
+    pub max_body_size: Option<Option<u64>>,
+    /// Overrides the upstream's `read_timeout`.
+    pub read_timeout: Option<Duration>,
+    /// `websocket_idle_timeout`: no byte in either direction. Default 1 h.
+    pub websocket_idle_timeout: Duration,
+}
+
+/// How a route's path is compared (with the raw path, before the `?`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PathMatch {
+    Exact(String),
+    Prefix(String),
+}
+
+/// What answers a route.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Target {
+    Upstream(Arc<str>),
+    Builtin(Builtin),
+}
+
+/// Pages the process itself answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Builtin {
+    DbConnections,
+    Status,
+    Metrics,
+    Live,
+    Ready,
+}
+
+/// `admin: {address}`; may stand in either file, lb.yaml's wins.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Admin {
+    pub address: SocketAddr,
+}
+
+/// The files a configuration came from, as the operator named them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Sources {
+    pub lb: Option<PathBuf>,
+    pub pool: Option<PathBuf>,
+}

@@ -1,0 +1,139 @@
+//! What `pool.yaml` says, checked: the database half of the process.
+//!
+//! Keys have PgBouncer's names and meanings, so that its documentation is ours too. A timeout of `0` means "never" and is
+//! `None` here; a size of `0` where PgBouncer reads "no limit" is `None` as well.
+
+mod raw;
+pub mod userlist;
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use crate::config::secret::Secret;
+
+/// The whole of `pool.yaml`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Pool {
+    pub listen: SocketAddr,
+    /// Worker threads of the pool. Default 1: both sockets of a transaction then live on one reactor.
+    pub threads: usize,
+    pub auth_type: AuthType,
+    pub admin_users: Vec<String>,
+    pub stats_users: Vec<String>,
+    pub pool_mode: PoolMode,
+    /// Default 1,000.
+    pub max_client_conn: usize,
+    /// Default 20.
+    pub default_pool_size: u32,
+    pub min_pool_size: u32,
+    pub reserve_pool_size: u32,
+    /// Default 5 s. `None`: the reserve is never used.
+    pub reserve_pool_timeout: Option<Duration>,
+    pub max_db_connections: Option<u32>,
+    /// Default 120 s.
+    pub query_wait_timeout: Option<Duration>,
+    /// Default 600 s.
+    pub server_idle_timeout: Option<Duration>,
+    /// Default 3,600 s; each server's own is jittered by up to 20 %.
+    pub server_lifetime: Option<Duration>,
+    /// Default 15 s: TCP connect and login.
+    pub server_connect_timeout: Duration,
+    /// Longest pause between failed logins; the first is 100 ms. Default 15 s as in PgBouncer.
+    pub server_login_retry: Duration,
+    pub query_timeout: Option<Duration>,
+    pub transaction_timeout: Option<Duration>,
+    pub idle_transaction_timeout: Option<Duration>,
+    pub client_idle_timeout: Option<Duration>,
+    /// Default 60 s.
+    pub client_login_timeout: Duration,
+    /// How long an abandoned transaction may take to roll back before its server is closed. Default 5 s.
+    pub rollback_timeout: Duration,
+    /// Default 10 s.
+    pub cancel_wait_timeout: Duration,
+    /// Per server; 0 turns named statements off (forwarded untouched). Default 200.
+    pub max_prepared_statements: usize,
+    /// Bytes of one protocol message. Default 2^31 - 1.
+    pub max_packet_size: u32,
+    /// Bytes of messages that must be held whole (Parse, Bind headers, parameters). Default 16 MiB.
+    pub max_held_message: usize,
+    /// Startup parameters that are accepted and ignored.
+    pub ignore_startup_parameters: Vec<String>,
+    /// Reported parameters that are kept per client beside the standard ones.
+    pub track_extra_parameters: Vec<String>,
+    /// Default 4,096.
+    pub scram_iterations: u32,
+    /// Window of the averages in SHOW STATS. Default 60 s.
+    pub stats_period: Duration,
+    pub probe: Probe,
+    /// In the order of the file; the first is `default` in `/db/connections/`. Names are unique.
+    pub databases: Vec<Database>,
+    /// `users:` and `auth_file`; `users:` wins.
+    pub users: Vec<User>,
+}
+
+/// How clients prove who they are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AuthType {
+    Trust,
+    Md5,
+    ScramSha256,
+}
+
+/// When a client's server goes back to the pool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PoolMode {
+    Session,
+    Transaction,
+}
+
+/// The pool's own look at each database. `probe: {interval, timeout, rise, fall}`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Probe {
+    /// Default 2 s.
+    pub interval: Duration,
+    /// While the database is down or not proven yet. Default 500 ms.
+    pub down_interval: Duration,
+    /// Default 1 s.
+    pub timeout: Duration,
+    /// Default 1.
+    pub rise: u32,
+    /// Default 2.
+    pub fall: u32,
+}
+
+/// One entry of `databases:`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Database {
+    /// The name clients ask for; `*` is the fallback for every other name.
+    pub name: Arc<str>,
+    /// The name on the server. Default: the name clients ask for.
+    pub dbname: Option<String>,
+    pub host: String,
+    pub port: u16,
+    /// `user`: every client's server connection logs in as this user instead.
+    pub user: Option<String>,
+    pub password: Option<Secret>,
+    pub pool_size: Option<u32>,
+    pub min_pool_size: Option<u32>,
+    pub reserve_pool_size: Option<u32>,
+    pub max_db_connections: Option<u32>,
+    pub pool_mode: Option<PoolMode>,
+}
+
+/// One user that may log in.
+#[derive(Debug, Clone, PartialEq)]
+pub struct User {
+    pub name: String,
+    pub secret: UserSecret,
+    pub pool_size: Option<u32>,
+    pub pool_mode: Option<PoolMode>,
+}
+
+/// What is known of a user's password.
+#[derive(Debug, Clone, PartialEq)]
+pub enum UserSecret {
+    Plain(Secret),
+    /// 32 hex digits after `md5`, over password and user name.
+    Md5(Secret),
+    /// `SCRAM-SHA-256$iterations:salt$StoredKey:ServerKey`
+    Scram(Secret),
+}

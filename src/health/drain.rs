@@ -1,0 +1,126 @@
+//! How the process leaves: phases everyone can watch, and tasks that are counted until they end.
+//!
+//! Running -> Leaving (readiness is off, everything still accepted) -> Draining (nothing new; finish what is in flight by
+//! the deadline) -> Cut (end now). Only forward. A component holds a [`Drain`] and selects on the phase it cares about;
+//! what must be waited for is spawned through [`Drain::spawn`], so that leaving ends as soon as all of it has.
+
+use std::future::Future;
+
+use tokio::{sync::watch, task::JoinHandle, time::Instant};
+use tokio_util::task::TaskTracker;
+
+/// Where the process is on its way out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Phase {
+    Running,
+    Leaving,
+    /// Accept nothing new; what is in flight has until the deadline.
+    Draining {
+        deadline: Instant,
+    },
+    Cut,
+}
+
+/// Announces the phases. Held by `app` alone.
+#[derive(Debug)]
+pub struct DrainControl {
+    phase: watch::Sender<Phase>,
+}
+
+/// Watches the phases and tracks tasks. Clones share both.
+#[derive(Debug, Clone)]
+pub struct Drain {
+    phase: watch::Receiver<Phase>,
+    tasks: TaskTracker,
+}
+
+/// Returns the two ends.
+pub fn channel() -> (DrainControl, Drain) {
+    let (sender, receiver) = watch::channel(Phase::Running);
+    (DrainControl { phase: sender }, Drain { phase: receiver, tasks: TaskTracker::new() })
+}
+
+impl DrainControl {
+    /// Moves on to `phase`; going back is ignored.
+    pub fn advance(&self, phase: Phase) {
+        self.phase.send_if_modified(|current| {
+            let forward = rank(phase) > rank(*current);
+            if forward {
+                *current = phase;
+            }
+            forward
+        });
+    }
+}
+
+fn rank(phase: Phase) -> u8 {
+    match phase {
+        Phase::Running => 0,
+        Phase::Leaving => 1,
+        Phase::Draining { .. } => 2,
+        Phase::Cut => 3,
+    }
+}
+
+impl Drain {
+    /// Returns the phase now.
+    pub fn phase(&self) -> Phase {
+        *self.phase.borrow()
+    }
+
+    /// Returns whether work in flight is being finished (or already cut).
+    pub fn is_draining(&self) -> bool {
+        rank(self.phase()) >= 2
+    }
+
+    /// Waits until draining begins; returns its deadline (now, when already cut). Cancel safe.
+    pub async fn draining(&mut self) -> Instant {
+        loop {
+            match *self.phase.borrow_and_update() {
+                Phase::Draining { deadline } => return deadline,
+                Phase::Cut => return Instant::now(),
+                Phase::Running | Phase::Leaving => {}
+            }
+            if self.phase.changed().await.is_err() {
+                return std::future::pending().await;
+            }
+        }
+    }
+
+    /// Waits until everything must end now. Cancel safe.
+    pub async fn cut(&mut self) {
+        loop {
+            if *self.phase.borrow_and_update() == Phase::Cut {
+                return;
+            }
+            if self.phase.changed().await.is_err() {
+                return std::future::pending().await;
+            }
+        }
+    }
+
+    /// Runs `future` on the current runtime as a task that leaving waits for.
+    pub fn spawn<F>(&self, future: F) -> JoinHandle<F::Output>
+    where
+        F: Future + Send + 'static,
+        F::Output: Send + 'static,
+    {
+        self.tasks.spawn(future)
+    }
+
+    /// Counts work that is not a task of its own (a connection handled inside pingora) until the token is dropped.
+    pub fn token(&self) -> tokio_util::task::task_tracker::TaskTrackerToken {
+        self.tasks.token()
+    }
+
+    /// Returns how much tracked work is left.
+    pub fn in_flight(&self) -> usize {
+        self.tasks.len()
+    }
+
+    /// Waits until no tracked work is left. Cancel safe.
+    pub async fn idle(&self) {
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+}
