@@ -1,1 +1,4 @@
 //! (being built)
+
+pub mod error;
+pub mod server;

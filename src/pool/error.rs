@@ -1,0 +1,369 @@
+//! The one place that chooses what the pool itself says to a client: severity, SQLSTATE, text and metric label.
+//!
+//! `Display` is the message the client sees, so nothing in here may hold a secret, an address of a server, or text from another
+//! client. A limit's text begins with the word PgBouncer uses for it (people grep for `query_wait_timeout`), and its hint
+//! names the setting to change. Errors of PostgreSQL are forwarded as they are and never pass through here; what a failed
+//! server login said does, through [`ServerError`].
+
+use std::{borrow::Cow, time::Duration};
+
+use crate::pool::server::error::ServerError;
+
+/// Everything the pool tells a client by itself.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum PoolError {
+    // --- before the login is complete ---
+    /// The peer hung up or its socket failed; there is nobody to tell.
+    #[error("client closed the connection")]
+    ClientGone,
+    /// The peer began a TLS handshake without asking first; it could not read an ErrorResponse.
+    #[error("direct TLS connections are not accepted here")]
+    DirectTls,
+    #[error("client_login_timeout: login was not complete within {}", Short(*.limit))]
+    LoginTimeout { limit: Duration },
+    /// A startup packet that cannot be read; `why` is ours, never the peer's bytes.
+    #[error("invalid startup packet: {why}")]
+    StartupPacket { why: &'static str },
+    /// Bytes followed an SSLRequest or GSSENCRequest before it was answered (the shape of CVE-2021-3935).
+    #[error("received unencrypted data after an encryption request")]
+    EarlyData,
+    #[error("unsupported frontend protocol {major}.{minor}: server supports 3.0")]
+    ProtocolVersion { major: u16, minor: u16 },
+    #[error("no PostgreSQL user name specified in startup packet")]
+    NoUserName,
+    #[error("invalid parameter name in startup packet: \"{name}\"")]
+    StartupParameter { name: String },
+    #[error("replication connections cannot be pooled")]
+    Replication,
+    #[error("no more connections allowed (max_client_conn)")]
+    TooManyClients { limit: usize },
+    /// Wrong password, unknown user, forbidden method: the same words for all of them.
+    #[error("password authentication failed for user \"{user}\"")]
+    Authentication { user: String },
+    /// A malformed message of the authentication exchange.
+    #[error("malformed authentication message: {why}")]
+    AuthenticationProtocol { why: &'static str },
+    /// Said only to a client that has proven who it is.
+    #[error("no such database: {database}")]
+    NoDatabase { database: String },
+    #[error("database \"{database}\" is disabled")]
+    DatabaseDisabled { database: String },
+
+    // --- waiting for a server ---
+    #[error("query_wait_timeout: no server connection became free within {}{}", Short(*.limit), Because(.login))]
+    QueryWaitTimeout { limit: Duration, login: Option<ServerError> },
+    /// No server could be logged in and nobody may wait for one.
+    #[error("server login failed: {0}")]
+    ServerLogin(ServerError),
+
+    // --- while talking ---
+    #[error("query timeout: no answer from the server within {}", Short(*.limit))]
+    QueryTimeout { limit: Duration },
+    #[error("transaction timeout: the transaction lasted longer than {}", Short(*.limit))]
+    TransactionTimeout { limit: Duration },
+    #[error("idle transaction timeout: nothing was sent within a transaction for {}", Short(*.limit))]
+    IdleTransactionTimeout { limit: Duration },
+    #[error("client_idle_timeout: nothing was sent for {}", Short(*.limit))]
+    ClientIdleTimeout { limit: Duration },
+    /// The server's connection ended under a client that was using it.
+    #[error("server conn crashed? the connection to the server was lost")]
+    ServerGone,
+    #[error("protocol violation: {why}")]
+    Protocol { why: &'static str },
+    #[error("packet too large: {len} bytes (max_packet_size {limit})")]
+    PacketTooLarge { len: u64, limit: u64 },
+    #[error("message too large to be held: {len} bytes (max_held_message {limit})")]
+    HeldMessageTooLarge { len: u64, limit: u64 },
+    #[error("prepared statement \"{name}\" does not exist")]
+    NoPreparedStatement { name: String },
+    #[error("prepared statement \"{name}\" already exists")]
+    DuplicatePreparedStatement { name: String },
+
+    // --- ends that the operator asked for ---
+    #[error("terminating connection due to administrator command")]
+    Shutdown,
+    #[error("admin forced disconnect")]
+    Killed,
+    #[error("database configuration changed")]
+    DatabaseRemoved,
+
+    // --- ours ---
+    #[error("internal error in the pool")]
+    Internal,
+}
+
+/// `S` and `V` of an ErrorResponse.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Severity {
+    /// The connection goes on.
+    Error,
+    /// The connection ends after this message.
+    Fatal,
+}
+
+impl Severity {
+    /// Returns the word of the protocol.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Error => "ERROR",
+            Self::Fatal => "FATAL",
+        }
+    }
+}
+
+/// The label an error counts under.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Kind {
+    ClientGone,
+    LoginTimeout,
+    Protocol,
+    TooManyClients,
+    Authentication,
+    NoDatabase,
+    QueryWaitTimeout,
+    ServerLogin,
+    QueryTimeout,
+    TransactionTimeout,
+    IdleTransactionTimeout,
+    ClientIdleTimeout,
+    ServerGone,
+    TooLarge,
+    PreparedStatement,
+    Shutdown,
+    Killed,
+    Internal,
+}
+
+impl Kind {
+    /// Every label, so that all series exist from the start.
+    pub const ALL: [Self; 18] = [
+        Self::ClientGone,
+        Self::LoginTimeout,
+        Self::Protocol,
+        Self::TooManyClients,
+        Self::Authentication,
+        Self::NoDatabase,
+        Self::QueryWaitTimeout,
+        Self::ServerLogin,
+        Self::QueryTimeout,
+        Self::TransactionTimeout,
+        Self::IdleTransactionTimeout,
+        Self::ClientIdleTimeout,
+        Self::ServerGone,
+        Self::TooLarge,
+        Self::PreparedStatement,
+        Self::Shutdown,
+        Self::Killed,
+        Self::Internal,
+    ];
+
+    /// Returns the label's value.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::ClientGone => "client_gone",
+            Self::LoginTimeout => "client_login_timeout",
+            Self::Protocol => "protocol",
+            Self::TooManyClients => "max_client_conn",
+            Self::Authentication => "authentication",
+            Self::NoDatabase => "no_database",
+            Self::QueryWaitTimeout => "query_wait_timeout",
+            Self::ServerLogin => "server_login",
+            Self::QueryTimeout => "query_timeout",
+            Self::TransactionTimeout => "transaction_timeout",
+            Self::IdleTransactionTimeout => "idle_transaction_timeout",
+            Self::ClientIdleTimeout => "client_idle_timeout",
+            Self::ServerGone => "server_gone",
+            Self::TooLarge => "too_large",
+            Self::PreparedStatement => "prepared_statement",
+            Self::Shutdown => "shutdown",
+            Self::Killed => "killed",
+            Self::Internal => "internal",
+        }
+    }
+}
+
+impl PoolError {
+    /// Returns the SQLSTATE (PostgreSQL documentation, appendix A). A failed server login keeps the server's own.
+    pub fn sqlstate(&self) -> &str {
+        match self {
+            // The class says "too many connections", which is what clients and their retry rules look for.
+            Self::TooManyClients { .. } | Self::QueryWaitTimeout { login: None, .. } => "53300",
+            Self::QueryWaitTimeout { login: Some(e), .. } => e.sqlstate().unwrap_or("53300"),
+            Self::ServerLogin(e) => e.sqlstate().unwrap_or("08001"),
+            Self::ClientGone | Self::ServerGone => "08006",
+            Self::LoginTimeout { .. } | Self::NoUserName => "28000",
+            Self::ProtocolVersion { .. } | Self::Replication => "0A000",
+            Self::StartupParameter { .. } => "42704",
+            Self::Authentication { .. } => "28P01",
+            Self::NoDatabase { .. } => "3D000",
+            Self::DatabaseDisabled { .. } | Self::DatabaseRemoved => "57P03",
+            Self::QueryTimeout { .. } => "57014",
+            Self::TransactionTimeout { .. } => "25P04",
+            Self::IdleTransactionTimeout { .. } => "25P03",
+            Self::ClientIdleTimeout { .. } => "57P05",
+            Self::HeldMessageTooLarge { .. } => "54000",
+            Self::NoPreparedStatement { .. } => "26000",
+            Self::DuplicatePreparedStatement { .. } => "42P05",
+            Self::Shutdown | Self::Killed => "57P01",
+            Self::Internal => "XX000",
+            Self::DirectTls
+            | Self::StartupPacket { .. }
+            | Self::EarlyData
+            | Self::AuthenticationProtocol { .. }
+            | Self::Protocol { .. }
+            | Self::PacketTooLarge { .. } => "08P01",
+        }
+    }
+
+    /// Returns whether the connection can go on after this.
+    pub fn severity(&self) -> Severity {
+        match self {
+            Self::NoPreparedStatement { .. } | Self::DuplicatePreparedStatement { .. } => Severity::Error,
+            _ => Severity::Fatal,
+        }
+    }
+
+    /// Returns the text for the client.
+    pub fn message(&self) -> String {
+        self.to_string()
+    }
+
+    /// Returns what to change, where the text alone does not say it.
+    pub fn hint(&self) -> Option<Cow<'static, str>> {
+        let hint = match self {
+            Self::DirectTls => "use sslnegotiation=postgres",
+            Self::LoginTimeout { .. } => "raise client_login_timeout, or look at what delays the client",
+            Self::ProtocolVersion { .. } => "use a client that speaks protocol 3",
+            Self::Replication => "connect to PostgreSQL itself for replication",
+            Self::TooManyClients { limit } => {
+                return Some(format!("raise max_client_conn (now {limit}), or open fewer connections").into());
+            }
+            Self::NoDatabase { .. } => "add it to databases:, or a \"*\" entry",
+            Self::QueryWaitTimeout { login: None, .. } => {
+                "raise default_pool_size (or the database's pool_size, reserve_pool_size, max_db_connections) or \
+                 query_wait_timeout, and look for long transactions"
+            }
+            Self::QueryWaitTimeout { login: Some(e), .. } | Self::ServerLogin(e) => {
+                return Some(e.hint().unwrap_or("look at the database's host, port, user and password").into());
+            }
+            Self::QueryTimeout { .. } => "raise query_timeout",
+            Self::TransactionTimeout { .. } => "raise transaction_timeout, or make the transaction shorter",
+            Self::IdleTransactionTimeout { .. } => "raise idle_transaction_timeout, or end the transaction earlier",
+            Self::ClientIdleTimeout { .. } => "raise client_idle_timeout, or close idle connections earlier",
+            Self::PacketTooLarge { .. } => "raise max_packet_size",
+            Self::HeldMessageTooLarge { .. } => "raise max_held_message, or send the value as a parameter",
+            Self::NoPreparedStatement { .. } => "statements made by SQL PREPARE need pool_mode: session",
+            _ => return None,
+        };
+        Some(hint.into())
+    }
+
+    /// Returns the metric label.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::ClientGone => Kind::ClientGone,
+            Self::LoginTimeout { .. } => Kind::LoginTimeout,
+            Self::TooManyClients { .. } => Kind::TooManyClients,
+            Self::NoUserName | Self::Authentication { .. } => Kind::Authentication,
+            Self::NoDatabase { .. } | Self::DatabaseDisabled { .. } | Self::DatabaseRemoved => Kind::NoDatabase,
+            Self::QueryWaitTimeout { .. } => Kind::QueryWaitTimeout,
+            Self::ServerLogin(_) => Kind::ServerLogin,
+            Self::QueryTimeout { .. } => Kind::QueryTimeout,
+            Self::TransactionTimeout { .. } => Kind::TransactionTimeout,
+            Self::IdleTransactionTimeout { .. } => Kind::IdleTransactionTimeout,
+            Self::ClientIdleTimeout { .. } => Kind::ClientIdleTimeout,
+            Self::ServerGone => Kind::ServerGone,
+            Self::PacketTooLarge { .. } | Self::HeldMessageTooLarge { .. } => Kind::TooLarge,
+            Self::NoPreparedStatement { .. } | Self::DuplicatePreparedStatement { .. } => Kind::PreparedStatement,
+            Self::Shutdown => Kind::Shutdown,
+            Self::Killed => Kind::Killed,
+            Self::Internal => Kind::Internal,
+            Self::DirectTls
+            | Self::StartupPacket { .. }
+            | Self::EarlyData
+            | Self::ProtocolVersion { .. }
+            | Self::StartupParameter { .. }
+            | Self::Replication
+            | Self::AuthenticationProtocol { .. }
+            | Self::Protocol { .. } => Kind::Protocol,
+        }
+    }
+
+    /// Returns true when the peer cannot be told: the connection is only closed.
+    pub fn is_silent(&self) -> bool {
+        matches!(self, Self::ClientGone | Self::DirectTls)
+    }
+}
+
+/// A duration as the configuration writes it: `30s`, `250ms`.
+struct Short(Duration);
+
+impl std::fmt::Display for Short {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.0.subsec_millis() {
+            0 => write!(f, "{}s", self.0.as_secs()),
+            _ => write!(f, "{}ms", self.0.as_millis()),
+        }
+    }
+}
+
+/// The last failed login behind a wait that ran out, if there was one.
+struct Because<'a>(&'a Option<ServerError>);
+
+impl std::fmt::Display for Because<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.0 {
+            Some(e) => write!(f, "; the last server login failed: {e}"),
+            None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_secs(30);
+
+    #[test]
+    fn query_wait_timeout_names_what_to_change_and_counts_as_too_many_connections() {
+        let e = PoolError::QueryWaitTimeout { limit: LIMIT, login: None };
+        assert!(e.message().starts_with("query_wait_timeout: "), "{e}");
+        assert!(e.message().contains("30s"), "{e}");
+        assert_eq!(e.sqlstate(), "53300");
+        assert!(e.hint().unwrap().contains("default_pool_size"));
+    }
+
+    #[test]
+    fn query_wait_timeout_carries_the_last_login_error_of_the_server() {
+        let login = ServerError::Refused {
+            sqlstate: Some("57P03".into()),
+            message: "the database system is starting up".into(),
+        };
+        let e = PoolError::QueryWaitTimeout { limit: LIMIT, login: Some(login) };
+        assert!(e.message().contains("the database system is starting up"), "{e}");
+        assert_eq!(e.sqlstate(), "57P03");
+    }
+
+    #[test]
+    fn each_limit_says_which_setting_to_change() {
+        for (e, setting) in [
+            (PoolError::LoginTimeout { limit: LIMIT }, "client_login_timeout"),
+            (PoolError::TooManyClients { limit: 9 }, "max_client_conn"),
+            (PoolError::QueryTimeout { limit: LIMIT }, "query_timeout"),
+            (PoolError::TransactionTimeout { limit: LIMIT }, "transaction_timeout"),
+            (PoolError::IdleTransactionTimeout { limit: LIMIT }, "idle_transaction_timeout"),
+            (PoolError::ClientIdleTimeout { limit: LIMIT }, "client_idle_timeout"),
+            (PoolError::PacketTooLarge { len: 9, limit: 8 }, "max_packet_size"),
+            (PoolError::HeldMessageTooLarge { len: 9, limit: 8 }, "max_held_message"),
+        ] {
+            assert!(e.hint().is_some_and(|h| h.contains(setting)), "{e:?}");
+        }
+    }
+
+    #[test]
+    fn labels_are_distinct() {
+        let labels: std::collections::HashSet<_> = Kind::ALL.iter().map(|k| k.as_str()).collect();
+        assert_eq!(labels.len(), Kind::ALL.len());
+    }
+}
