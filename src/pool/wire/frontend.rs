@@ -1,0 +1,78 @@
+//! Writers of what a client says: to log a server connection in, and what the relay puts between a client's messages.
+
+use super::{
+    frame::{put_cstr, write, write_untagged},
+    read::code,
+    tag::frontend as tag,
+};
+
+/// Appends a StartupMessage of protocol 3.0. `parameters` holds at least `user`.
+pub fn startup<'a>(out: &mut Vec<u8>, parameters: impl IntoIterator<Item = (&'a str, &'a [u8])>) {
+    write_untagged(out, |out| {
+        out.extend_from_slice(&code::PROTOCOL_3_0.to_be_bytes());
+        for (name, value) in parameters {
+            put_cstr(out, name.as_bytes());
+            put_cstr(out, value);
+        }
+        out.push(0);
+    });
+}
+
+/// Appends a CancelRequest.
+pub fn cancel_request(out: &mut Vec<u8>, pid: i32, secret: &[u8]) {
+    write_untagged(out, |out| {
+        out.extend_from_slice(&code::CANCEL_REQUEST.to_be_bytes());
+        out.extend_from_slice(&pid.to_be_bytes());
+        out.extend_from_slice(secret);
+    });
+}
+
+/// Appends a PasswordMessage.
+pub fn password(out: &mut Vec<u8>, password: &[u8]) {
+    write(out, tag::PASSWORD, |out| put_cstr(out, password));
+}
+
+/// Appends a SASLInitialResponse.
+pub fn sasl_initial_response(out: &mut Vec<u8>, mechanism: &str, data: &[u8]) {
+    write(out, tag::PASSWORD, |out| {
+        put_cstr(out, mechanism.as_bytes());
+        out.extend_from_slice(&(data.len() as i32).to_be_bytes());
+        out.extend_from_slice(data);
+    });
+}
+
+/// Appends a SASLResponse.
+pub fn sasl_response(out: &mut Vec<u8>, data: &[u8]) {
+    write(out, tag::PASSWORD, |out| out.extend_from_slice(data));
+}
+
+/// Appends a simple Query.
+pub fn query(out: &mut Vec<u8>, sql: &[u8]) {
+    write(out, tag::QUERY, |out| put_cstr(out, sql));
+}
+
+/// Appends a Parse; `definition` is as in [`super::read::ParseBody`].
+pub fn parse(out: &mut Vec<u8>, name: &[u8], definition: &[u8]) {
+    write(out, tag::PARSE, |out| {
+        put_cstr(out, name);
+        out.extend_from_slice(definition);
+    });
+}
+
+/// Appends a Close of a statement.
+pub fn close_statement(out: &mut Vec<u8>, name: &[u8]) {
+    write(out, tag::CLOSE, |out| {
+        out.push(b'S');
+        put_cstr(out, name);
+    });
+}
+
+/// Appends a Sync.
+pub fn sync(out: &mut Vec<u8>) {
+    write(out, tag::SYNC, |_| {});
+}
+
+/// Appends a Terminate.
+pub fn terminate(out: &mut Vec<u8>) {
+    write(out, tag::TERMINATE, |_| {});
+}
