@@ -1,7 +1,9 @@
 //! The PostgreSQL pool: clients come in on one side, a few server connections stand on the other.
 //!
-//! [`wire`] is the protocol as bytes and knows nothing of the crate; [`error`] is everything the pool says by itself.
+//! [`wire`] is the protocol as bytes and knows nothing of the crate; [`error`] is everything the pool says by itself;
+//! [`registry`] is everybody who is connected.
 
 pub mod error;
+pub mod registry;
 pub mod server;
 pub mod wire;

@@ -1,0 +1,226 @@
+//! Who is here: every client and every server connection, with what it is doing.
+//!
+//! The registry is what SHOW CLIENTS and SHOW SERVERS, the census on the board and the gauges read. Nothing on the path of a
+//! query looks anything up here: a session and a lease each hold the `Arc` of their own entry and write its atomics. The
+//! (sharded) maps are locked only when somebody comes, leaves, sends a cancel request, or a page is made.
+//!
+//! State lives in one place: [`ClientState`] and [`ServerState`] change only in `transition`, which also moves the counts of
+//! the entry's [`Group`]. PgBouncer's lists per pool ("state is list membership") as an enum and counters.
+
+mod client;
+mod group;
+mod server;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::HashMap,
+    net::{IpAddr, SocketAddr},
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+    time::{Duration, SystemTime},
+};
+
+use parking_lot::Mutex;
+use rand::{Rng, RngExt};
+use tokio::time::Instant;
+
+pub use self::{
+    client::{CancelKey, ClientEntry, ClientHandle, ClientState, Leave},
+    group::Group,
+    server::{ServerEntry, ServerHandle, ServerState},
+};
+use crate::health::board::ClientCount;
+
+/// Shards of the client map; a login locks one of them.
+const CLIENT_SHARDS: usize = 16;
+
+/// By database and user.
+type Groups = HashMap<(Arc<str>, Arc<str>), Weak<Group>>;
+
+/// Everybody of one pooler.
+#[derive(Debug)]
+pub struct Registry {
+    clock: Clock,
+    next_id: AtomicU64,
+    /// By the process id of their cancel key, which is unique.
+    clients: [Mutex<HashMap<u32, Arc<ClientEntry>>>; CLIENT_SHARDS],
+    /// How many clients the shards hold together.
+    client_count: AtomicUsize,
+    servers: Mutex<HashMap<u64, Arc<ServerEntry>>>,
+    groups: Mutex<Groups>,
+    /// Clients that have not said (or proven) who they are.
+    lobby: Arc<Group>,
+}
+
+/// Turns instants into numbers that fit an atomic, and into wall clock times for pages.
+#[derive(Debug, Clone, Copy)]
+struct Clock {
+    start: Instant,
+    start_wall: SystemTime,
+}
+
+impl Clock {
+    /// Microseconds since the registry was made; never 0, which means "never".
+    fn stamp(&self, now: Instant) -> u64 {
+        u64::try_from(now.saturating_duration_since(self.start).as_micros()).unwrap_or(u64::MAX).max(1)
+    }
+
+    fn wall(&self, stamp: u64) -> SystemTime {
+        self.start_wall + Duration::from_micros(stamp)
+    }
+
+    fn age(&self, stamp: u64, now: Instant) -> Duration {
+        Duration::from_micros(self.stamp(now).saturating_sub(stamp))
+    }
+}
+
+impl Registry {
+    /// Returns an empty registry. `now` and `wall` are the same moment.
+    pub fn new(now: Instant, wall: SystemTime) -> Arc<Self> {
+        Arc::new(Self {
+            clock: Clock { start: now, start_wall: wall },
+            next_id: AtomicU64::new(1),
+            clients: std::array::from_fn(|_| Mutex::default()),
+            client_count: AtomicUsize::new(0),
+            servers: Mutex::default(),
+            groups: Mutex::default(),
+            lobby: Group::new("".into(), "".into()),
+        })
+    }
+
+    /// Returns the counters of a (database, user) pair, made on first mention and gone with its last member.
+    pub fn group(&self, database: &Arc<str>, user: &Arc<str>) -> Arc<Group> {
+        let mut groups = self.groups.lock();
+        let key = (database.clone(), user.clone());
+        if let Some(group) = groups.get(&key).and_then(Weak::upgrade) {
+            return group;
+        }
+        groups.retain(|_, group| group.strong_count() > 0);
+        let group = Group::new(database.clone(), user.clone());
+        groups.insert(key, Arc::downgrade(&group));
+        group
+    }
+
+    /// Returns the living groups, sorted by database and user.
+    pub fn groups(&self) -> Vec<Arc<Group>> {
+        let mut groups: Vec<_> = self.groups.lock().values().filter_map(Weak::upgrade).collect();
+        groups.sort_by(|a, b| (&a.database, &a.user).cmp(&(&b.database, &b.user)));
+        groups
+    }
+
+    /// Returns the counters of clients that are not logged in yet, cancel requests among them.
+    pub fn lobby(&self) -> &Arc<Group> {
+        &self.lobby
+    }
+
+    /// Enters a fresh connection, with a cancel key of its own. It leaves when the handle is dropped.
+    pub fn enter_client(
+        self: &Arc<Self>,
+        peer: SocketAddr,
+        local: SocketAddr,
+        now: Instant,
+        rng: &mut impl Rng,
+    ) -> ClientHandle {
+        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
+        let connected = self.clock.stamp(now);
+        loop {
+            // The sign bit stays clear: clients print the process id as a signed number.
+            let key = CancelKey { pid: rng.random::<u32>() & 0x7fff_ffff, secret: rng.random() };
+            let mut shard = self.shard(key.pid).lock();
+            if key.pid == 0 || shard.contains_key(&key.pid) {
+                continue;
+            }
+            let entry = Arc::new(ClientEntry::new(id, key, peer, local, connected, self.clock, self.lobby.clone()));
+            shard.insert(key.pid, entry.clone());
+            self.client_count.fetch_add(1, Ordering::Relaxed);
+            return ClientHandle::new(entry, self.clone());
+        }
+    }
+
+    /// Enters a server connection that is about to be opened. It leaves when the handle is dropped.
+    pub fn enter_server(self: &Arc<Self>, group: Arc<Group>, now: Instant) -> ServerHandle {
+        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
+        let entry = Arc::new(ServerEntry::new(id, group, self.clock.stamp(now), self.clock));
+        self.servers.lock().insert(id, entry.clone());
+        ServerHandle::new(entry, self.clone())
+    }
+
+    /// Returns the client a cancel request names, if its key is right. The secret is compared in constant time.
+    pub fn client_by_key(&self, key: CancelKey) -> Option<Arc<ClientEntry>> {
+        self.shard(key.pid).lock().get(&key.pid).filter(|client| client.key().matches(key)).cloned()
+    }
+
+    /// Returns the client with an id of SHOW CLIENTS. Walks everybody.
+    pub fn client_by_id(&self, id: u64) -> Option<Arc<ClientEntry>> {
+        self.clients.iter().find_map(|shard| shard.lock().values().find(|client| client.id() == id).cloned())
+    }
+
+    /// Returns all clients in the order of their arrival.
+    pub fn clients(&self) -> Vec<Arc<ClientEntry>> {
+        let mut clients = Vec::with_capacity(self.client_count());
+        for shard in &self.clients {
+            clients.extend(shard.lock().values().cloned());
+        }
+        clients.sort_unstable_by_key(|client| client.id());
+        clients
+    }
+
+    /// Returns how many client connections there are, logged in or not.
+    pub fn client_count(&self) -> usize {
+        self.client_count.load(Ordering::Relaxed)
+    }
+
+    /// Returns all server connections in the order of their making.
+    pub fn servers(&self) -> Vec<Arc<ServerEntry>> {
+        let mut servers: Vec<_> = self.servers.lock().values().cloned().collect();
+        servers.sort_unstable_by_key(|server| server.id());
+        servers
+    }
+
+    /// Returns logged-in clients grouped by address and application name, sorted.
+    pub fn census(&self) -> Vec<ClientCount> {
+        let mut counts: HashMap<(IpAddr, Arc<str>), ClientCount> = HashMap::new();
+        for client in self.clients() {
+            if client.group().is_none() {
+                continue;
+            }
+            let name = client.application_name();
+            let address = client.peer().ip().to_canonical();
+            let count = counts.entry((address, name.clone())).or_insert_with(|| ClientCount {
+                address,
+                application_name: name.to_string(),
+                total: 0,
+                active: 0,
+                idle: 0,
+                waiting: 0,
+            });
+            count.total += 1;
+            match client.state() {
+                ClientState::Active => count.active += 1,
+                ClientState::Waiting => count.waiting += 1,
+                ClientState::Idle => count.idle += 1,
+                _ => {}
+            }
+        }
+        let mut counts: Vec<_> = counts.into_values().collect();
+        counts.sort_by(|a, b| (a.address, &a.application_name).cmp(&(b.address, &b.application_name)));
+        counts
+    }
+
+    fn shard(&self, pid: u32) -> &Mutex<HashMap<u32, Arc<ClientEntry>>> {
+        &self.clients[pid as usize % CLIENT_SHARDS]
+    }
+
+    fn remove_client(&self, entry: &ClientEntry) {
+        if self.shard(entry.key().pid).lock().remove(&entry.key().pid).is_some() {
+            self.client_count.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    fn remove_server(&self, id: u64) {
+        self.servers.lock().remove(&id);
+    }
+}

@@ -1,0 +1,352 @@
+//! One client connection as the registry knows it.
+
+use std::{
+    fmt,
+    net::SocketAddr,
+    ops::Deref,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU8, AtomicU64, Ordering},
+    },
+    time::{Duration, SystemTime},
+};
+
+use parking_lot::Mutex;
+use subtle::ConstantTimeEq;
+use tokio::{sync::Notify, time::Instant};
+
+use super::{Clock, Group, Registry, ServerEntry};
+
+/// What a client is doing. Left only through [`ClientEntry::transition`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum ClientState {
+    /// Has connected and sent nothing whole yet. Left for Authenticating, Cancelling, or Closing.
+    Startup = 0,
+    /// Proves who it is, or waits for the first server of a cold pool. Left for Idle or Closing.
+    Authenticating = 1,
+    /// Logged in, between transactions. Left with its next message, for Waiting, Active, or Closing.
+    Idle = 2,
+    /// Waits for a server. Left for Active when it has one, or Closing.
+    Waiting = 3,
+    /// Holds a server. Left for Idle at a transaction boundary, or Closing.
+    Active = 4,
+    /// Not a session: a cancel request on its way to a server. Left for Closing.
+    Cancelling = 5,
+    /// On its way out; removed when its handle is dropped.
+    Closing = 6,
+}
+
+impl ClientState {
+    pub(super) const COUNT: usize = 7;
+    /// All states, in order.
+    pub const ALL: [Self; Self::COUNT] =
+        [Self::Startup, Self::Authenticating, Self::Idle, Self::Waiting, Self::Active, Self::Cancelling, Self::Closing];
+
+    /// Returns the name used in metrics and pages.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Startup => "startup",
+            Self::Authenticating => "authenticating",
+            Self::Idle => "idle",
+            Self::Waiting => "waiting",
+            Self::Active => "active",
+            Self::Cancelling => "cancelling",
+            Self::Closing => "closing",
+        }
+    }
+
+    /// Returns whether a client may go from `self` to `to`.
+    pub fn may_become(self, to: Self) -> bool {
+        use ClientState::{Active, Authenticating, Cancelling, Closing, Idle, Startup, Waiting};
+        matches!(
+            (self, to),
+            (Startup, Authenticating | Cancelling)
+                | (Authenticating | Active, Idle)
+                | (Idle, Waiting | Active)
+                | (Waiting, Active)
+                | (Startup | Authenticating | Idle | Waiting | Active | Cancelling, Closing)
+        )
+    }
+
+    fn from_u8(value: u8) -> Self {
+        Self::ALL.get(usize::from(value)).copied().unwrap_or(Self::Closing)
+    }
+}
+
+/// What somebody else wants of a client: to go, and how soon. A later, stronger wish replaces a weaker one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Leave {
+    /// Nothing: carry on.
+    Stay = 0,
+    /// The process is leaving: go at the next transaction boundary.
+    Draining = 1,
+    /// The configuration no longer has this database: go at the next transaction boundary.
+    DatabaseRemoved = 2,
+    /// An administrator said KILL: go now.
+    Killed = 3,
+    /// The time for leaving is over: go now.
+    Cut = 4,
+}
+
+impl Leave {
+    /// Returns whether a transaction in flight is not to be waited for.
+    pub fn at_once(self) -> bool {
+        self >= Self::Killed
+    }
+
+    fn from_u8(value: u8) -> Self {
+        match value {
+            0 => Self::Stay,
+            1 => Self::Draining,
+            2 => Self::DatabaseRemoved,
+            3 => Self::Killed,
+            _ => Self::Cut,
+        }
+    }
+}
+
+/// The key a client proves itself with when it cancels (protocol 3.0: eight bytes, all of them random here).
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct CancelKey {
+    pub pid: u32,
+    pub secret: u32,
+}
+
+impl CancelKey {
+    /// Compares in constant time.
+    pub fn matches(self, other: Self) -> bool {
+        (self.pid.ct_eq(&other.pid) & self.secret.ct_eq(&other.secret)).into()
+    }
+}
+
+impl fmt::Debug for CancelKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("CancelKey(…)")
+    }
+}
+
+/// One client. Its own session writes the state; everybody may read, and ask it to leave.
+#[derive(Debug)]
+pub struct ClientEntry {
+    id: u64,
+    key: CancelKey,
+    peer: SocketAddr,
+    local: SocketAddr,
+    clock: Clock,
+    connected: u64,
+    state: AtomicU8,
+    leave: AtomicU8,
+    /// When the request in hand (or the last one) came.
+    requested: AtomicU64,
+    prepared: AtomicU64,
+    lobby: Arc<Group>,
+    group: OnceLock<Arc<Group>>,
+    application_name: Mutex<Option<Arc<str>>>,
+    link: Mutex<Option<Arc<ServerEntry>>>,
+    nudge: Notify,
+}
+
+impl ClientEntry {
+    pub(super) fn new(
+        id: u64,
+        key: CancelKey,
+        peer: SocketAddr,
+        local: SocketAddr,
+        connected: u64,
+        clock: Clock,
+        lobby: Arc<Group>,
+    ) -> Self {
+        lobby.client_came(ClientState::Startup);
+        Self {
+            id,
+            key,
+            peer,
+            local,
+            clock,
+            connected,
+            state: AtomicU8::new(ClientState::Startup as u8),
+            leave: AtomicU8::new(Leave::Stay as u8),
+            requested: AtomicU64::new(0),
+            prepared: AtomicU64::new(0),
+            lobby,
+            group: OnceLock::new(),
+            application_name: Mutex::new(None),
+            link: Mutex::new(None),
+            nudge: Notify::new(),
+        }
+    }
+
+    /// Returns the number KILL_CLIENT takes.
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// Returns the key the client was given (BackendKeyData).
+    pub fn key(&self) -> CancelKey {
+        self.key
+    }
+
+    /// Returns the address the client came from.
+    pub fn peer(&self) -> SocketAddr {
+        self.peer
+    }
+
+    /// Returns our address it came to.
+    pub fn local(&self) -> SocketAddr {
+        self.local
+    }
+
+    /// Returns what the client is doing.
+    pub fn state(&self) -> ClientState {
+        ClientState::from_u8(self.state.load(Ordering::Relaxed))
+    }
+
+    /// Returns the database and user, once known.
+    pub fn group(&self) -> Option<&Arc<Group>> {
+        self.group.get()
+    }
+
+    /// Moves the client to `to`, and the counts with it. Made by the client's own session alone.
+    pub fn transition(&self, to: ClientState, now: Instant) {
+        let from = self.state();
+        if from == to {
+            return;
+        }
+        debug_assert!(from.may_become(to), "client {} from {from:?} to {to:?}", self.id);
+        self.state.store(to as u8, Ordering::Relaxed);
+        if from == ClientState::Idle && to != ClientState::Closing {
+            self.requested.store(self.clock.stamp(now), Ordering::Relaxed);
+        }
+        let group = self.counted_in();
+        group.client_went(from);
+        group.client_came(to);
+        tracing::trace!(client = self.id, ?from, ?to, "client state");
+    }
+
+    /// Says who the client is. Once; from then on it is counted with its database and user.
+    pub fn identify(&self, group: Arc<Group>) {
+        let state = self.state();
+        if self.group.set(group).is_ok() {
+            self.lobby.client_went(state);
+            self.counted_in().client_came(state);
+        }
+    }
+
+    /// Returns the `application_name` the client last told.
+    pub fn application_name(&self) -> Arc<str> {
+        self.application_name.lock().clone().unwrap_or_default()
+    }
+
+    /// Keeps the client's `application_name`.
+    pub fn set_application_name(&self, name: &str) {
+        let mut kept = self.application_name.lock();
+        if kept.as_deref() != Some(name) {
+            *kept = Some(name.into());
+        }
+    }
+
+    /// Keeps how many named statements the client has.
+    pub fn set_prepared_statements(&self, count: usize) {
+        self.prepared.store(count as u64, Ordering::Relaxed);
+    }
+
+    /// Returns how many named statements the client has.
+    pub fn prepared_statements(&self) -> u64 {
+        self.prepared.load(Ordering::Relaxed)
+    }
+
+    /// Returns the server the client holds.
+    pub fn link(&self) -> Option<Arc<ServerEntry>> {
+        self.link.lock().clone()
+    }
+
+    /// Ties the client to the server it holds from now on, or to none.
+    pub fn set_link(&self, server: Option<Arc<ServerEntry>>) {
+        *self.link.lock() = server;
+    }
+
+    /// Returns when the client connected.
+    pub fn connected_at(&self) -> SystemTime {
+        self.clock.wall(self.connected)
+    }
+
+    /// Returns when the request in hand came, or the last one.
+    pub fn requested_at(&self) -> Option<SystemTime> {
+        match self.requested.load(Ordering::Relaxed) {
+            0 => None,
+            stamp => Some(self.clock.wall(stamp)),
+        }
+    }
+
+    /// Returns how long the client has been waiting for a server; zero when it is not.
+    pub fn waiting_for(&self, now: Instant) -> Duration {
+        match self.state() {
+            ClientState::Waiting => self.clock.age(self.requested.load(Ordering::Relaxed), now),
+            _ => Duration::ZERO,
+        }
+    }
+
+    /// Asks the client to leave. A weaker wish than the standing one changes nothing.
+    pub fn ask_to_leave(&self, leave: Leave) {
+        self.leave.fetch_max(leave as u8, Ordering::Release);
+        self.nudge.notify_one();
+    }
+
+    /// Returns what is asked of the client. One atomic load.
+    pub fn leave(&self) -> Leave {
+        Leave::from_u8(self.leave.load(Ordering::Acquire))
+    }
+
+    /// Waits until the client is asked to leave at least as soon as `least`. Cancel safe; the session's own task waits here,
+    /// nobody else.
+    pub async fn asked_to_leave(&self, least: Leave) -> Leave {
+        loop {
+            let leave = self.leave();
+            if leave >= least {
+                return leave;
+            }
+            // One waiter, one stored permit: a nudge between the load and the wait is not lost.
+            self.nudge.notified().await;
+        }
+    }
+
+    fn counted_in(&self) -> &Group {
+        self.group.get().unwrap_or(&self.lobby)
+    }
+}
+
+/// Keeps a client in the registry; dropping it takes the client out.
+#[derive(Debug)]
+pub struct ClientHandle {
+    entry: Arc<ClientEntry>,
+    registry: Arc<Registry>,
+}
+
+impl ClientHandle {
+    pub(super) fn new(entry: Arc<ClientEntry>, registry: Arc<Registry>) -> Self {
+        Self { entry, registry }
+    }
+
+    /// Returns the entry itself, to be held beyond a borrow.
+    pub fn entry(&self) -> &Arc<ClientEntry> {
+        &self.entry
+    }
+}
+
+impl Deref for ClientHandle {
+    type Target = ClientEntry;
+
+    fn deref(&self) -> &ClientEntry {
+        &self.entry
+    }
+}
+
+impl Drop for ClientHandle {
+    fn drop(&mut self) {
+        self.entry.set_link(None);
+        self.registry.remove_client(&self.entry);
+        self.entry.counted_in().client_went(self.entry.state());
+    }
+}
