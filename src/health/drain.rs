@@ -124,3 +124,55 @@ impl Drain {
         self.tasks.wait().await;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn phases_only_move_forward() {
+        let (control, drain) = channel();
+        let deadline = Instant::now() + Duration::from_secs(30);
+        control.advance(Phase::Draining { deadline });
+        control.advance(Phase::Leaving);
+        assert_eq!(drain.phase(), Phase::Draining { deadline });
+        control.advance(Phase::Draining { deadline: deadline + Duration::from_secs(30) });
+        assert_eq!(drain.phase(), Phase::Draining { deadline }, "the deadline is not put off");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn leaving_does_not_begin_to_drain() {
+        let (control, drain) = channel();
+        control.advance(Phase::Leaving);
+        assert!(!drain.is_draining());
+        let mut watch = drain.clone();
+        let waited = tokio::time::timeout(Duration::from_secs(60), watch.draining()).await;
+        assert!(waited.is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn idle_ends_with_the_last_work_and_not_before() {
+        let (_control, drain) = channel();
+        let token = drain.token();
+        let begin = Instant::now();
+        drain.spawn(tokio::time::sleep(Duration::from_secs(5)));
+        tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_secs(7)).await;
+            drop(token);
+        });
+        drain.idle().await;
+        assert_eq!(begin.elapsed(), Duration::from_secs(7));
+        assert_eq!(drain.in_flight(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_cut_ends_draining_too() {
+        let (control, mut drain) = channel();
+        control.advance(Phase::Cut);
+        assert_eq!(drain.draining().await, Instant::now());
+        drain.cut().await;
+        assert!(drain.is_draining());
+    }
+}

@@ -28,6 +28,11 @@ impl Threshold {
         Self { rise, fall, health: Health::Unproven, streak: 0 }
     }
 
+    /// Returns a target of which something is known already (a reload that starts its checks anew).
+    pub fn resume(rise: NonZeroU32, fall: NonZeroU32, health: Health) -> Self {
+        Self { rise, fall, health, streak: 0 }
+    }
+
     /// Returns what the target is held to be.
     pub fn health(&self) -> Health {
         self.health

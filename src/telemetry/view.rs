@@ -15,7 +15,17 @@ pub struct Page {
 impl Page {
     /// Returns a JSON page with status 200.
     pub fn json(value: &serde_json::Value) -> Self {
-        Self { status: 200, content_type: "application/json", body: value.to_string().into_bytes() }
+        Self::json_with(200, value)
+    }
+
+    /// Returns a JSON page with another status. Ends in a newline, for those who read it in a terminal.
+    pub fn json_with(status: u16, value: &serde_json::Value) -> Self {
+        Self { status, content_type: "application/json", body: format!("{value:#}\n").into_bytes() }
+    }
+
+    /// Returns a page of plain text.
+    pub fn text(status: u16, text: impl Into<String>) -> Self {
+        Self { status, content_type: "text/plain; charset=utf-8", body: text.into().into_bytes() }
     }
 }
 

@@ -1,0 +1,119 @@
+//! The program's own log: JSON lines on standard error.
+//!
+//! Standard output belongs to the access log. The level is read from `BOOKEND_LOG`, else `RUST_LOG`, in tracing's
+//! filter syntax (`debug`, `info,bookend::pool=debug`); without either it is `info`. Libraries that use the `log` crate,
+//! pingora above all, are captured too, but tamed: what pingora reports once per connection or request as an error (a
+//! client that hung up, a server that refused) is in the access log and the metrics already, with a reason and a route.
+
+use std::{env, panic};
+
+use tracing_subscriber::{EnvFilter, fmt, prelude::*};
+
+/// What libraries may say. Named targets win over a plain level, and the operator's own words over these.
+const TAMED: &str = "pingora_core=warn,\
+    pingora_core::apps=off,\
+    pingora_core::protocols=off,\
+    pingora_core::connectors=off,\
+    pingora_core::upstreams=off,\
+    pingora_core::services=error,\
+    pingora_proxy=off,\
+    pingora_pool=off,\
+    tokio_postgres=warn";
+
+/// Starts the log. Called once, by `main`; a second call (tests) changes nothing.
+///
+/// # Errors
+/// Text for the operator when the filter in the environment cannot be read.
+pub fn init() -> Result<(), String> {
+    let wanted = ["BOOKEND_LOG", "RUST_LOG"]
+        .into_iter()
+        .filter_map(|name| Some((name, env::var(name).ok()?)))
+        .find(|(_, filter)| !filter.trim().is_empty());
+    let filter = match &wanted {
+        Some((name, filter)) => parse(filter).map_err(|error| format!("{name}: {error}"))?,
+        None => parse("info").map_err(|error| error.to_string())?,
+    };
+    let lines = fmt::layer().json().flatten_event(true).with_current_span(false).with_writer(std::io::stderr);
+    if tracing_subscriber::registry().with(filter).with(lines).try_init().is_ok() {
+        panic::set_hook(Box::new(report_panic));
+    }
+    Ok(())
+}
+
+fn parse(wanted: &str) -> Result<EnvFilter, tracing_subscriber::filter::ParseError> {
+    EnvFilter::builder().parse(format!("{TAMED},{wanted}"))
+}
+
+/// A panic is a bug that cost one request or session: it must be seen, as one line like any other.
+fn report_panic(info: &panic::PanicHookInfo<'_>) {
+    let message = info
+        .payload()
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| info.payload().downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("(no text)");
+    let place = info.location().map(ToString::to_string).unwrap_or_default();
+    let thread = std::thread::current();
+    tracing::error!(message, place, thread = thread.name().unwrap_or(""), "panic");
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::{self, Write},
+        sync::Arc,
+    };
+
+    use parking_lot::Mutex;
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Captured(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Captured {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn lines(filter: &str, log: impl FnOnce()) -> Vec<serde_json::Value> {
+        let captured = Captured::default();
+        let writer = captured.clone();
+        let layer =
+            fmt::layer().json().flatten_event(true).with_current_span(false).with_writer(move || writer.clone());
+        let subscriber = tracing_subscriber::registry().with(parse(filter).unwrap()).with(layer);
+        tracing::subscriber::with_default(subscriber, log);
+        let text = String::from_utf8(captured.0.lock().clone()).unwrap();
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    #[test]
+    fn a_line_is_json_with_its_fields_on_top() {
+        let lines = lines("info", || tracing::warn!(server = "web-1", failures = 3, "server is down"));
+        assert_eq!(lines.len(), 1);
+        assert_eq!(lines[0]["level"], "WARN");
+        assert_eq!(lines[0]["message"], "server is down");
+        assert_eq!(lines[0]["server"], "web-1");
+        assert_eq!(lines[0]["failures"], 3);
+    }
+
+    #[test]
+    fn the_noise_of_the_transport_is_tamed_unless_asked_for() {
+        let noise = || tracing::error!(target: "pingora_proxy", "Fail to proxy");
+        assert!(lines("debug", noise).is_empty());
+        assert_eq!(lines("info,pingora_proxy=error", noise).len(), 1);
+        let accept = || tracing::error!(target: "pingora_core::services::listening", "Accept() failed");
+        assert_eq!(lines("info", accept).len(), 1);
+    }
+
+    #[test]
+    fn a_filter_that_cannot_be_read_is_an_error() {
+        assert!(parse("bookend=loud").is_err());
+    }
+}
