@@ -24,6 +24,8 @@ impl ReloadSummary {
 pub enum DrainError {
     #[error("no server is named {name}; servers: {}", known.join(", "))]
     Unknown { name: String, known: Vec<String> },
+    #[error("{name} is ambiguous; say one of: {}", candidates.join(", "))]
+    Ambiguous { name: String, candidates: Vec<String> },
     #[error("no front runs here, so there are no servers to drain")]
     NoFront,
 }
@@ -36,16 +38,17 @@ pub trait Control: Send + Sync {
     /// Every error of the configuration, each with its place.
     fn reload(&self) -> Result<ReloadSummary, Vec<String>>;
 
-    /// Gives the server of this name no new requests; those it has finish. Returns how many it still has.
+    /// Gives the server of this name (`web-1` or `django/web-1`) no new requests; those it has finish. Returns how many
+    /// it still has.
     ///
     /// # Errors
-    /// When no server has the name.
+    /// When no server has the name, or more than one.
     fn drain(&self, name: &str) -> Result<usize, DrainError>;
 
     /// Takes a drained server back.
     ///
     /// # Errors
-    /// When no server has the name.
+    /// When no server has the name, or more than one.
     fn undrain(&self, name: &str) -> Result<(), DrainError>;
 }
 
