@@ -1,0 +1,135 @@
+//! What the console asks of the pool, as plain values.
+
+use std::{
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use async_trait::async_trait;
+
+use super::averages::Totals;
+
+/// The pool as the console sees it. Reading walks tables under short locks; it never waits for the network.
+#[async_trait]
+pub trait Source: Send + Sync {
+    fn pools(&self) -> Vec<PoolRow>;
+    fn stats(&self) -> Vec<StatsRow>;
+    fn clients(&self) -> Vec<SocketRow>;
+    fn servers(&self) -> Vec<SocketRow>;
+    fn databases(&self) -> Vec<DatabaseRow>;
+    fn users(&self) -> Vec<UserRow>;
+    /// `(key, value, default, changeable)`; no secrets.
+    fn config(&self) -> Vec<ConfigRow>;
+    /// Whether `PAUSE` without a name is in force.
+    fn paused(&self) -> bool;
+
+    /// Stops handing out servers and returns when none of `database` (or of any) is leased. Cancel safe: giving up leaves
+    /// the database paused.
+    ///
+    /// # Errors
+    /// A text for the user, e.g. an unknown database.
+    async fn pause(&self, database: Option<&str>) -> Result<(), String>;
+    /// Undoes `PAUSE` and `KILL`.
+    fn resume(&self, database: Option<&str>) -> Result<(), String>;
+    /// Closes servers at their next boundary; new ones are opened instead.
+    fn reconnect(&self, database: Option<&str>) -> Result<(), String>;
+    /// Drops clients and servers at once and pauses the database.
+    fn kill(&self, database: Option<&str>) -> Result<(), String>;
+    /// Reads the configuration again.
+    async fn reload(&self) -> Result<(), String>;
+}
+
+/// A row of SHOW POOLS: one (database, user).
+#[derive(Debug, Clone, Default)]
+pub struct PoolRow {
+    pub database: Arc<str>,
+    pub user: Arc<str>,
+    pub cl_active: u32,
+    pub cl_waiting: u32,
+    pub cl_active_cancel_req: u32,
+    pub cl_waiting_cancel_req: u32,
+    pub sv_active: u32,
+    pub sv_active_cancel: u32,
+    pub sv_being_canceled: u32,
+    pub sv_idle: u32,
+    pub sv_used: u32,
+    pub sv_tested: u32,
+    pub sv_login: u32,
+    /// How long the first client in the queue has waited.
+    pub maxwait: Duration,
+    pub pool_mode: &'static str,
+}
+
+/// A row of SHOW STATS.
+#[derive(Debug, Clone)]
+pub struct StatsRow {
+    pub database: Arc<str>,
+    pub total: Totals,
+    pub average: Totals,
+}
+
+/// A row of SHOW CLIENTS or SHOW SERVERS.
+#[derive(Debug, Clone)]
+pub struct SocketRow {
+    pub user: Arc<str>,
+    pub database: Arc<str>,
+    /// PgBouncer's word: active, waiting, idle, …
+    pub state: &'static str,
+    pub address: Option<SocketAddr>,
+    pub local_address: Option<SocketAddr>,
+    pub connect_time: SystemTime,
+    pub request_time: Option<SystemTime>,
+    pub wait: Duration,
+    pub close_needed: bool,
+    pub id: u64,
+    /// The id of the socket on the other side, when linked.
+    pub link: Option<u64>,
+    /// The backend's process id, for servers.
+    pub remote_pid: i32,
+    pub application_name: String,
+    pub prepared_statements: usize,
+}
+
+/// A row of SHOW DATABASES.
+#[derive(Debug, Clone)]
+pub struct DatabaseRow {
+    pub name: Arc<str>,
+    pub host: String,
+    pub port: u16,
+    /// The name on the server.
+    pub database: String,
+    pub force_user: Option<String>,
+    pub pool_size: u32,
+    pub min_pool_size: u32,
+    pub reserve_pool_size: u32,
+    /// `None`: servers do not grow old.
+    pub server_lifetime: Option<Duration>,
+    pub pool_mode: &'static str,
+    /// 0 = no limit.
+    pub max_connections: u32,
+    pub current_connections: u32,
+    pub current_client_connections: u32,
+    pub paused: bool,
+    pub disabled: bool,
+}
+
+/// A row of SHOW USERS.
+#[derive(Debug, Clone)]
+pub struct UserRow {
+    pub name: String,
+    pub pool_size: Option<u32>,
+    pub pool_mode: Option<&'static str>,
+    pub current_connections: u32,
+    pub current_client_connections: u32,
+}
+
+/// A row of SHOW CONFIG.
+#[derive(Debug, Clone)]
+pub struct ConfigRow {
+    pub key: &'static str,
+    pub value: String,
+    pub default: String,
+    /// Whether a reload takes it in.
+    pub changeable: bool,
+}
