@@ -68,7 +68,7 @@ fn a_bad_file_changes_nothing_and_says_where_it_is_wrong() {
     let metrics = get(&bookend.admin("/metrics")).unwrap().text();
     assert!(
         metrics.lines().any(|line| line.starts_with("bookend_config_reloads_total{")
-            && line.contains("failure")
+            && line.contains("rejected")
             && line.ends_with(" 1")),
         "{metrics}"
     );
