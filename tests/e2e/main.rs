@@ -3,6 +3,8 @@
 //! One stack (PostgreSQL, three replicas, bookend) is shared by the tests that only look; tests that break things start
 //! their own. Everything listens on free loopback ports and dies with the test process.
 
+#![allow(clippy::unwrap_used)] // a test that cannot go on panics
+
 mod support;
 
 mod admin;

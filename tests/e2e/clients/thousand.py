@@ -13,11 +13,13 @@ pool_dsn, direct_dsn, clients, rounds = sys.argv[1], sys.argv[2], int(sys.argv[3
 seen = {"answers": 0, "wrong": 0, "failed": 0, "errors": [], "connected_at_once": 0, "peak_server_connections": 0}
 
 
-async def client(number: int, everyone_is_here: asyncio.Barrier) -> None:
+async def client(number: int, everyone_is_here: asyncio.Event) -> None:
     """Connects, waits until all are connected, then asks for its own number in and out of transactions."""
     try:
         async with await psycopg.AsyncConnection.connect(pool_dsn, autocommit=True, connect_timeout=60) as connection:
             seen["connected_at_once"] += 1
+            if seen["connected_at_once"] == clients:
+                everyone_is_here.set()
             await everyone_is_here.wait()
             for turn in range(rounds):
                 async with connection.transaction():
@@ -31,7 +33,7 @@ async def client(number: int, everyone_is_here: asyncio.Barrier) -> None:
     except Exception as error:  # every failure is counted and shown
         seen["failed"] += 1
         seen["errors"] = (seen["errors"] + [repr(error)])[:5]
-        await everyone_is_here.abort()
+        everyone_is_here.set()
 
 
 async def watch(done: asyncio.Event) -> None:
@@ -49,8 +51,8 @@ async def watch(done: asyncio.Event) -> None:
 async def main() -> None:
     done = asyncio.Event()
     watcher = asyncio.create_task(watch(done))
-    barrier = asyncio.Barrier(clients)
-    await asyncio.wait_for(asyncio.gather(*(client(number, barrier) for number in range(clients))), 120)
+    everyone_is_here = asyncio.Event()
+    await asyncio.wait_for(asyncio.gather(*(client(number, everyone_is_here) for number in range(clients))), 120)
     done.set()
     await watcher
     print(json.dumps(seen))
