@@ -5,6 +5,7 @@
 
 pub mod console;
 pub mod error;
+pub mod metrics;
 pub mod probe;
 pub mod registry;
 pub mod server;

@@ -22,6 +22,23 @@ pub struct Totals {
     pub client_login_count: u64,
 }
 
+impl std::ops::AddAssign for Totals {
+    fn add_assign(&mut self, other: Self) {
+        self.server_assignment_count += other.server_assignment_count;
+        self.xact_count += other.xact_count;
+        self.query_count += other.query_count;
+        self.received += other.received;
+        self.sent += other.sent;
+        self.xact_time += other.xact_time;
+        self.query_time += other.query_time;
+        self.wait_time += other.wait_time;
+        self.client_parse_count += other.client_parse_count;
+        self.server_parse_count += other.server_parse_count;
+        self.bind_count += other.bind_count;
+        self.client_login_count += other.client_login_count;
+    }
+}
+
 /// Keeps the two ends of the last whole period.
 #[derive(Debug, Clone, Default)]
 pub struct Averager {

@@ -41,4 +41,4 @@ impl Rights {
 }
 
 #[cfg(test)]
-mod tests;
+pub mod tests;

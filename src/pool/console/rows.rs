@@ -21,6 +21,8 @@ pub trait Source: Send + Sync {
     fn users(&self) -> Vec<UserRow>;
     /// `(key, value, default, changeable)`; no secrets.
     fn config(&self) -> Vec<ConfigRow>;
+    /// Named databases by `(name, role, whether it serves)`; those not looked at yet are left out.
+    fn serving(&self) -> Vec<(Arc<str>, &'static str, bool)>;
     /// Whether `PAUSE` without a name is in force.
     fn paused(&self) -> bool;
 
@@ -45,7 +47,10 @@ pub trait Source: Send + Sync {
 pub struct PoolRow {
     pub database: Arc<str>,
     pub user: Arc<str>,
+    /// PgBouncer's meaning: linked to a server, or idle with nothing to ask.
     pub cl_active: u32,
+    /// Of `cl_active`, those that are idle. Not a column.
+    pub cl_idle: u32,
     pub cl_waiting: u32,
     pub cl_active_cancel_req: u32,
     pub cl_waiting_cancel_req: u32,

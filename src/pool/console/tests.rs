@@ -18,7 +18,7 @@ use super::{
 use crate::pool::wire::frontend;
 
 #[derive(Default)]
-struct Fixed {
+pub struct Fixed {
     done: Mutex<Vec<String>>,
 }
 
@@ -88,6 +88,10 @@ impl Source for Fixed {
             default: "transaction".into(),
             changeable: true,
         }]
+    }
+
+    fn serving(&self) -> Vec<(Arc<str>, &'static str, bool)> {
+        vec![("arena".into(), "primary", true)]
     }
 
     fn paused(&self) -> bool {
