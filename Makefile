@@ -1,0 +1,54 @@
+# `make demo` shows Bookend at work, `make test` is what the continuous integration runs.
+# Both begin with scripts/setup, which installs what is missing and is a no-op the second time.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+MAKEFLAGS += --no-print-directory
+.DEFAULT_GOAL := help
+.PHONY: help setup build demo test lint fmt clean
+
+CARGO ?= cargo
+PYTHON := .venv/bin/python
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+# Where scripts/setup leaves promtool when the machine has none.
+export PATH := $(PATH):$(CURDIR)/.cache/tools/usr/bin
+# DEMO_EXIT=1: leave after the table. Handed on whether it comes from the command line or not.
+export DEMO_EXIT
+
+help: ## This list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
+
+setup: ## Install what is missing (apt as root, Python packages into .venv/)
+	@scripts/setup
+
+build: ## Build target/release/bookend
+	$(CARGO) build --release --locked
+
+demo: setup ## Real Django and PostgreSQL around Bookend, driven and shown; DEMO_EXIT=1 leaves at once
+	@$(PYTHON) deploy/stack/demo.py --check-ports
+	@$(MAKE) build
+	@exec $(PYTHON) deploy/stack/demo.py --bookend $(TARGET)/release/bookend
+
+lint: ## Formatting and clippy, warnings are errors
+	$(CARGO) fmt --check
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+
+fmt: ## Format the Rust code
+	$(CARGO) fmt
+
+# The Python half comes first, so that what cargo says stands at the end.
+test: ## Everything: formatting, clippy, sample project, unit, integration and end-to-end tests
+	@scripts/setup --test
+	@$(MAKE) lint
+	cd deploy/arena && ../../$(PYTHON) manage.py check --fail-level WARNING
+	cd deploy/arena && ../../$(PYTHON) -W ignore manage.py makemigrations --check --dry-run
+	$(PYTHON) -m unittest discover --start-directory deploy/stack
+	@mkdir -p $(TARGET)
+	@status=0; \
+		$(CARGO) test --locked --no-fail-fast 2>&1 | tee $(TARGET)/test.log || status=$$?; \
+		echo; echo "--- all of it again, in short"; \
+		grep -E '^ +(Running|Doc-tests) |^test result: |^test .* FAILED$$|^error' $(TARGET)/test.log || true; \
+		exit $$status
+
+clean: ## Remove all that was built, cached or installed here
+	rm -rf $(TARGET) .cache .venv
