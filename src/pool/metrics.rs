@@ -148,6 +148,9 @@ impl PoolMetrics {
     }
 }
 
+/// Reads one number of a database's totals.
+type Field = fn(&Totals) -> u64;
+
 /// Metrics that are read from the pool's own tables when Prometheus asks.
 struct Scraped {
     source: Arc<OnceLock<Weak<dyn Source>>>,
@@ -157,8 +160,8 @@ struct Scraped {
     oldest_wait: prometheus::GaugeVec,
     up: IntGaugeVec,
     paused: IntGauge,
-    totals: Vec<(IntCounterVec, fn(&Totals) -> u64)>,
-    seconds: Vec<(prometheus::CounterVec, fn(&Totals) -> u64)>,
+    totals: Vec<(IntCounterVec, Field)>,
+    seconds: Vec<(prometheus::CounterVec, Field)>,
     /// One scrape at a time: what is read is set, then collected.
     turn: Mutex<()>,
 }
