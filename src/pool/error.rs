@@ -7,7 +7,10 @@
 
 use std::{borrow::Cow, time::Duration};
 
-use crate::pool::server::error::ServerError;
+use crate::pool::{
+    server::error::ServerError,
+    wire::backend::{self, Report, Severity},
+};
 
 /// Everything the pool tells a client by itself.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -90,25 +93,6 @@ pub enum PoolError {
     // --- ours ---
     #[error("internal error in the pool")]
     Internal,
-}
-
-/// `S` and `V` of an ErrorResponse.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Severity {
-    /// The connection goes on.
-    Error,
-    /// The connection ends after this message.
-    Fatal,
-}
-
-impl Severity {
-    /// Returns the word of the protocol.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Error => "ERROR",
-            Self::Fatal => "FATAL",
-        }
-    }
 }
 
 /// The label an error counts under.
@@ -287,6 +271,19 @@ impl PoolError {
             | Self::AuthenticationProtocol { .. }
             | Self::Protocol { .. } => Kind::Protocol,
         }
+    }
+
+    /// Appends the ErrorResponse that says this.
+    pub fn write(&self, out: &mut Vec<u8>) {
+        let (message, hint) = (self.message(), self.hint());
+        let report = Report {
+            severity: self.severity(),
+            sqlstate: self.sqlstate(),
+            message: &message,
+            detail: None,
+            hint: hint.as_deref(),
+        };
+        backend::error_response(out, &report);
     }
 
     /// Returns true when the peer cannot be told: the connection is only closed.

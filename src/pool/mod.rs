@@ -3,6 +3,8 @@
 //! [`wire`] is the protocol as bytes and knows nothing of the crate; [`error`] is everything the pool says by itself;
 //! [`registry`] is everybody who is connected.
 
+pub mod auth;
+pub mod client;
 pub mod console;
 pub mod error;
 pub mod metrics;

@@ -1,3 +1,10 @@
 //! Connections to PostgreSQL: opened, logged in, and proven ready before anybody may lease them.
+//!
+//! In: a [`connect::Spec`]. Out: a [`login::Fresh`] connection that stands at its first ReadyForQuery with nothing
+//! buffered, or a [`error::ServerError`] that every waiter may be told.
 
+pub mod cancel;
+pub mod connect;
+pub mod credential;
 pub mod error;
+pub mod login;

@@ -1,0 +1,56 @@
+//! Who may log in, ready to be looked up.
+
+use std::collections::HashMap;
+
+use tracing::warn;
+
+use super::scram::Verifier;
+use crate::config::pool::{User, UserSecret};
+
+/// The users of one configuration. Immutable; a reload makes a new one.
+#[derive(Debug, Default)]
+pub struct Users {
+    by_name: HashMap<Box<str>, Known, ahash::RandomState>,
+}
+
+/// A user with its secret taken apart.
+#[derive(Debug)]
+pub struct Known {
+    pub user: User,
+    /// Of a [`UserSecret::Scram`]; `None` when its text cannot be read, and then nobody logs in with it.
+    pub verifier: Option<Verifier>,
+}
+
+impl Users {
+    /// Takes the users of the configuration; of two with one name the first counts.
+    pub fn new(users: &[User]) -> Self {
+        let mut by_name: HashMap<_, _, _> = HashMap::default();
+        for user in users {
+            by_name.entry(user.name.as_str().into()).or_insert_with(|| Known::new(user.clone()));
+        }
+        Self { by_name }
+    }
+
+    /// Returns the user as configured.
+    pub fn get(&self, name: &str) -> Option<&User> {
+        self.known(name).map(|known| &known.user)
+    }
+
+    /// Returns the user with its secret taken apart.
+    pub fn known(&self, name: &str) -> Option<&Known> {
+        self.by_name.get(name)
+    }
+}
+
+impl Known {
+    fn new(user: User) -> Self {
+        let verifier = match &user.secret {
+            UserSecret::Scram(text) => Verifier::parse(text.expose()),
+            UserSecret::Plain(_) | UserSecret::Md5(_) => None,
+        };
+        if verifier.is_none() && matches!(user.secret, UserSecret::Scram(_)) {
+            warn!(user = user.name, "the user's SCRAM secret cannot be read, nobody can log in with it");
+        }
+        Self { user, verifier }
+    }
+}

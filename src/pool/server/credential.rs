@@ -1,0 +1,62 @@
+//! As whom the pool logs in at the server, and with what.
+//!
+//! PgBouncer's order: the database's `user` replaces the client's own; the database's `password` replaces what is known of
+//! that user. Of a client that is known by a SCRAM verifier alone no password exists here, but its login left the
+//! ClientKey behind, which opens every server that holds the same verifier ("SCRAM pass-through").
+
+use std::sync::Arc;
+
+use crate::{
+    config::{
+        pool::{Database, UserSecret},
+        secret::Secret,
+    },
+    pool::auth::{Authenticated, Captured, users::Users},
+};
+
+/// User and secret of a server login. Two that are equal may share a connection's pool.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ServerLogin {
+    pub user: Arc<str>,
+    pub secret: ServerSecret,
+}
+
+/// What the pool can answer to a server that asks for a proof.
+#[derive(Debug, Clone, PartialEq)]
+pub enum ServerSecret {
+    Plain(Secret),
+    /// As PostgreSQL stores it: `md5` and 32 hex digits.
+    Md5(Secret),
+    /// The keys of a client's own login.
+    PassThrough(Arc<Captured>),
+    /// Nothing: a server that trusts us lets us in, any other does not. Why, for the error.
+    Nothing(&'static str),
+}
+
+const NO_USER: &str = "the user is neither under users: nor in auth_file, and the database has no password";
+const NO_CLIENT: &str = "only a SCRAM verifier is known, and no client has logged in with the password yet";
+
+impl ServerLogin {
+    /// Chooses the login for a client that has authenticated.
+    pub fn of_client(database: &Database, client: &Authenticated, users: &Users) -> Self {
+        let mut login = Self::of_user(database, &client.user, users);
+        if let (Some(captured), ServerSecret::Nothing(_)) = (&client.captured, &login.secret)
+            && *login.user == *client.user
+        {
+            login.secret = ServerSecret::PassThrough(Arc::clone(captured));
+        }
+        login
+    }
+
+    /// Chooses the login for connections that are opened before any client asks (`min_pool_size`).
+    pub fn of_user(database: &Database, user: &str, users: &Users) -> Self {
+        let user = database.user.as_deref().unwrap_or(user);
+        let secret = match (&database.password, users.get(user).map(|u| &u.secret)) {
+            (Some(password), _) | (None, Some(UserSecret::Plain(password))) => ServerSecret::Plain(password.clone()),
+            (None, Some(UserSecret::Md5(stored))) => ServerSecret::Md5(stored.clone()),
+            (None, Some(UserSecret::Scram(_))) => ServerSecret::Nothing(NO_CLIENT),
+            (None, None) => ServerSecret::Nothing(NO_USER),
+        };
+        Self { user: user.into(), secret }
+    }
+}
