@@ -1,12 +1,13 @@
 //! The PostgreSQL pool: clients come in on one side, a few server connections stand on the other.
 //!
 //! [`wire`] is the protocol as bytes and knows nothing of the crate; [`error`] is everything the pool says by itself;
-//! [`registry`] is everybody who is connected.
+//! [`registry`] is everybody who is connected, [`lease`] the store of server connections.
 
 pub mod auth;
 pub mod client;
 pub mod console;
 pub mod error;
+pub mod lease;
 pub mod metrics;
 pub mod probe;
 pub mod registry;
