@@ -1,0 +1,121 @@
+//! Which route a request takes. Pure, and without an allocation per lookup.
+//!
+//! The rule, in this order: routes written for the request's host before routes for any host; an exact path before a
+//! prefix; the longest prefix before shorter ones. A host whose own routes do not match the path still has the routes for
+//! any host. The order in the file never matters. Paths are compared as raw bytes as they came (RFC 9110 section 4.2.3 lets
+//! a server normalise, but Django decodes itself, and a proxy that sees another path than its server is how filters are
+//! walked around). Prefixes are looked up by hash, once per distinct length, so the cost grows with how differently long
+//! they are, not with how many there are.
+
+mod host;
+#[cfg(test)]
+mod tests;
+
+use ahash::AHashMap;
+
+use crate::config::lb::PathMatch;
+
+/// Why no route was found. Both are answered 404 by us, never by a wrong upstream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NotFound {
+    /// Every route is for another host.
+    Host,
+    /// No route of this host, nor any for all hosts, has the path.
+    Path,
+}
+
+/// Where a route applies, as the configuration says it.
+#[derive(Debug, Clone)]
+pub struct Pattern<'a> {
+    /// Without port; `None` = any host.
+    pub host: Option<&'a str>,
+    pub path: &'a PathMatch,
+}
+
+/// All routes, compiled. `T` is what a route leads to.
+#[derive(Debug)]
+pub struct Table<T> {
+    entries: Vec<T>,
+    hosts: AHashMap<Box<[u8]>, Paths>,
+    any_host: Paths,
+}
+
+/// The paths of one host; values are indexes into `Table::entries`.
+#[derive(Debug, Default)]
+struct Paths {
+    exact: AHashMap<Box<[u8]>, usize>,
+    prefixes: AHashMap<Box<[u8]>, usize>,
+    /// Lengths that occur in `prefixes`, longest first.
+    prefix_lengths: Vec<usize>,
+}
+
+impl<T> Table<T> {
+    /// Compiles routes. Of two with the same host and path the first stays (the configuration refuses such pairs).
+    pub fn build<'a>(routes: impl IntoIterator<Item = (Pattern<'a>, T)>) -> Self {
+        let mut table = Self { entries: Vec::new(), hosts: AHashMap::new(), any_host: Paths::default() };
+        for (pattern, entry) in routes {
+            let index = table.entries.len();
+            table.entries.push(entry);
+            let paths = match pattern.host {
+                None => &mut table.any_host,
+                Some(written) => {
+                    let mut buffer = [0; host::LENGTH_MAX];
+                    // A name that cannot be a host can never be asked for: its route stays unreachable.
+                    let Some(name) = host::normalised(written.as_bytes(), &mut buffer) else { continue };
+                    table.hosts.entry(name.into()).or_default()
+                }
+            };
+            paths.insert(pattern.path, index);
+        }
+        table
+    }
+
+    /// Returns the route for a Host header (or the authority of an absolute target) and a raw path without its query.
+    pub fn find(&self, host: Option<&[u8]>, path: &[u8]) -> Result<&T, NotFound> {
+        let own = self.of_host(host);
+        own.and_then(|paths| paths.find(path))
+            .or_else(|| self.any_host.find(path))
+            .map(|index| &self.entries[index])
+            .ok_or(if own.is_none() && self.any_host.is_empty() { NotFound::Host } else { NotFound::Path })
+    }
+
+    /// Returns all entries, in the order they were given.
+    pub fn entries(&self) -> &[T] {
+        &self.entries
+    }
+
+    fn of_host(&self, host: Option<&[u8]>) -> Option<&Paths> {
+        if self.hosts.is_empty() {
+            return None;
+        }
+        let mut buffer = [0; host::LENGTH_MAX];
+        self.hosts.get(host::normalised(host?, &mut buffer)?)
+    }
+}
+
+impl Paths {
+    fn insert(&mut self, path: &PathMatch, index: usize) {
+        match path {
+            PathMatch::Exact(path) => {
+                self.exact.entry(path.as_bytes().into()).or_insert(index);
+            }
+            PathMatch::Prefix(prefix) => {
+                self.prefixes.entry(prefix.as_bytes().into()).or_insert(index);
+                if let Err(place) = self.prefix_lengths.binary_search_by(|length| prefix.len().cmp(length)) {
+                    self.prefix_lengths.insert(place, prefix.len());
+                }
+            }
+        }
+    }
+
+    fn find(&self, path: &[u8]) -> Option<usize> {
+        self.exact
+            .get(path)
+            .copied()
+            .or_else(|| self.prefix_lengths.iter().find_map(|&length| self.prefixes.get(path.get(..length)?).copied()))
+    }
+
+    fn is_empty(&self) -> bool {
+        self.exact.is_empty() && self.prefixes.is_empty()
+    }
+}
