@@ -1,0 +1,265 @@
+//! Upstreams: which server a request goes to.
+//!
+//! A [`Cluster`] is an upstream at work: servers, and a way to choose among them. Upstreams with `servers_of` share the same
+//! [`Servers`], and with them health, failures and requests in flight, while each keeps its own rotation. Who may be asked is
+//! decided in three steps, each only when the one before found nobody:
+//!
+//! 1. servers that are not backups, up by their checks and not ejected by failed requests;
+//! 2. backups, by the same measure;
+//! 3. servers that are only ejected: refusing everything because the last few requests failed helps nobody, so they are
+//!    tried anyway, as nginx does when all are out. A server whose check fails, or that is draining, is never tried.
+//!
+//! A request never goes to a server it was already sent to ([`Tried`]).
+
+pub mod check;
+pub mod endpoint;
+pub mod passive;
+pub mod select;
+pub mod standing;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    net::IpAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tracing::warn;
+
+pub use self::endpoint::{Endpoint, InFlight, Member};
+use self::{
+    select::{Candidates, Key, Select, Selector},
+    standing::{Verdict, verdict},
+};
+use crate::{
+    config::lb::Balance,
+    health::board::{DatabaseEntry, Serving},
+};
+
+/// The servers of an upstream, shared by all upstreams that use them.
+#[derive(Debug)]
+pub struct Servers {
+    /// In the order of the file. An index into this names a server for as long as the cluster is held.
+    pub members: Box<[Member]>,
+    /// Whether active checks decide; without, every server is up.
+    pub checked: bool,
+    /// The database the check names.
+    pub database: Option<Arc<DatabaseEntry>>,
+}
+
+/// Deadlines and limits towards an upstream's servers; see the configuration for each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Settings {
+    pub connect_timeout: Duration,
+    pub read_timeout: Duration,
+    pub send_timeout: Duration,
+    pub keepalive_timeout: Duration,
+    pub tries: u32,
+}
+
+/// An upstream at work.
+#[derive(Debug)]
+pub struct Cluster {
+    name: Arc<str>,
+    servers: Arc<Servers>,
+    settings: Settings,
+    balance: Balance,
+    primaries: Tier,
+    /// A rotation whatever `balance` says: nginx knows no hash over backups.
+    backups: Tier,
+}
+
+/// Servers that are chosen among in one step.
+#[derive(Debug, Clone)]
+struct Tier {
+    /// Indexes into `Servers::members`.
+    indexes: Arc<[usize]>,
+    selector: Arc<Selector>,
+}
+
+/// What of a request matters for choosing.
+#[derive(Debug, Clone, Copy)]
+pub struct Ask {
+    pub client: IpAddr,
+    /// Of the route.
+    pub needs_database: bool,
+}
+
+/// Servers a request was already sent to. Empty costs nothing; at most `tries` entries.
+#[derive(Debug, Clone, Default)]
+pub struct Tried(Vec<usize>);
+
+/// The server for a request.
+#[derive(Debug)]
+pub struct Picked {
+    pub endpoint: Arc<Endpoint>,
+    /// For [`Tried`], reports and metrics of the same cluster.
+    pub index: usize,
+    pub in_flight: InFlight,
+}
+
+/// Why there is no server for a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NoServer {
+    /// None is up.
+    NoneUp,
+    /// All that are up were tried.
+    AllTried,
+    /// The request needs the database, which is down.
+    DatabaseDown,
+}
+
+impl Tried {
+    /// Remembers a server.
+    pub fn insert(&mut self, index: usize) {
+        if !self.contains(index) {
+            self.0.push(index);
+        }
+    }
+
+    /// Returns whether the request was sent there.
+    pub fn contains(&self, index: usize) -> bool {
+        self.0.contains(&index)
+    }
+
+    /// Returns how many servers were tried.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Returns whether none was.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl Cluster {
+    /// Puts an upstream to work. The rotation goes on where `previous` stands if it chose among the same servers.
+    pub fn new(
+        name: Arc<str>,
+        balance: Balance,
+        servers: Arc<Servers>,
+        settings: Settings,
+        previous: Option<&Self>,
+    ) -> Self {
+        let kept = previous.filter(|previous| previous.balance == balance && previous.servers.same(&servers));
+        let (primaries, backups) = match kept {
+            Some(previous) => (previous.primaries.clone(), previous.backups.clone()),
+            None => (Tier::new(&servers, false, balance), Tier::new(&servers, true, Balance::RoundRobin)),
+        };
+        Self { name, servers, settings, balance, primaries, backups }
+    }
+
+    /// Returns its name in lb.yaml.
+    pub fn name(&self) -> &Arc<str> {
+        &self.name
+    }
+
+    /// Returns its way of choosing.
+    pub fn balance(&self) -> Balance {
+        self.balance
+    }
+
+    /// Returns its servers.
+    pub fn servers(&self) -> &Arc<Servers> {
+        &self.servers
+    }
+
+    /// Returns its deadlines and limits.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// Chooses a server and counts the request in.
+    pub fn pick(&self, ask: &Ask, tried: &Tried, now: Instant) -> Result<Picked, NoServer> {
+        let database = self.servers.database();
+        if ask.needs_database && database == Serving::Down {
+            return Err(NoServer::DatabaseDown);
+        }
+        let key = Key { client: ask.client };
+        let members = &self.servers.members;
+        let up = |index: usize| {
+            !tried.contains(index) && self.servers.verdict_of(index, database, ask.needs_database) == Verdict::Serve
+        };
+        let well = |index: usize| up(index) && !members[index].ejected(now);
+        let index = self
+            .primaries
+            .pick(&well, tried, &key)
+            .or_else(|| self.backups.pick(&well, tried, &key))
+            .or_else(|| self.primaries.pick(&up, tried, &key))
+            .or_else(|| self.backups.pick(&up, tried, &key))
+            .ok_or(if tried.is_empty() { NoServer::NoneUp } else { NoServer::AllTried })?;
+        let member = &members[index];
+        Ok(Picked { endpoint: member.endpoint.clone(), index, in_flight: member.enter(now) })
+    }
+
+    /// Learns that a server answered.
+    pub fn succeeded(&self, index: usize) {
+        if let Some(member) = self.servers.members.get(index) {
+            member.succeeded();
+        }
+    }
+
+    /// Learns that a server failed a request (not that a client went away, nor that a reused connection had been closed).
+    pub fn failed(&self, index: usize, now: Instant) {
+        let Some(member) = self.servers.members.get(index) else { return };
+        if member.failed(now) {
+            warn!(
+                upstream = %self.name,
+                server = %member.endpoint.name(),
+                address = %member.endpoint.address(),
+                failures = member.endpoint.recent_failures(),
+                "server ejected by failed requests"
+            );
+        }
+        for tier in [&self.primaries, &self.backups] {
+            if let Some(place) = tier.indexes.iter().position(|&own| own == index) {
+                tier.selector.failed(place, member.limits.max_fails);
+            }
+        }
+    }
+}
+
+impl Servers {
+    /// Returns whether the database of these servers serves; unknown when the check names none.
+    pub fn database(&self) -> Serving {
+        self.database.as_ref().map_or(Serving::Unknown, |entry| entry.serving())
+    }
+
+    /// Returns whether a server may be given a request, ejection aside.
+    pub fn verdict_of(&self, index: usize, database: Serving, needs_database: bool) -> Verdict {
+        let endpoint = &self.members[index].endpoint;
+        if endpoint.draining() {
+            return Verdict::ServerDown;
+        }
+        verdict(self.checked.then(|| endpoint.facts.load()), database, needs_database)
+    }
+
+    /// Returns whether both hold the same servers with the same shares, so that a rotation over one fits the other.
+    fn same(&self, other: &Self) -> bool {
+        self.members.len() == other.members.len()
+            && self
+                .members
+                .iter()
+                .zip(&other.members)
+                .all(|(a, b)| Arc::ptr_eq(&a.endpoint, &b.endpoint) && a.weight == b.weight && a.backup == b.backup)
+    }
+}
+
+impl Tier {
+    fn new(servers: &Servers, backup: bool, balance: Balance) -> Self {
+        let members = || servers.members.iter().enumerate().filter(|(_, member)| member.backup == backup);
+        let weights: Vec<u32> = members().map(|(_, member)| member.weight).collect();
+        Self {
+            indexes: members().map(|(index, _)| index).collect(),
+            selector: Arc::new(Selector::new(balance, &weights)),
+        }
+    }
+
+    fn pick(&self, may_ask: &dyn Fn(usize) -> bool, tried: &Tried, key: &Key) -> Option<usize> {
+        let may_ask = |place: usize| may_ask(self.indexes[place]);
+        let candidates = Candidates { may_ask: &may_ask, tried: tried.len() };
+        self.selector.pick(&candidates, key).map(|place| self.indexes[place])
+    }
+}
