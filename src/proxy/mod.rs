@@ -1,1 +1,13 @@
-//! (being built)
+//! The front: HTTP and WebSocket traffic in, requests to the right server of the right upstream out.
+//!
+//! A request's way: listener -> [`route`] (which upstream or page) -> [`upstream`] (which server; health and passive
+//! ejection decide who may be asked) -> pingora (transport) -> [`metrics`]. [`runtime`] is what the
+//! configuration looks like while it runs, replaced whole on a reload. `route` and [`upstream::select`] are pure: values in,
+//! values out. [`error`] is the one place that chooses a status.
+
+pub mod client_ip;
+pub mod error;
+pub mod metrics;
+pub mod route;
+pub mod runtime;
+pub mod upstream;
