@@ -13,6 +13,7 @@ use std::fmt::Write as _;
 pub enum Failure {
     // The request itself.
     BadRequest,
+    TargetTooLong,
     HeaderTooLarge,
     TooManyHeaders,
     HeaderTimeout,
@@ -62,8 +63,9 @@ const fn row(status: u16, reason: &'static str, text: &'static str) -> Row {
 
 impl Failure {
     /// All there are, in the order of their declaration: metrics are made from it.
-    pub const ALL: [Self; 30] = [
+    pub const ALL: [Self; 31] = [
         Self::BadRequest,
+        Self::TargetTooLong,
         Self::HeaderTooLarge,
         Self::TooManyHeaders,
         Self::HeaderTimeout,
@@ -98,6 +100,7 @@ impl Failure {
     const fn row(self) -> Row {
         match self {
             Self::BadRequest => row(400, "bad_request", "The request could not be understood."),
+            Self::TargetTooLong => row(414, "target_too_long", "The request's address is too long."),
             Self::HeaderTooLarge => row(431, "header_too_large", "The request's header is too large."),
             Self::TooManyHeaders => row(431, "too_many_headers", "The request has too many header fields."),
             Self::HeaderTimeout => row(408, "header_timeout", "The request's header did not arrive in time."),

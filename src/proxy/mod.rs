@@ -5,9 +5,12 @@
 //! configuration looks like while it runs, replaced whole on a reload. `route` and [`upstream::select`] are pure: values in,
 //! values out. [`error`] is the one place that chooses a status.
 
+mod accept;
 pub mod client_ip;
 pub mod error;
 pub mod metrics;
 pub mod route;
 pub mod runtime;
+mod scratch;
 pub mod upstream;
+mod websocket;
