@@ -112,8 +112,9 @@ mod tests {
                 tokio::spawn(async move { deriver.keys(&Secret::new("pencil"), b"salt", 4096).await.unwrap() })
             })
             .collect();
+        let expected = Keys::derive("pencil", b"salt", 4096);
         for login in logins {
-            assert!(login.await.unwrap() == Keys::derive("pencil", b"salt", 4096));
+            assert!(login.await.unwrap() == expected);
         }
         assert_eq!(deriver.computed(), 1);
     }

@@ -14,6 +14,9 @@ pub mod md5;
 pub mod scram;
 pub mod users;
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 
 use rand::Rng;

@@ -7,6 +7,9 @@
 pub mod client;
 pub mod server;
 
+#[cfg(test)]
+mod tests;
+
 use std::fmt;
 
 use base64::{Engine, engine::general_purpose::STANDARD};

@@ -11,6 +11,9 @@
 pub mod options;
 pub mod packet;
 
+#[cfg(test)]
+mod tests;
+
 use std::{
     io,
     pin::Pin,

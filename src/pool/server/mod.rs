@@ -8,3 +8,6 @@ pub mod connect;
 pub mod credential;
 pub mod error;
 pub mod login;
+
+#[cfg(test)]
+mod tests;
