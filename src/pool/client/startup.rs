@@ -15,7 +15,7 @@ pub mod packet;
 mod tests;
 
 use std::{
-    io,
+    fmt, io,
     pin::Pin,
     task::{Context, Poll},
 };
@@ -39,7 +39,7 @@ const TLS_ALERT: [u8; 7] = [0x15, 3, 1, 0, 2, 2, 40];
 const NO_ENCRYPTION: u8 = b'N';
 
 /// What a fresh connection wants.
-#[derive(Debug, PartialEq)]
+#[derive(PartialEq)]
 pub enum First {
     /// Cancel what that session runs. Never answered: the connection is closed when it is done.
     Cancel { pid: i32, secret: Box<[u8]> },
@@ -48,7 +48,7 @@ pub enum First {
 }
 
 /// A login that has not been authenticated yet.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct StartupRequest {
     pub user: String,
     /// The user's name when the client named none.
@@ -69,6 +69,25 @@ impl StartupRequest {
     /// Returns the setting that is in force at the end.
     pub fn setting(&self, name: &str) -> Option<&str> {
         self.settings().filter(|(n, _)| n.eq_ignore_ascii_case(name)).last().map(|(_, value)| value)
+    }
+}
+
+impl fmt::Debug for First {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            // Whoever knows the key can cancel the session's queries.
+            Self::Cancel { pid, .. } => f.debug_struct("Cancel").field("pid", pid).finish_non_exhaustive(),
+            Self::Startup(request) => f.debug_tuple("Startup").field(request).finish(),
+        }
+    }
+}
+
+impl fmt::Debug for StartupRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Values of settings can be secrets of the application.
+        let names: Vec<_> = self.settings().map(|(name, _)| name).collect();
+        let mut shown = f.debug_struct("StartupRequest");
+        shown.field("user", &self.user).field("database", &self.database).field("settings", &names).finish()
     }
 }
 

@@ -298,6 +298,13 @@ async fn settings_are_kept_in_the_order_postgresql_applies_them() {
 }
 
 #[test]
+fn keys_and_values_of_settings_do_not_print() {
+    let request = request(&[("user", "ann"), ("app.token", "hunter2"), ("options", "-c app.key=hunter2")]).unwrap();
+    let shown = format!("{:?} {:?}", First::Startup(request), First::Cancel { pid: 1, secret: [77; 4].into() });
+    assert!(shown.contains("app.token") && !shown.contains("hunter2") && !shown.contains("77"), "{shown}");
+}
+
+#[test]
 fn ignored_parameters_are_dropped_wherever_they_stand() {
     let ignored = ["extra_float_digits".to_owned(), "replication".to_owned()];
     let sent = [
