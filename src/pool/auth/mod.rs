@@ -54,6 +54,27 @@ pub struct Auth {
     pub deriver: Arc<Deriver>,
 }
 
+impl Auth {
+    /// Computes the keys of every user whose plain password is known, so that neither the first login after a start is
+    /// slower than an unknown user's (which would tell them apart), nor a crowd of different users waits in line for it.
+    /// Meant for a task of its own at start and reload; what is known already costs nothing.
+    ///
+    /// Cancel safe.
+    pub async fn warm(&self) {
+        if self.auth_type != AuthType::ScramSha256 {
+            return;
+        }
+        for user in self.users.iter() {
+            if let UserSecret::Plain(password) = &user.secret {
+                let salt = self.deriver.salt(&user.name);
+                if self.deriver.keys(password, &salt, self.scram_iterations).await.is_err() {
+                    return; // the process is stopping
+                }
+            }
+        }
+    }
+}
+
 /// What must be new in every exchange.
 #[derive(Clone, Copy)]
 pub struct Random {

@@ -183,6 +183,16 @@ async fn many_logins_of_one_user_cost_one_computation() {
 }
 
 #[tokio::test]
+async fn no_login_computes_what_was_computed_at_start() {
+    let auth = auth(AuthType::ScramSha256);
+    auth.warm().await;
+    assert_eq!(auth.deriver.computed(), 1, "one user has a plain password");
+    attempt(&auth, "plain", "secret").await.unwrap();
+    auth.warm().await;
+    assert_eq!(auth.deriver.computed(), 1);
+}
+
+#[tokio::test]
 async fn a_login_by_verifier_leaves_the_keys_of_its_password_and_others_leave_none() {
     let auth = auth(AuthType::ScramSha256);
     let captured = attempt(&auth, "scram", "secret").await.unwrap().captured.unwrap();

@@ -36,6 +36,11 @@ impl Users {
         self.known(name).map(|known| &known.user)
     }
 
+    /// Returns all users, in no order.
+    pub fn iter(&self) -> impl Iterator<Item = &User> {
+        self.by_name.values().map(|known| &known.user)
+    }
+
     /// Returns the user with its secret taken apart.
     pub fn known(&self, name: &str) -> Option<&Known> {
         self.by_name.get(name)

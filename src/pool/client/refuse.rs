@@ -28,7 +28,7 @@ where
     let _ = tokio::time::timeout(LINGER, async {
         io.write_all(&out).await?;
         io.shutdown().await?;
-        let mut dropped = [0; 2048];
+        let mut dropped = [0; 256]; // part of every login's future
         let mut left = LINGER_LEN_MAX;
         while left > 0 {
             match io.read(&mut dropped).await? {
