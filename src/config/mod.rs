@@ -1,22 +1,130 @@
 //! What the operator wrote, checked. Knows nobody else in the program.
 //!
-//! Flow: file text -> `load` (YAML, positions, `${VAR}`) -> a raw reader per section that collects every error with file,
-//! line, column and key path -> the checked values in [`lb`] and [`pool`]. A configuration exists whole or not at all.
+//! Flow: file text -> [`load`] (YAML, positions, `${VAR}`) -> a tree of nodes -> a reader for each section, which takes
+//! typed values from a [`section`] and collects every error with file, line, column and key path -> the checks between
+//! sections and files -> the checked values in [`lb`] and [`pool`]. A configuration exists whole or not at all.
 
+mod address;
+mod cross;
+mod env;
+mod error;
+mod field;
 pub mod lb;
+mod load;
+mod node;
+mod open_files;
 pub mod pool;
+mod print;
+mod reading;
 pub mod secret;
+mod section;
+mod units;
 
-use std::sync::Arc;
+#[cfg(test)]
+mod tests;
+
+use std::{path::Path, sync::Arc};
+
+pub use self::{
+    error::{ConfigError, Errors, Position},
+    open_files::open_files_needed,
+    print::print,
+    reading::Surroundings,
+};
+use self::{lb::Sources, node::Node, reading::Reading};
+
+/// File names looked for when no flag names one.
+const LB_FILE: &str = "lb.yaml";
+const POOL_FILE: &str = "pool.yaml";
 
 /// Everything one run was told.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Config {
     /// Present when the front runs.
     pub lb: Option<Arc<lb::Lb>>,
     /// Present when the pool runs.
     pub pool: Option<Arc<pool::Pool>>,
+    /// `None` with `admin: false`.
     pub admin: Option<lb::Admin>,
     pub shutdown: lb::Shutdown,
-    pub sources: lb::Sources,
+    /// The files that were read: what a reload reads again.
+    pub sources: Sources,
+}
+
+impl Config {
+    /// Reads and checks the files that `flags` name. With no flag: `./lb.yaml` and `./pool.yaml`, those that exist. With
+    /// one flag: that half alone.
+    ///
+    /// Blocks on files and name resolution (for 5 s at most).
+    ///
+    /// # Errors
+    /// Everything that is wrong in both files, at once.
+    pub fn load(flags: &Sources, surroundings: &Surroundings) -> Result<Self, Errors> {
+        let sources = if *flags == Sources::default() { found_in(Path::new(""))? } else { flags.clone() };
+        let text = |file: &Path| load::read_file(file);
+        Self::check(sources, surroundings, &text)
+    }
+
+    fn check(sources: Sources, surroundings: &Surroundings, text: Text<'_>) -> Result<Self, Errors> {
+        let lb = sources.lb.as_deref().map(|file| File::read(file, surroundings, text, lb::read));
+        let pool = sources.pool.as_deref().map(|file| File::read(file, surroundings, text, pool::read));
+        if let (Some(lb), Some(pool)) = (&lb, &pool) {
+            cross::databases(lb, pool);
+        }
+        cross::listeners(lb.as_ref(), pool.as_ref());
+
+        let (lb, lb_errors) = lb.map(File::finish).unwrap_or_default();
+        let (pool, pool_errors) = pool.map(File::finish).unwrap_or_default();
+        if let Some(errors) = Errors::collect(lb_errors.into_iter().chain(pool_errors)) {
+            return Err(errors);
+        }
+        let processes = [lb.as_ref().map(|found| &found.process), pool.as_ref().map(|found| &found.process)];
+        let (admin, shutdown) = lb::process::settle(processes.into_iter().flatten());
+        Ok(Self {
+            lb: lb.map(|found| Arc::new(lb::Lb { shutdown, ..found.lb })),
+            pool: pool.map(|found| Arc::new(found.pool)),
+            admin,
+            shutdown,
+            sources,
+        })
+    }
+}
+
+type Text<'a> = &'a dyn Fn(&Path) -> Result<String, ConfigError>;
+
+/// One file: its errors so far, and what its sections gave. `None` when it is no YAML at all.
+struct File<'a, T> {
+    reading: Reading<'a>,
+    found: Option<T>,
+}
+
+impl<'a, T> File<'a, T> {
+    fn read(
+        path: &'a Path,
+        surroundings: &'a Surroundings,
+        text: Text<'_>,
+        sections: fn(&Reading<'_>, &Node) -> T,
+    ) -> Self {
+        let reading = Reading::new(path, surroundings);
+        let mut errors = Vec::new();
+        let tree = text(path).and_then(|text| load::parse(path, &text, reading.env(), &mut errors));
+        let found = tree.map_err(|error| errors.push(error)).ok().map(|tree| sections(&reading, &tree));
+        reading.extend(errors);
+        Self { reading, found }
+    }
+
+    fn finish(self) -> (Option<T>, Vec<ConfigError>) {
+        (self.found, self.reading.finish().0)
+    }
+}
+
+/// Returns the files that stand in `dir` under their usual names.
+fn found_in(dir: &Path) -> Result<Sources, ConfigError> {
+    let here = |name: &str| Some(dir.join(name)).filter(|path| path.exists());
+    let sources = Sources { lb: here(LB_FILE), pool: here(POOL_FILE) };
+    if sources == Sources::default() {
+        let message = format!("there is neither {LB_FILE} nor {POOL_FILE} here; name one with --lb or --pool");
+        return Err(ConfigError::of_file(Path::new(""), message));
+    }
+    Ok(sources)
 }

@@ -4,11 +4,23 @@
 //! asks whether a weight may be zero or a route names an upstream that exists. Names are nginx's and HAProxy's where
 //! they have one, so that an operator who knows those knows these.
 
-mod raw;
+mod client;
+mod health_check;
+mod listener;
+pub(super) mod process;
+mod route;
+mod server;
+mod upstream;
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use ipnet::IpNet;
+
+use crate::config::{
+    field::Field,
+    node::Node,
+    reading::{Reading, Spot},
+};
 
 /// The whole of `lb.yaml`.
 #[derive(Debug, Clone, PartialEq)]
@@ -101,7 +113,7 @@ pub struct Upstream {
 pub enum Balance {
     /// Smooth weighted round robin, nginx's default.
     RoundRobin,
-    /// nginx's `ip_hash`.
+    /// nginx's `ip_hash`. Takes no backup servers, as in nginx: with `servers_of`, those of the other upstream are left out.
     IpHash,
 }
 
@@ -119,7 +131,7 @@ pub enum Servers {
 pub struct Server {
     /// Default: the address as written.
     pub name: Arc<str>,
-    /// Names are resolved once, when the file is read.
+    /// Names are resolved once, when the file is read: to the first IPv4 address, or the first one.
     pub address: SocketAddr,
     /// 1..=65535. Default 1.
     pub weight: u32,
@@ -212,4 +224,37 @@ pub struct Admin {
 pub struct Sources {
     pub lb: Option<PathBuf>,
     pub pool: Option<PathBuf>,
+}
+
+/// What was read of a file, and what the checks beyond it need.
+pub(super) struct Found {
+    pub lb: Lb,
+    pub process: process::Process,
+    pub listeners: Vec<Spot>,
+    /// Databases that health checks name.
+    pub databases: Vec<(Arc<str>, Spot)>,
+}
+
+/// Reads the tree of `lb.yaml`. The values count only if `reading` has no errors at the end.
+pub(super) fn read(reading: &Reading<'_>, root: &Node) -> Found {
+    let mut file = Field::root(reading, root).section();
+    let (listeners, spots) = listener::read(&mut file).into_iter().unzip();
+    let found = upstream::read(&mut file);
+    let process = process::read(&mut file);
+    let lb = Lb {
+        listeners,
+        threads: process::read_threads(&mut file, None),
+        trusted_proxies: file.list("trusted_proxies").iter().filter_map(Field::network).collect(),
+        client: client::read(&mut file),
+        access_log: client::read_access_log(&mut file),
+        shutdown: process.shutdown.unwrap_or(process::DEFAULT_SHUTDOWN),
+        routes: route::read(&mut file, &found),
+        upstreams: found.iter().map(|found| found.upstream.clone()).collect(),
+    };
+    file.finish();
+    let named = |found: upstream::Found<'_>| {
+        let database = found.upstream.health_check.and_then(|check| check.database);
+        database.zip(found.database)
+    };
+    Found { lb, process, listeners: spots, databases: found.into_iter().filter_map(named).collect() }
 }

@@ -3,12 +3,26 @@
 //! Keys have PgBouncer's names and meanings, so that its documentation is ours too. A timeout of `0` means "never" and is
 //! `None` here; a size of `0` where PgBouncer reads "no limit" is `None` as well.
 
-mod raw;
-pub mod userlist;
+mod database;
+mod foreign;
+mod password;
+mod settings;
+mod user;
+mod userlist;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use crate::config::secret::Secret;
+pub(super) use self::database::FALLBACK;
+use crate::config::{
+    field::Field,
+    lb::process::{self, Process},
+    node::Node,
+    reading::{Reading, Spot},
+    secret::Secret,
+};
+
+/// Connections that one pool of a database and user may be told to open at most.
+const MAX_POOL_SIZE: u64 = 10_000;
 
 /// The whole of `pool.yaml`.
 #[derive(Debug, Clone, PartialEq)]
@@ -136,4 +150,27 @@ pub enum UserSecret {
     Md5(Secret),
     /// `SCRAM-SHA-256$iterations:salt$StoredKey:ServerKey`
     Scram(Secret),
+}
+
+/// What was read of a file, and what the checks beyond it need.
+pub(super) struct Found {
+    pub pool: Pool,
+    pub process: Process,
+    pub listen: Spot,
+}
+
+/// Reads the tree of `pool.yaml`. The values count only if `reading` has no errors at the end.
+pub(super) fn read(reading: &Reading<'_>, root: &Node) -> Found {
+    let mut file = Field::root(reading, root).section();
+    let mut section = file.section("pool");
+    let auth = user::read(reading, &mut file, &mut section);
+    let probe = settings::read_probe(&mut file);
+    let (mut pool, listen) = settings::read(&mut section, probe, auth);
+    let sizes = database::Sizes { pool_size: pool.default_pool_size, min_pool_size: pool.min_pool_size };
+    pool.databases = database::read(&mut file, &sizes);
+    let process = process::read(&mut file);
+    let settings = section.asked();
+    section.finish_with(foreign::setting);
+    file.finish_with(|key| settings.contains(&key).then(|| "unknown key (it belongs under pool:)".into()));
+    Found { pool, process, listen }
 }

@@ -1,0 +1,150 @@
+//! `routes:` of `lb.yaml`.
+
+use std::{collections::HashMap, time::Duration};
+
+use crate::config::{
+    address::is_host_name,
+    field::Field,
+    lb::{Builtin, PathMatch, Route, Target, upstream},
+    section::Section,
+};
+
+const BUILTINS: [(&str, Builtin); 5] = [
+    ("db_connections", Builtin::DbConnections),
+    ("status", Builtin::Status),
+    ("metrics", Builtin::Metrics),
+    ("live", Builtin::Live),
+    ("ready", Builtin::Ready),
+];
+/// Keys that say how to talk to an upstream: a slip on a route that has none.
+const UPSTREAM_ONLY: [&str; 4] = ["needs_database", "client_max_body_size", "read_timeout", "websocket_idle_timeout"];
+
+pub(super) fn read(file: &mut Section<'_>, upstreams: &[upstream::Found<'_>]) -> Vec<Route> {
+    let Some(list) = file.require("routes", "[{ path_prefix: /, upstream: django }]") else { return Vec::new() };
+    let items = list.some_items("route");
+    let mut seen = HashMap::new();
+    let mut routes = Vec::with_capacity(items.len());
+    for field in &items {
+        let Some(route) = route(field, upstreams) else { continue };
+        let exact = matches!(route.path, PathMatch::Exact(_));
+        let first = *seen.entry((route.name.clone(), exact)).or_insert(field.spot.at);
+        if first != field.spot.at {
+            field.error(format!("the same host and path as the route on line {}", first.line));
+        }
+        routes.push(route);
+    }
+    routes
+}
+
+fn route(field: &Field<'_>, upstreams: &[upstream::Found<'_>]) -> Option<Route> {
+    let mut section = field.section();
+    let host = section.get("host").map(|host| read_host(&host));
+    let path = read_path(&mut section);
+    let target = read_target(&mut section, upstreams);
+    let allow = section.list("allow").iter().filter_map(Field::network).collect();
+    if let Some(Target::Builtin(_)) = target {
+        for key in UPSTREAM_ONLY {
+            if let Some(field) = section.get(key) {
+                field.error("has no meaning on a builtin route");
+            }
+        }
+    }
+    let needs_database = section.flag("needs_database", true);
+    let max_body_size = section.size_limit("client_max_body_size");
+    let read_timeout = section.get("read_timeout").and_then(|field| field.positive_duration());
+    let websocket_idle_timeout = section.duration("websocket_idle_timeout", Duration::from_secs(3_600));
+    section.finish();
+
+    // A host that was given and refused must not turn into "any host" and then look like a duplicate.
+    let host = match host {
+        Some(host) => Some(host?),
+        None => None,
+    };
+    let path = path?;
+    let (PathMatch::Exact(text) | PathMatch::Prefix(text)) = &path;
+    Some(Route {
+        name: format!("{}{text}", host.as_deref().unwrap_or_default()).into(),
+        host,
+        path,
+        target: target?,
+        allow,
+        needs_database,
+        max_body_size,
+        read_timeout,
+        websocket_idle_timeout,
+    })
+}
+
+fn read_host(field: &Field<'_>) -> Option<String> {
+    let text = field.text()?.to_ascii_lowercase();
+    let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(&text);
+    if is_host_name(&text) || bare.parse::<std::net::IpAddr>().is_ok() {
+        return Some(text);
+    }
+    if text.contains('*') {
+        field.error("wildcards are not offered; give one route for each host, or none for all hosts");
+    } else {
+        field.reject("must be a host name without scheme and port");
+    }
+    None
+}
+
+fn read_path(section: &mut Section<'_>) -> Option<PathMatch> {
+    match (section.get("path"), section.get("path_prefix")) {
+        (Some(_), Some(prefix)) => {
+            prefix.error("cannot stand beside path: a route has one of the two");
+            None
+        }
+        (None, None) => {
+            section.error("needs path_prefix, or path for exactly one");
+            None
+        }
+        (Some(exact), None) => path(&exact).map(PathMatch::Exact),
+        (None, Some(prefix)) => path(&prefix).map(PathMatch::Prefix),
+    }
+}
+
+/// Reads a path as requests have it on the wire, before the `?`.
+fn path(field: &Field<'_>) -> Option<String> {
+    let target = request_target(field)?;
+    if target.contains('?') {
+        field.reject("must not have a ?: routes are chosen by what stands before it");
+        return None;
+    }
+    Some(target)
+}
+
+/// Reads a path and query as requests have them on the wire.
+pub(super) fn request_target(field: &Field<'_>) -> Option<String> {
+    let text = field.text()?;
+    if !text.starts_with('/') {
+        field.reject("must start with /");
+        return None;
+    }
+    if text.contains(|c: char| c == ' ' || c == '#' || !c.is_ascii()) {
+        field.reject("must be a path as on the wire: no spaces and #, other letters as %C3%A4");
+        return None;
+    }
+    Some(text.to_owned())
+}
+
+fn read_target(section: &mut Section<'_>, upstreams: &[upstream::Found<'_>]) -> Option<Target> {
+    match (section.get("upstream"), section.get("builtin")) {
+        (Some(_), Some(builtin)) => {
+            builtin.error("cannot stand beside upstream: a route has one of the two");
+            None
+        }
+        (None, None) => {
+            section.error("needs upstream, or builtin");
+            None
+        }
+        (None, Some(builtin)) => builtin.choice(&BUILTINS).map(Target::Builtin),
+        (Some(name), None) => {
+            let text = name.text()?;
+            if !upstreams.iter().any(|found| &*found.upstream.name == text) {
+                upstream::unknown(&name, upstreams);
+            }
+            Some(Target::Upstream(text.into()))
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! Settings that PgBouncer has and this pool does not: named in the error, so that nobody looks for a slip of the pen.
+
+/// Keys of PgBouncer's `[pgbouncer]` section (its config.md and the table in src/main.c).
+const SETTINGS: [&str; 69] = [
+    "application_name_add_host",
+    "auth_dbname",
+    "auth_hba_file",
+    "auth_ident_file",
+    "auth_ldap_options",
+    "auth_query",
+    "auth_user",
+    "autodb_idle_timeout",
+    "client_tls13_ciphers",
+    "client_tls_ca_file",
+    "client_tls_cert_file",
+    "client_tls_ciphers",
+    "client_tls_dheparams",
+    "client_tls_ecdhcurve",
+    "client_tls_key_file",
+    "client_tls_protocols",
+    "client_tls_sslmode",
+    "conffile",
+    "disable_pqexec",
+    "dns_max_ttl",
+    "dns_nxdomain_ttl",
+    "dns_zone_check_period",
+    "job_name",
+    "listen_backlog",
+    "log_connections",
+    "log_disconnections",
+    "log_pooler_errors",
+    "log_stats",
+    "logfile",
+    "max_db_client_connections",
+    "max_user_client_connections",
+    "max_user_connections",
+    "peer_id",
+    "pidfile",
+    "pkt_buf",
+    "query_wait_notify",
+    "resolv_conf",
+    "sbuf_loopcnt",
+    "server_check_delay",
+    "server_check_query",
+    "server_fast_close",
+    "server_reset_query",
+    "server_reset_query_always",
+    "server_round_robin",
+    "server_tls13_ciphers",
+    "server_tls_ca_file",
+    "server_tls_cert_file",
+    "server_tls_ciphers",
+    "server_tls_key_file",
+    "server_tls_protocols",
+    "server_tls_sslmode",
+    "service_name",
+    "so_reuseport",
+    "suspend_timeout",
+    "syslog",
+    "syslog_facility",
+    "syslog_ident",
+    "tcp_defer_accept",
+    "tcp_keepalive",
+    "tcp_keepcnt",
+    "tcp_keepidle",
+    "tcp_keepintvl",
+    "tcp_socket_buffer",
+    "tcp_user_timeout",
+    "unix_socket_dir",
+    "unix_socket_group",
+    "unix_socket_mode",
+    "user",
+    "verbose",
+];
+
+/// Keys of an entry of `[databases]` and `[users]`.
+const ENTRIES: [&str; 16] = [
+    "application_name",
+    "auth_dbname",
+    "auth_query",
+    "auth_user",
+    "client_encoding",
+    "client_idle_timeout",
+    "connect_query",
+    "datestyle",
+    "load_balance_hosts",
+    "max_db_client_connections",
+    "max_user_client_connections",
+    "max_user_connections",
+    "query_timeout",
+    "reserve_pool",
+    "server_lifetime",
+    "timezone",
+];
+
+/// Explains a key of `pool:`.
+pub(super) fn setting(key: &str) -> Option<String> {
+    SETTINGS.contains(&key).then(|| explanation(key))
+}
+
+/// Explains a key of an entry of `databases:` or `users:`.
+pub(super) fn entry(key: &str) -> Option<String> {
+    ENTRIES.contains(&key).then(|| explanation(key))
+}
+
+/// Explains a word PgBouncer takes as a value.
+pub(super) fn explanation(word: &str) -> String {
+    format!("{word} is PgBouncer's; not offered here")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_a_setting_that_only_pgbouncer_has() {
+        let expected = "client_tls_sslmode is PgBouncer's; not offered here";
+        assert_eq!(setting("client_tls_sslmode").as_deref(), Some(expected));
+        assert_eq!(setting("client_tls_sslmod"), None);
+        assert!(entry("auth_user").is_some());
+    }
+
+    #[test]
+    fn the_tables_are_sorted_and_hold_nothing_twice() {
+        assert!(SETTINGS.is_sorted_by(|a, b| a < b));
+        assert!(ENTRIES.is_sorted_by(|a, b| a < b));
+    }
+}

@@ -1,0 +1,96 @@
+//! `pool:` and `probe:` of `pool.yaml`: PgBouncer's names, with the defaults of a pool for Django.
+
+use std::{net::SocketAddr, time::Duration};
+
+use crate::config::{
+    lb::process,
+    pool::{MAX_POOL_SIZE, Pool, PoolMode, Probe, database::Sizes, user},
+    reading::Spot,
+    section::Section,
+};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// Reads the settings into a pool that has no databases and users yet, with the place of its port.
+pub(super) fn read(section: &mut Section<'_>, probe: Probe, auth: user::Auth) -> (Pool, Spot) {
+    let (listen, spot) = listen(section);
+    let sizes = sizes(section);
+    let pool = Pool {
+        listen,
+        threads: process::read_threads(section, Some(1)),
+        auth_type: auth.auth_type,
+        admin_users: auth.admin_users,
+        stats_users: auth.stats_users,
+        pool_mode: user::read_pool_mode(section).unwrap_or(PoolMode::Transaction),
+        max_client_conn: section.integer("max_client_conn", 1_000, 1..=1_000_000),
+        default_pool_size: sizes.pool_size,
+        min_pool_size: sizes.min_pool_size,
+        reserve_pool_size: section.integer("reserve_pool_size", 0, 0..=MAX_POOL_SIZE),
+        reserve_pool_timeout: section.timeout("reserve_pool_timeout", Some(5 * SECOND)),
+        max_db_connections: section.limit("max_db_connections", u32::MAX),
+        query_wait_timeout: section.timeout("query_wait_timeout", Some(120 * SECOND)),
+        server_idle_timeout: section.timeout("server_idle_timeout", Some(600 * SECOND)),
+        server_lifetime: section.timeout("server_lifetime", Some(3_600 * SECOND)),
+        server_connect_timeout: section.duration("server_connect_timeout", 15 * SECOND),
+        server_login_retry: section.duration("server_login_retry", 15 * SECOND),
+        query_timeout: section.timeout("query_timeout", None),
+        transaction_timeout: section.timeout("transaction_timeout", None),
+        idle_transaction_timeout: section.timeout("idle_transaction_timeout", None),
+        client_idle_timeout: section.timeout("client_idle_timeout", None),
+        client_login_timeout: section.duration("client_login_timeout", 60 * SECOND),
+        rollback_timeout: section.duration("rollback_timeout", 5 * SECOND),
+        cancel_wait_timeout: section.duration("cancel_wait_timeout", 10 * SECOND),
+        max_prepared_statements: section.integer("max_prepared_statements", 200, 0..=1_000_000),
+        max_packet_size: section.size("max_packet_size", i32::MAX as u64, 16 << 10..=i32::MAX as u64) as u32,
+        max_held_message: section.size("max_held_message", 16 << 20, 16 << 10..=1 << 30) as usize,
+        ignore_startup_parameters: parameters(section, "ignore_startup_parameters", &[]),
+        track_extra_parameters: parameters(section, "track_extra_parameters", &["IntervalStyle"]),
+        scram_iterations: section.integer("scram_iterations", 4_096, 1..=1_000_000),
+        stats_period: section.duration("stats_period", 60 * SECOND),
+        probe,
+        databases: Vec::new(),
+        users: auth.users,
+    };
+    (pool, spot)
+}
+
+/// Reads the sizes that an entry of `databases:` may override.
+fn sizes(section: &mut Section<'_>) -> Sizes {
+    let pool_size = section.integer("default_pool_size", 20, 1..=MAX_POOL_SIZE);
+    let min = section.get("min_pool_size");
+    let min_pool_size = min.as_ref().and_then(|field| field.integer(0..=MAX_POOL_SIZE)).unwrap_or(0);
+    if let (true, Some(field)) = (min_pool_size > pool_size, &min) {
+        field.reject(&format!("must not be more than default_pool_size, which is {pool_size}"));
+    }
+    Sizes { pool_size, min_pool_size }
+}
+
+fn listen(section: &mut Section<'_>) -> (SocketAddr, Spot) {
+    let host = section.get("listen_addr");
+    let port = section.get("listen_port");
+    let number = port.as_ref().and_then(|field| field.integer(0..=65_535)).unwrap_or(6432);
+    let default = SocketAddr::from(([127, 0, 0, 1], number));
+    let listen = host.as_ref().map_or(Some(default), |field| field.listen_host(number)).unwrap_or(default);
+    let spot = port.or(host).map_or_else(|| section.spot().clone(), |field| field.spot);
+    (listen, spot)
+}
+
+fn parameters(section: &mut Section<'_>, key: &'static str, default: &[&str]) -> Vec<String> {
+    match section.get(key) {
+        Some(field) => user::names(&field).into_iter().map(|(name, _)| name).collect(),
+        None => default.iter().map(|name| (*name).to_owned()).collect(),
+    }
+}
+
+pub(super) fn read_probe(file: &mut Section<'_>) -> Probe {
+    let mut section = file.section("probe");
+    let probe = Probe {
+        interval: section.duration("interval", 2 * SECOND),
+        down_interval: section.duration("down_interval", SECOND / 2),
+        timeout: section.duration("timeout", SECOND),
+        rise: section.integer("rise", 1, 1..=1_000),
+        fall: section.integer("fall", 2, 1..=1_000),
+    };
+    section.finish();
+    probe
+}

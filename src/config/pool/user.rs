@@ -1,0 +1,157 @@
+//! Who may log in: `users:`, `auth_file`, and the names in `admin_users` and `stats_users`.
+
+use std::collections::HashSet;
+
+use crate::config::{
+    error::ConfigError,
+    field::Field,
+    node::Value,
+    pool::{AuthType, PoolMode, User, UserSecret, foreign, password, userlist},
+    reading::Reading,
+    secret::Secret,
+    section::{Section, nearest},
+};
+
+const AUTH_TYPES: [(&str, AuthType); 3] =
+    [("scram-sha-256", AuthType::ScramSha256), ("md5", AuthType::Md5), ("trust", AuthType::Trust)];
+/// PgBouncer's other ways.
+const FOREIGN_AUTH_TYPES: [&str; 7] = ["any", "cert", "hba", "ldap", "pam", "peer", "plain"];
+
+/// Who may log in, and as what.
+pub(super) struct Auth {
+    pub auth_type: AuthType,
+    pub admin_users: Vec<String>,
+    pub stats_users: Vec<String>,
+    pub users: Vec<User>,
+}
+
+/// Reads the keys of `pool:` that are about users, and `users:`.
+pub(super) fn read(reading: &Reading<'_>, file: &mut Section<'_>, settings: &mut Section<'_>) -> Auth {
+    let auth_type = read_auth_type(settings);
+    let auth_file = settings.get("auth_file");
+    let admins = settings.get("admin_users").map(|field| names(&field)).unwrap_or_default();
+    let stats = settings.get("stats_users").map(|field| names(&field)).unwrap_or_default();
+
+    let mut complete = true;
+    let mut users = Vec::new();
+    for (name, field) in file.get("users").map(|field| field.entries()).unwrap_or_default() {
+        users.push(read_user(name, &field, auth_type));
+    }
+    if let Some(field) = auth_file {
+        complete = add_auth_file(reading, &field, auth_type, &mut users);
+    }
+    if users.is_empty() && complete {
+        file.error("has nobody who may log in: give users, or pool.auth_file");
+    }
+    if complete {
+        for (name, field) in admins.iter().chain(&stats) {
+            check_known(name, field, &users);
+        }
+    }
+    let names = |fields: Vec<(String, Field<'_>)>| fields.into_iter().map(|(name, _)| name).collect();
+    Auth { auth_type, admin_users: names(admins), stats_users: names(stats), users }
+}
+
+fn read_auth_type(settings: &mut Section<'_>) -> AuthType {
+    let Some(field) = settings.get("auth_type") else { return AuthType::ScramSha256 };
+    if let Some(word) = FOREIGN_AUTH_TYPES.iter().find(|word| field.is(word)) {
+        field.error_with_hint(foreign::explanation(word), "scram-sha-256, md5 or trust");
+        return AuthType::ScramSha256;
+    }
+    field.choice(&AUTH_TYPES).unwrap_or(AuthType::ScramSha256)
+}
+
+/// Reads names as a list, or as PgBouncer's text with commas.
+pub(super) fn names<'a>(field: &Field<'a>) -> Vec<(String, Field<'a>)> {
+    if let Value::List(_) = field.node.value {
+        return field.items().into_iter().filter_map(|item| Some((item.text()?.to_owned(), item))).collect();
+    }
+    let Value::Scalar(scalar) = &field.node.value else {
+        field.reject("must be a list of names");
+        return Vec::new();
+    };
+    let words = scalar.text.split(',').map(str::trim).filter(|word| !word.is_empty());
+    words.map(|word| (word.to_owned(), field.clone())).collect()
+}
+
+fn read_user(name: &str, field: &Field<'_>, auth_type: AuthType) -> User {
+    if name.is_empty() || name.chars().any(char::is_control) {
+        field.error("a user's name must not be empty and have no control characters");
+    }
+    let mut section = field.section();
+    let password = section.get("password");
+    let pool_size = section.get("pool_size").and_then(|field| field.integer(1..=super::MAX_POOL_SIZE));
+    let pool_mode = read_pool_mode(&mut section);
+    let none = UserSecret::Plain(Secret::new(""));
+    let secret = match &password {
+        None => {
+            if let Some(why) = password::unusable(auth_type, &none) {
+                section.error(why);
+            }
+            none
+        }
+        Some(field) => match field.secret().map(password::classify) {
+            Some(Ok(secret)) => {
+                if let Some(why) = password::unusable(auth_type, &secret) {
+                    field.error(why);
+                }
+                secret
+            }
+            Some(Err(why)) => {
+                field.error(why);
+                none
+            }
+            None => none,
+        },
+    };
+    section.finish_with(foreign::entry);
+    User { name: name.to_owned(), secret, pool_size, pool_mode }
+}
+
+/// Reads `pool_mode`, where PgBouncer has one more.
+pub(super) fn read_pool_mode(section: &mut Section<'_>) -> Option<PoolMode> {
+    let field = section.get("pool_mode")?;
+    if field.is("statement") {
+        field.error_with_hint(foreign::explanation("statement"), "transaction or session");
+        return None;
+    }
+    field.choice(&[("transaction", PoolMode::Transaction), ("session", PoolMode::Session)])
+}
+
+/// Adds the users of the file that `users:` does not have; false when it could not be read.
+fn add_auth_file(reading: &Reading<'_>, field: &Field<'_>, auth_type: AuthType, users: &mut Vec<User>) -> bool {
+    let Some(name) = field.text() else { return false };
+    let path = reading.beside(name);
+    let entries = match userlist::read(&path) {
+        Ok(entries) => entries,
+        // The file as a whole: the place to mend is the key that names it.
+        Err(errors) if errors.iter().all(|error| error.position.is_none()) => {
+            errors.iter().for_each(|error| field.error(format!("{} {}", path.display(), error.message)));
+            return false;
+        }
+        Err(errors) => {
+            reading.extend(errors);
+            return false;
+        }
+    };
+    let named: HashSet<String> = users.iter().map(|user| user.name.clone()).collect();
+    for entry in entries.into_iter().filter(|entry| !named.contains(&entry.name)) {
+        if let Some(why) = password::unusable(auth_type, &entry.secret) {
+            let message = format!("user {} {why}", entry.name);
+            reading.extend([ConfigError { position: Some(entry.at), ..ConfigError::of_file(&path, message) }]);
+        }
+        users.push(User { name: entry.name, secret: entry.secret, pool_size: None, pool_mode: None });
+    }
+    true
+}
+
+fn check_known(name: &str, field: &Field<'_>, users: &[User]) {
+    if users.iter().any(|user| user.name == name) {
+        return;
+    }
+    let message = format!("user {name} is neither in users nor in auth_file");
+    match nearest(name, users.iter().map(|user| user.name.as_str())) {
+        Some(near) => field.error_with_hint(message, format!("did you mean {near}?")),
+        None => field.error(message),
+    }
+}

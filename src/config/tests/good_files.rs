@@ -1,0 +1,145 @@
+//! What files mean.
+
+use std::net::SocketAddr;
+
+use super::*;
+use crate::config::lb::{Balance, Builtin, PathMatch, Servers, Target};
+
+fn seconds(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+#[test]
+fn a_short_front_has_the_documented_defaults() {
+    let lb = load_lb(FRONT);
+    assert_eq!(lb.client.header_timeout, seconds(10));
+    assert_eq!(lb.client.header_max_size, 64 << 10);
+    assert_eq!(lb.client.max_body_size, Some(20 << 20));
+    assert_eq!(lb.listeners[0].max_connections, 20_000);
+    assert!(lb.threads >= 1 && lb.access_log.enabled && lb.trusted_proxies.is_empty());
+    let upstream = &lb.upstreams[0];
+    assert_eq!((upstream.balance, upstream.tries), (Balance::RoundRobin, 3));
+    assert_eq!((upstream.connect_timeout, upstream.keepalive_timeout), (seconds(2), seconds(4)));
+    assert_eq!(upstream.health_check, None);
+    let route = &lb.routes[0];
+    assert_eq!((&*route.name, route.needs_database, route.max_body_size), ("/", true, None));
+    assert_eq!(route.websocket_idle_timeout, seconds(3_600));
+}
+
+#[test]
+fn a_short_pool_has_the_documented_defaults() {
+    let pool = load_pool(POOL);
+    assert_eq!(pool.listen, "127.0.0.1:6432".parse::<SocketAddr>().unwrap());
+    assert_eq!((pool.auth_type, pool.pool_mode), (pool::AuthType::ScramSha256, pool::PoolMode::Transaction));
+    assert_eq!((pool.max_client_conn, pool.default_pool_size, pool.threads), (1_000, 20, 1));
+    assert_eq!(pool.query_wait_timeout, Some(seconds(120)));
+    assert_eq!((pool.query_timeout, pool.max_db_connections), (None, None));
+    assert_eq!(pool.max_packet_size, i32::MAX as u32);
+    assert_eq!(pool.databases[0].port, 5432);
+    assert_eq!(pool.track_extra_parameters, ["IntervalStyle"]);
+}
+
+#[test]
+fn the_core_of_a_front_is_read() {
+    let lb = load_lb(
+        "\
+listeners: [{ address: '*:8080' }, { address: '[::1]:8081', max_connections: 5 }]
+threads: 2
+trusted_proxies: [10.0.0.0/8, 192.0.2.1, '2001:db8::/32']
+client_max_body_size: 0
+upstreams:
+  django:
+    servers:
+      - { name: web-1, address: 127.0.0.1:8001, weight: 3, max_fails: 0 }
+      - { address: 'web:8000', backup: true }
+    health_check: { interval: 1s, host: localhost, database: arena_db, status: [204, 300-301] }
+  sticky: { balance: ip_hash, servers_of: django }
+routes:
+  - { host: WS.example.com, path_prefix: /ws/, upstream: sticky, websocket_idle_timeout: 1h30m }
+  - { path: /db/connections/, builtin: db_connections, allow: [127.0.0.0/8] }
+  - { path_prefix: /up/, upstream: django, client_max_body_size: 250m, read_timeout: 500ms, needs_database: false }
+  - { path_prefix: /any/, upstream: django, client_max_body_size: 0 }
+",
+    );
+    assert_eq!(lb.listeners[0].address, "0.0.0.0:8080".parse().unwrap());
+    assert_eq!(lb.listeners[1].max_connections, 5);
+    assert_eq!(lb.trusted_proxies[1].to_string(), "192.0.2.1/32");
+    assert_eq!(lb.client.max_body_size, None);
+    let Servers::Own(servers) = &lb.upstreams[0].servers else { panic!() };
+    assert_eq!((&*servers[0].name, servers[0].weight, servers[0].max_fails), ("web-1", 3, 0));
+    // The name stays as written; of its addresses the IPv4 one is taken.
+    assert_eq!((&*servers[1].name, servers[1].address), ("web:8000", "10.0.0.7:8000".parse().unwrap()));
+    let check = lb.upstreams[0].health_check.as_ref().unwrap();
+    assert_eq!((check.interval, check.down_interval), (seconds(1), Duration::from_millis(250)));
+    assert_eq!(check.status, [204..=204, 300..=301]);
+    assert_eq!(lb.upstreams[1].servers, Servers::Of("django".into()));
+    assert_eq!((&*lb.routes[0].name, lb.routes[0].host.as_deref()), ("ws.example.com/ws/", Some("ws.example.com")));
+    assert_eq!(lb.routes[0].websocket_idle_timeout, seconds(5_400));
+    assert_eq!(lb.routes[1].target, Target::Builtin(Builtin::DbConnections));
+    assert_eq!(lb.routes[1].path, PathMatch::Exact("/db/connections/".into()));
+    assert_eq!(lb.routes[2].max_body_size, Some(Some(250 << 20)));
+    assert_eq!(lb.routes[2].read_timeout, Some(Duration::from_millis(500)));
+    assert!(!lb.routes[2].needs_database);
+    assert_eq!(lb.routes[3].max_body_size, Some(None));
+}
+
+#[test]
+fn the_core_of_a_pool_is_read() {
+    let pool = load_pool(
+        "\
+pool:
+  listen_addr: '*'
+  listen_port: 7432
+  auth_type: md5
+  admin_users: a, b
+  stats_users: [b]
+  query_wait_timeout: 0
+  reserve_pool_timeout: 0
+  query_timeout: 30
+  max_db_connections: 40
+  ignore_startup_parameters: extra_float_digits, search_path
+databases:
+  b_db: { dbname: real, host: db.example.com, user: app, password: x, pool_size: 3, pool_mode: session }
+  a_db: { host: '::1' }
+  '*': { host: 127.0.0.1, port: 5433 }
+users:
+  a: { password: x, pool_size: 4 }
+  b: { password: y }
+",
+    );
+    assert_eq!(pool.listen, "0.0.0.0:7432".parse().unwrap());
+    assert_eq!((pool.query_wait_timeout, pool.reserve_pool_timeout), (None, None));
+    assert_eq!((pool.query_timeout, pool.max_db_connections), (Some(seconds(30)), Some(40)));
+    assert_eq!((&pool.admin_users[..], pool.stats_users[0].as_str()), (&["a".to_owned(), "b".to_owned()][..], "b"));
+    assert_eq!(pool.ignore_startup_parameters, ["extra_float_digits", "search_path"]);
+    let names: Vec<&str> = pool.databases.iter().map(|database| &*database.name).collect();
+    assert_eq!(names, ["b_db", "a_db", "*"], "in the order of the file");
+    assert_eq!(pool.databases[0].pool_mode, Some(pool::PoolMode::Session));
+    assert_eq!(pool.users[0].pool_size, Some(4));
+}
+
+#[test]
+fn json_is_yaml() {
+    let json = "{\n\t\"listeners\": [{\"address\": \"127.0.0.1:80\"}],\n\t\"upstreams\": {\"d\": {\"servers\": \
+                [{\"address\": \"127.0.0.1:1\", \"weight\": 2}]}},\n\t\"routes\": [{\"path_prefix\": \"\\/\", \
+                \"upstream\": \"d\", \"needs_database\": false, \"host\": null}]\n}\n";
+    let lb = load_lb(json);
+    assert_eq!((&*lb.routes[0].name, lb.routes[0].needs_database), ("/", false));
+}
+
+#[test]
+fn aliases_and_a_byte_order_mark_are_followed() {
+    let text = FRONT.replace("{ name: web-1, address: 127.0.0.1:8001 }", "&one { address: 127.0.0.1:8001 }");
+    let text = text.replace("routes:", "  other: { servers: [*one] }\nroutes:");
+    let lb = load_lb(&format!("\u{feff}{text}"));
+    assert_eq!(lb.upstreams[0].servers, lb.upstreams[1].servers);
+}
+
+#[test]
+fn the_need_of_open_files_grows_with_clients_and_servers() {
+    let config = load(Some(FRONT), Some(POOL)).unwrap();
+    // 2 × 20,000 clients, 1 check; 1,000 clients, 1 database × 1 user × 20 and its probe.
+    assert_eq!(open_files_needed(&config), 256 + 40_000 + 1 + 1_000 + 20 + 1);
+    let config = load(None, Some(&POOL.replace("127.0.0.1 }", "h, pool_size: 50, max_db_connections: 30 }"))).unwrap();
+    assert_eq!(open_files_needed(&config), 256 + 1_000 + 30 + 1);
+}
