@@ -61,7 +61,19 @@ impl Config {
     /// Everything that is wrong in both files, at once.
     pub fn load(flags: &Sources, surroundings: &Surroundings) -> Result<Self, Errors> {
         let sources = if *flags == Sources::default() { found_in(Path::new(""))? } else { flags.clone() };
-        let text = |file: &Path| load::read_file(file);
+        Self::check(sources, surroundings, &load::read_file)
+    }
+
+    /// Checks texts as if they stood in `lb.yaml` and `pool.yaml`, which need not exist.
+    ///
+    /// # Errors
+    /// Everything that is wrong in both texts, at once.
+    pub fn from_texts(lb: Option<&str>, pool: Option<&str>, surroundings: &Surroundings) -> Result<Self, Errors> {
+        let sources = Sources { lb: lb.map(|_| LB_FILE.into()), pool: pool.map(|_| POOL_FILE.into()) };
+        let text = |file: &Path| {
+            let text = if file == Path::new(LB_FILE) { lb } else { pool };
+            Ok(text.unwrap_or_default().to_owned())
+        };
         Self::check(sources, surroundings, &text)
     }
 

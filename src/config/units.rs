@@ -103,7 +103,7 @@ pub fn format_duration(duration: Duration) -> String {
 
 /// Writes a size so that [`parse_size`] reads the same one, in the largest unit that is exact.
 pub fn format_size(bytes: u64) -> String {
-    match SIZE_UNITS.iter().find(|(_, unit)| bytes > 0 && bytes % unit == 0) {
+    match SIZE_UNITS.iter().find(|(_, unit)| bytes > 0 && bytes.is_multiple_of(*unit)) {
         Some((name, unit)) => format!("{}{name}", bytes / unit),
         None => bytes.to_string(),
     }

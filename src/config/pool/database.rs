@@ -61,7 +61,7 @@ fn database(name: &str, field: &Field<'_>, sizes: &Sizes) -> Database {
         pool_size: section.get("pool_size").and_then(|field| read_size(field, 1)),
         min_pool_size: min_pool_size.and_then(|field| read_size(field, 0)),
         reserve_pool_size: section.get("reserve_pool_size").and_then(|field| read_size(field, 0)),
-        // `0` here means "no limit" whatever `pool.max_db_connections` says; that is left to the key's absence there.
+        // No `0` here: an absent key already means what `pool.max_db_connections` says.
         max_db_connections: section.get("max_db_connections").and_then(|field| read_size(field, 1)),
         pool_mode: user::read_pool_mode(&mut section),
     };

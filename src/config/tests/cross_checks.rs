@@ -32,7 +32,7 @@ fn no_two_listeners_want_one_port() {
         ["pool.yaml:2:19: admin.address: 127.0.0.1:7000 is taken by the pool's listen_port"]
     );
     let twice = FRONT.replace("127.0.0.1:8080 }", "127.0.0.1:8080 }, { address: 0.0.0.0:8080 }");
-    assert_eq!(lb_errors(&twice), ["lb.yaml:1:54: listeners[1].address: 0.0.0.0:8080 is taken by listeners[0]"]);
+    assert_eq!(lb_errors(&twice), ["lb.yaml:1:53: listeners[1].address: 0.0.0.0:8080 is taken by listeners[0]"]);
 }
 
 #[test]

@@ -143,3 +143,34 @@ fn the_need_of_open_files_grows_with_clients_and_servers() {
     let config = load(None, Some(&POOL.replace("127.0.0.1 }", "h, pool_size: 50, max_db_connections: 30 }"))).unwrap();
     assert_eq!(open_files_needed(&config), 256 + 1_000 + 30 + 1);
 }
+
+/// Takes passwords out of a pool, as printing does.
+fn without_secrets(pool: &pool::Pool) -> pool::Pool {
+    let hidden = secret::Secret::new("(hidden)");
+    let mut pool = pool.clone();
+    for user in &mut pool.users {
+        user.secret = pool::UserSecret::Plain(hidden.clone());
+    }
+    for database in &mut pool.databases {
+        database.password = database.password.take().map(|_| hidden.clone());
+    }
+    pool
+}
+
+#[test]
+fn what_is_printed_reads_back_without_the_secrets() {
+    let lb = include_str!("../../../lb.yaml");
+    let text = include_str!("../../../pool.yaml");
+    let text = text.replace(
+        "databases:\n",
+        "databases:\n  other: { host: h, user: u, password: hunter2, max_db_connections: 3 }\n",
+    );
+    let config = load(Some(lb), Some(&text)).unwrap_or_else(|errors| panic!("{errors}"));
+    let printed = print(&config);
+    assert!(!printed.contains("hunter2"), "{printed}");
+    let (front, back) = printed.split_once("---\n").unwrap();
+    let again = load(Some(front), Some(back)).unwrap_or_else(|errors| panic!("{errors}\n{printed}"));
+    assert_eq!(again.lb, config.lb);
+    assert_eq!(again.pool.as_deref(), Some(&without_secrets(config.pool.as_ref().unwrap())));
+    assert_eq!((again.admin, again.shutdown), (config.admin, config.shutdown));
+}

@@ -34,12 +34,7 @@ fn surroundings() -> Surroundings {
 
 /// Loads texts as if they stood in `lb.yaml` and `pool.yaml`.
 fn load(lb: Option<&str>, pool: Option<&str>) -> Result<Config, Errors> {
-    let sources = Sources { lb: lb.map(|_| "lb.yaml".into()), pool: pool.map(|_| "pool.yaml".into()) };
-    let text = |path: &Path| {
-        let text = if path == Path::new("lb.yaml") { lb } else { pool };
-        Ok(text.unwrap_or_default().to_owned())
-    };
-    Config::check(sources, &surroundings(), &text)
+    Config::from_texts(lb, pool, &surroundings())
 }
 
 fn load_lb(text: &str) -> lb::Lb {
@@ -147,4 +142,18 @@ proptest! {
         let text: String = picks.iter().map(line).collect();
         let _ = load(Some(&text), Some(&text));
     }
+}
+
+/// What fuzzing starts from, and what it once found, is read in every test run.
+#[test]
+fn the_fuzzing_corpus_is_read_or_refused() {
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus/config");
+    let mut whole = 0;
+    for entry in std::fs::read_dir(corpus).unwrap() {
+        let text = std::fs::read_to_string(entry.unwrap().path()).unwrap();
+        let halves = [load(Some(&text), None), load(None, Some(&text))];
+        whole += halves.iter().filter(|half| half.is_ok()).count();
+        let _ = load(Some(&text), Some(&text));
+    }
+    assert!(whole >= 3, "the corpus must reach behind the readers: {whole}");
 }

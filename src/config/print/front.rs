@@ -1,0 +1,131 @@
+//! `lb.yaml` from its checked values.
+
+use super::Yaml;
+use crate::config::lb::{
+    Admin, Balance, Builtin, HealthCheck, Lb, PathMatch, Route, Server, Servers, Shutdown, Target, Upstream,
+};
+
+pub(super) fn admin(admin: &Admin) -> Yaml {
+    let mut map = Yaml::map();
+    map.put("address", Yaml::text(admin.address));
+    map
+}
+
+pub(super) fn shutdown(shutdown: &Shutdown) -> Yaml {
+    let mut map = Yaml::map();
+    map.put("pre_stop_delay", shutdown.pre_stop_delay);
+    map.put("grace_period", shutdown.grace_period);
+    map
+}
+
+pub(super) fn lb(lb: &Lb) -> Yaml {
+    let mut map = Yaml::map();
+    map.put(
+        "listeners",
+        Yaml::list(&lb.listeners, |listener| {
+            let mut map = Yaml::map();
+            map.put("address", Yaml::text(listener.address));
+            map.put("max_connections", listener.max_connections);
+            map
+        }),
+    );
+    map.put("threads", lb.threads);
+    map.put("trusted_proxies", Yaml::list(&lb.trusted_proxies, Yaml::text));
+    map.put("client_header_timeout", lb.client.header_timeout);
+    map.put("client_header_max_size", Yaml::size(lb.client.header_max_size as u64));
+    map.put("max_headers", lb.client.max_headers);
+    map.put("client_body_timeout", lb.client.body_timeout);
+    map.put("client_max_body_size", Yaml::size(lb.client.max_body_size.unwrap_or(0)));
+    map.put("keepalive_timeout", lb.client.keepalive_timeout);
+    map.put("keepalive_requests", lb.client.keepalive_requests);
+    map.put("send_timeout", lb.client.send_timeout);
+    let mut log = Yaml::map();
+    log.put("enabled", lb.access_log.enabled);
+    log.put("queue", lb.access_log.queue);
+    map.put("access_log", log);
+    let mut upstreams = Yaml::map();
+    for entry in &lb.upstreams {
+        upstreams.put(&entry.name, upstream(entry));
+    }
+    map.put("upstreams", upstreams);
+    map.put("routes", Yaml::list(&lb.routes, route));
+    map
+}
+
+fn upstream(upstream: &Upstream) -> Yaml {
+    let mut map = Yaml::map();
+    let balance = match upstream.balance {
+        Balance::RoundRobin => "round_robin",
+        Balance::IpHash => "ip_hash",
+    };
+    map.put("balance", balance);
+    match &upstream.servers {
+        Servers::Own(servers) => map.put("servers", Yaml::list(servers, server)),
+        Servers::Of(name) => map.put("servers_of", &**name),
+    }
+    map.put("connect_timeout", upstream.connect_timeout);
+    map.put("read_timeout", upstream.read_timeout);
+    map.put("send_timeout", upstream.send_timeout);
+    map.put("keepalive_timeout", upstream.keepalive_timeout);
+    map.put("tries", upstream.tries);
+    map.put("health_check", upstream.health_check.as_ref().map(health_check));
+    map
+}
+
+fn server(server: &Server) -> Yaml {
+    let mut map = Yaml::map();
+    map.put("name", &*server.name);
+    map.put("address", Yaml::text(server.address));
+    map.put("weight", server.weight);
+    map.put("backup", server.backup);
+    map.put("max_fails", server.max_fails);
+    map.put("fail_timeout", server.fail_timeout);
+    map
+}
+
+fn health_check(check: &HealthCheck) -> Yaml {
+    let mut map = Yaml::map();
+    map.put("path", check.path.as_str());
+    map.put("host", check.host.as_deref());
+    map.put("interval", check.interval);
+    map.put("down_interval", check.down_interval);
+    map.put("timeout", check.timeout);
+    map.put("rise", check.rise);
+    map.put("fall", check.fall);
+    map.put("status", Yaml::list(&check.status, |range| Yaml::text(format!("{}-{}", range.start(), range.end()))));
+    map.put("database", check.database.as_deref());
+    map.put("max_body", Yaml::size(check.max_body as u64));
+    map
+}
+
+fn route(route: &Route) -> Yaml {
+    let mut map = Yaml::map();
+    map.put("host", route.host.as_deref());
+    match &route.path {
+        PathMatch::Exact(path) => map.put("path", path.as_str()),
+        PathMatch::Prefix(path) => map.put("path_prefix", path.as_str()),
+    }
+    map.put("allow", Yaml::list(&route.allow, Yaml::text));
+    match &route.target {
+        Target::Builtin(builtin) => map.put("builtin", builtin_name(*builtin)),
+        Target::Upstream(name) => {
+            map.put("upstream", &**name);
+            map.put("needs_database", route.needs_database);
+            let size = route.max_body_size.map(|size| Yaml::size(size.unwrap_or(0)));
+            map.put("client_max_body_size", size);
+            map.put("read_timeout", route.read_timeout);
+            map.put("websocket_idle_timeout", route.websocket_idle_timeout);
+        }
+    }
+    map
+}
+
+fn builtin_name(builtin: Builtin) -> &'static str {
+    match builtin {
+        Builtin::DbConnections => "db_connections",
+        Builtin::Status => "status",
+        Builtin::Metrics => "metrics",
+        Builtin::Live => "live",
+        Builtin::Ready => "ready",
+    }
+}

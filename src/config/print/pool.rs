@@ -1,0 +1,108 @@
+//! `pool.yaml` from its checked values.
+
+use super::{HIDDEN, Yaml};
+use crate::config::{
+    pool::{AuthType, Database, Pool, PoolMode, User, UserSecret},
+    units::format_duration,
+};
+
+pub(super) fn pool(pool: &Pool) -> Yaml {
+    let mut map = Yaml::map();
+    map.put("pool", settings(pool));
+    let mut probe = Yaml::map();
+    probe.put("interval", pool.probe.interval);
+    probe.put("down_interval", pool.probe.down_interval);
+    probe.put("timeout", pool.probe.timeout);
+    probe.put("rise", pool.probe.rise);
+    probe.put("fall", pool.probe.fall);
+    map.put("probe", probe);
+    let mut databases = Yaml::map();
+    for entry in &pool.databases {
+        databases.put(&entry.name, database(entry));
+    }
+    map.put("databases", databases);
+    let mut users = Yaml::map();
+    for entry in &pool.users {
+        users.put(&entry.name, user(entry));
+    }
+    map.put("users", users);
+    map
+}
+
+fn settings(pool: &Pool) -> Yaml {
+    // PgBouncer writes "never" and "no limit" as 0.
+    let timeout = |timeout: Option<_>| Yaml::Text(timeout.map_or("0".to_owned(), format_duration));
+    let mut map = Yaml::map();
+    map.put("listen_addr", Yaml::text(pool.listen.ip()));
+    map.put("listen_port", u32::from(pool.listen.port()));
+    map.put("threads", pool.threads);
+    let auth_type = match pool.auth_type {
+        AuthType::Trust => "trust",
+        AuthType::Md5 => "md5",
+        AuthType::ScramSha256 => "scram-sha-256",
+    };
+    map.put("auth_type", auth_type);
+    map.put("admin_users", Yaml::list(&pool.admin_users, Yaml::text));
+    map.put("stats_users", Yaml::list(&pool.stats_users, Yaml::text));
+    map.put("pool_mode", mode(pool.pool_mode));
+    map.put("max_client_conn", pool.max_client_conn);
+    map.put("default_pool_size", pool.default_pool_size);
+    map.put("min_pool_size", pool.min_pool_size);
+    map.put("reserve_pool_size", pool.reserve_pool_size);
+    map.put("reserve_pool_timeout", timeout(pool.reserve_pool_timeout));
+    map.put("max_db_connections", pool.max_db_connections.unwrap_or(0));
+    map.put("query_wait_timeout", timeout(pool.query_wait_timeout));
+    map.put("server_idle_timeout", timeout(pool.server_idle_timeout));
+    map.put("server_lifetime", timeout(pool.server_lifetime));
+    map.put("server_connect_timeout", pool.server_connect_timeout);
+    map.put("server_login_retry", pool.server_login_retry);
+    map.put("query_timeout", timeout(pool.query_timeout));
+    map.put("transaction_timeout", timeout(pool.transaction_timeout));
+    map.put("idle_transaction_timeout", timeout(pool.idle_transaction_timeout));
+    map.put("client_idle_timeout", timeout(pool.client_idle_timeout));
+    map.put("client_login_timeout", pool.client_login_timeout);
+    map.put("rollback_timeout", pool.rollback_timeout);
+    map.put("cancel_wait_timeout", pool.cancel_wait_timeout);
+    map.put("max_prepared_statements", pool.max_prepared_statements);
+    map.put("max_packet_size", Yaml::size(pool.max_packet_size.into()));
+    map.put("max_held_message", Yaml::size(pool.max_held_message as u64));
+    map.put("ignore_startup_parameters", Yaml::list(&pool.ignore_startup_parameters, Yaml::text));
+    map.put("track_extra_parameters", Yaml::list(&pool.track_extra_parameters, Yaml::text));
+    map.put("scram_iterations", pool.scram_iterations);
+    map.put("stats_period", pool.stats_period);
+    map
+}
+
+fn database(database: &Database) -> Yaml {
+    let mut map = Yaml::map();
+    map.put("dbname", database.dbname.as_deref());
+    map.put("host", database.host.as_str());
+    map.put("port", u32::from(database.port));
+    map.put("user", database.user.as_deref());
+    map.put("password", database.password.as_ref().map(|_| HIDDEN));
+    map.put("pool_size", database.pool_size);
+    map.put("min_pool_size", database.min_pool_size);
+    map.put("reserve_pool_size", database.reserve_pool_size);
+    map.put("max_db_connections", database.max_db_connections);
+    map.put("pool_mode", database.pool_mode.map(mode));
+    map
+}
+
+fn user(user: &User) -> Yaml {
+    let mut map = Yaml::map();
+    let known = match &user.secret {
+        UserSecret::Plain(password) if password.expose().is_empty() => None,
+        UserSecret::Plain(_) | UserSecret::Md5(_) | UserSecret::Scram(_) => Some(HIDDEN),
+    };
+    map.put("password", known);
+    map.put("pool_size", user.pool_size);
+    map.put("pool_mode", user.pool_mode.map(mode));
+    map
+}
+
+fn mode(mode: PoolMode) -> &'static str {
+    match mode {
+        PoolMode::Session => "session",
+        PoolMode::Transaction => "transaction",
+    }
+}
