@@ -190,9 +190,9 @@ impl Failure {
         let id = request_id.unwrap_or_default();
         let mut body = String::with_capacity(512);
         let (content_type, written) = if prefers_json(accept) {
-            let written = write!(
+            let written = writeln!(
                 body,
-                "{{\"status\":{status},\"error\":\"{title}\",\"reason\":\"{reason}\",\"detail\":\"{text}\",\"request_id\":\"{id}\"}}\n"
+                "{{\"status\":{status},\"error\":\"{title}\",\"reason\":\"{reason}\",\"detail\":\"{text}\",\"request_id\":\"{id}\"}}"
             );
             ("application/json", written)
         } else {

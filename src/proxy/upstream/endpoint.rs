@@ -19,7 +19,7 @@ use tokio::sync::SetOnce;
 use super::{
     check::{CheckSlot, Outcome},
     passive::{Limits, Passive},
-    standing::SharedFacts,
+    standing::{Facts, SharedFacts},
 };
 
 /// One server.
@@ -99,7 +99,12 @@ impl Endpoint {
         self.address
     }
 
-    /// Returns what its checks found out; `None` when nobody checks it.
+    /// Returns what its checks found out; it counts only where checks decide.
+    pub fn facts(&self) -> Facts {
+        self.facts.load()
+    }
+
+    /// Returns its last finished check, if there was one.
     pub fn last_check(&self) -> Option<Arc<LastCheck>> {
         self.last_check.load_full()
     }

@@ -1,0 +1,104 @@
+//! What `/status` shows of the front: upstreams, their servers, and why each is used or not.
+
+use std::time::{Instant, UNIX_EPOCH};
+
+use serde_json::{Value, json};
+
+use super::{
+    runtime::Runtime,
+    upstream::{Cluster, Member, Servers, standing::Verdict},
+};
+use crate::{
+    config::lb::Balance,
+    health::{board::Serving, threshold::Health},
+};
+
+/// Returns the front's part of `/status`.
+pub fn upstreams(runtime: &Runtime, now: Instant) -> Value {
+    runtime.clusters().iter().map(|cluster| upstream(cluster, now)).collect()
+}
+
+fn upstream(cluster: &Cluster, now: Instant) -> Value {
+    let servers = cluster.servers();
+    let owner = servers.members.first().map(|member| member.endpoint.upstream());
+    let mut value = json!({
+        "name": &**cluster.name(),
+        "balance": match cluster.balance() {
+            Balance::RoundRobin => "round_robin",
+            Balance::IpHash => "ip_hash",
+        },
+        "servers": (0..servers.members.len()).map(|index| server(servers, index, now)).collect::<Value>(),
+    });
+    if let Some(owner) = owner.filter(|owner| *owner != cluster.name()) {
+        value["servers_of"] = (**owner).into();
+    }
+    if let Some(database) = &servers.database {
+        value["database"] = json!({ "name": &**database.name(), "serving": serving(database.serving()) });
+    }
+    value
+}
+
+fn server(servers: &Servers, index: usize, now: Instant) -> Value {
+    let member = &servers.members[index];
+    let endpoint = &member.endpoint;
+    let counts = endpoint.counts();
+    let mut value = json!({
+        "name": &**endpoint.name(),
+        "address": endpoint.address().to_string(),
+        "weight": member.weight,
+        "backup": member.backup,
+        "state": state(servers, index, member, now),
+        "in_flight": counts.in_flight,
+        "requests": counts.picked,
+        "failures": counts.failures,
+        "ejections": counts.ejections,
+        "recent_failures": endpoint.recent_failures(),
+    });
+    if servers.checked {
+        let (passed, failed) = endpoint.check_counts();
+        let facts = endpoint.facts();
+        value["checks"] = json!({
+            "alive": health(facts.alive), "passing": health(facts.passing), "passed": passed, "failed": failed,
+        });
+        if let Some(last) = endpoint.last_check() {
+            value["checks"]["last"] = json!({
+                "result": last.outcome.as_str(),
+                "status": last.outcome.status(),
+                "took_seconds": last.took.as_secs_f64(),
+                "unix_time": last.at.duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64()),
+            });
+        }
+    }
+    value
+}
+
+/// The one word for it: the first reason against a server that holds.
+fn state(servers: &Servers, index: usize, member: &Member, now: Instant) -> &'static str {
+    let database = servers.database();
+    if member.endpoint.draining() {
+        return "draining";
+    }
+    match (servers.verdict_of(index, database, true), servers.verdict_of(index, database, false)) {
+        (Verdict::DatabaseDown, Verdict::Serve) => "database_down",
+        (Verdict::Serve, _) if member.ejected(now) => "ejected",
+        (Verdict::Serve, _) => "up",
+        _ if servers.checked && member.endpoint.facts().alive == Health::Unproven => "unproven",
+        _ => "down",
+    }
+}
+
+fn serving(serving: Serving) -> &'static str {
+    match serving {
+        Serving::Unknown => "unknown",
+        Serving::Up => "up",
+        Serving::Down => "down",
+    }
+}
+
+fn health(health: Health) -> &'static str {
+    match health {
+        Health::Unproven => "unproven",
+        Health::Up => "up",
+        Health::Down => "down",
+    }
+}
