@@ -8,12 +8,12 @@
 #[cfg(test)]
 mod tests;
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::HashMap, net::IpAddr, sync::Arc, time::Duration};
 
 use ipnet::IpNet;
 
 use super::{
-    client_ip::TrustedProxies,
+    client_ip::{self, TrustedProxies},
     metrics::{Metrics, RouteMetrics},
     route::{NotFound, Pattern, Table},
     upstream::{
@@ -214,6 +214,11 @@ impl Runtime {
 }
 
 impl Route {
+    /// Returns whether `client` may use the route.
+    pub fn admits(&self, client: IpAddr) -> bool {
+        self.allow.is_empty() || client_ip::within(&self.allow, client)
+    }
+
     fn new(route: &lb::Route, lb: &Lb, clusters: &[Arc<Cluster>], metrics: &Metrics) -> Option<Self> {
         let target = match &route.target {
             lb::Target::Builtin(builtin) => Target::Builtin(*builtin),
