@@ -102,3 +102,43 @@ fn health(health: Health) -> &'static str {
         Health::Down => "down",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{net::Ipv4Addr, sync::Arc, time::Duration};
+
+    use super::*;
+    use crate::{
+        health::board::{Board, DatabaseState},
+        proxy::upstream::{Endpoint, passive::Limits},
+    };
+
+    fn servers(board: &Board, checked: bool) -> Servers {
+        let endpoint = Endpoint::new("django".into(), "web-1".into(), (Ipv4Addr::LOCALHOST, 8001).into());
+        let limits = Limits { max_fails: 1, fail_timeout: Duration::from_secs(10) };
+        let member = Member { endpoint: Arc::new(endpoint), weight: 1, backup: false, limits };
+        Servers { members: [member].into(), checked, database: Some(board.database("db")) }
+    }
+
+    #[test]
+    fn each_reason_against_a_server_has_its_word() {
+        let (board, now) = (Board::default(), Instant::now());
+        let unchecked = servers(&board, false);
+        let word = |servers: &Servers| state(servers, 0, &servers.members[0], now);
+        assert_eq!(word(&unchecked), "up");
+        assert_eq!(word(&servers(&board, true)), "unproven");
+        board.database("db").publish(Serving::Down, DatabaseState::default());
+        assert_eq!(word(&unchecked), "database_down");
+        unchecked.members[0].endpoint.set_draining(true);
+        assert_eq!(word(&unchecked), "draining");
+    }
+
+    #[test]
+    fn a_server_is_shown_with_its_checks_and_counts() {
+        let value = server(&servers(&Board::default(), true), 0, Instant::now());
+        for key in ["name", "address", "weight", "backup", "state", "in_flight", "requests", "failures", "ejections"] {
+            assert!(value.get(key).is_some(), "{key}: {value}");
+        }
+        assert_eq!(value["checks"], json!({ "alive": "unproven", "passing": "unproven", "passed": 0, "failed": 0 }));
+    }
+}

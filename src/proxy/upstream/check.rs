@@ -222,6 +222,9 @@ impl Endpoint {
         let before = minds.facts();
         minds.learn(outcome.lesson(database));
         let facts = minds.facts();
+        if before.passing == Health::Down && facts.passing == Health::Up {
+            self.passive.clear();
+        }
         self.facts.store(facts);
         drop(state);
         self.log_change(before, facts, outcome);

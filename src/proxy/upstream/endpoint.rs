@@ -33,7 +33,7 @@ pub struct Endpoint {
     pub(super) checked_once: SetOnce<()>,
     pub(super) last_check: ArcSwapOption<LastCheck>,
     pub(super) checks: CheckSlot,
-    passive: Passive,
+    pub(super) passive: Passive,
     /// An operator wants no new requests here.
     draining: AtomicBool,
     in_flight: AtomicUsize,

@@ -3,7 +3,8 @@
 //! `max_fails` failures within `fail_timeout` take a server out for `fail_timeout`; then one request is let through as a
 //! trial while the others still go elsewhere, and its success clears the slate. Exactly
 //! ngx_http_upstream_round_robin.c: failures add up until a success that began after `fail_timeout` had passed since the
-//! last one, so a few good answers between failures do not hide them.
+//! last one, so a few good answers between failures do not hide them. Beyond nginx, which has no active checks: a server
+//! that its check brings up again starts with a clean slate.
 
 use std::{
     sync::atomic::{AtomicU32, Ordering},
@@ -66,6 +67,12 @@ impl Passive {
             record.succeeded();
             self.fails.store(record.fails, Ordering::Relaxed);
         }
+    }
+
+    /// Forgets all failures: the server was proven anew.
+    pub fn clear(&self) {
+        *self.record.lock() = Record::default();
+        self.fails.store(0, Ordering::Relaxed);
     }
 
     /// Returns the failures that count at this moment.
@@ -165,6 +172,16 @@ mod tests {
         server.picked(LIMITS, t0 + seconds(11));
         server.succeeded();
         assert!(!server.failed(LIMITS, t0 + seconds(12)));
+    }
+
+    #[test]
+    fn a_cleared_server_is_as_good_as_new() {
+        let (server, t0) = (Passive::default(), Instant::now());
+        server.failed(LIMITS, t0);
+        server.failed(LIMITS, t0);
+        server.clear();
+        assert!(!server.ejected(LIMITS, t0));
+        assert!(!server.failed(LIMITS, t0));
     }
 
     #[test]

@@ -80,18 +80,26 @@ fn a_second_try_goes_elsewhere_until_all_were_tried() {
 
 #[test]
 fn backups_are_asked_only_when_no_other_is_up() {
-    for balance in [Balance::RoundRobin, Balance::IpHash] {
-        let servers = servers("ppb", None);
-        let cluster = cluster(balance, &servers);
-        let now = Instant::now();
-        for _ in 0..10 {
-            assert_ne!(pick(&cluster, &Tried::default(), now), Ok(2));
-        }
-        servers.members[0].endpoint.facts.store(DOWN);
-        assert_eq!(pick(&cluster, &Tried::default(), now), Ok(1));
-        cluster.failed(1, now);
-        assert_eq!(pick(&cluster, &Tried::default(), now), Ok(2), "{balance:?}");
+    let servers = servers("ppb", None);
+    let cluster = cluster(Balance::RoundRobin, &servers);
+    let now = Instant::now();
+    for _ in 0..10 {
+        assert_ne!(pick(&cluster, &Tried::default(), now), Ok(2));
     }
+    servers.members[0].endpoint.facts.store(DOWN);
+    assert_eq!(pick(&cluster, &Tried::default(), now), Ok(1));
+    cluster.failed(1, now);
+    assert_eq!(pick(&cluster, &Tried::default(), now), Ok(2));
+}
+
+#[test]
+fn ip_hash_over_shared_servers_leaves_backups_out() {
+    let servers = servers("bpp", None);
+    let cluster = cluster(Balance::IpHash, &servers);
+    servers.members[1].endpoint.facts.store(DOWN);
+    assert_eq!(pick(&cluster, &Tried::default(), Instant::now()), Ok(2));
+    servers.members[2].endpoint.facts.store(DOWN);
+    assert_eq!(pick(&cluster, &Tried::default(), Instant::now()), Err(NoServer::NoneUp));
 }
 
 #[test]

@@ -11,6 +11,7 @@ use crate::health::{
     drain,
     ready::Ready,
 };
+use crate::proxy::upstream::passive::Limits;
 
 fn settings() -> HealthCheck {
     HealthCheck {
@@ -250,6 +251,22 @@ async fn a_server_that_served_unchecked_is_up_until_a_check_says_otherwise() {
     assert_eq!(endpoint.facts.load().passing, Health::Up);
     eventually(|| endpoint.facts.load().passing == Health::Down).await;
     assert!(endpoint.check_counts().1 >= 3, "it took `fall` failures");
+}
+
+#[test]
+fn a_server_that_its_check_brings_up_again_is_no_longer_ejected() {
+    let endpoint = endpoint(SocketAddr::from((Ipv4Addr::LOCALHOST, 1)));
+    let limits = Limits { max_fails: 1, fail_timeout: Duration::from_secs(10) };
+    endpoint.checks.state.lock().minds = Some(Minds::new(NonZeroU32::MIN, NonZeroU32::MIN));
+    let learn = |outcome| endpoint.learn(outcome, Duration::ZERO, Serving::Up);
+    learn(Outcome::Passed(200));
+    let now = std::time::Instant::now();
+    endpoint.passive.failed(limits, now);
+    learn(Outcome::Passed(200));
+    assert!(endpoint.passive.ejected(limits, now), "one more good check proves nothing new");
+    learn(Outcome::NoConnection);
+    learn(Outcome::Passed(200));
+    assert!(!endpoint.passive.ejected(limits, now));
 }
 
 #[tokio::test]
