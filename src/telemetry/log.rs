@@ -5,9 +5,13 @@
 //! pingora above all, are captured too, but tamed: what pingora reports once per connection or request as an error (a
 //! client that hung up, a server that refused) is in the access log and the metrics already, with a reason and a route.
 
+mod line;
+
 use std::{env, panic};
 
 use tracing_subscriber::{EnvFilter, fmt, prelude::*};
+
+use crate::telemetry::log::line::JsonLine;
 
 /// What libraries may say. Named targets win over a plain level, and the operator's own words over these.
 const TAMED: &str = "pingora_core=warn,\
@@ -33,7 +37,7 @@ pub fn init() -> Result<(), String> {
         Some((name, filter)) => parse(filter).map_err(|error| format!("{name}: {error}"))?,
         None => parse("info").map_err(|error| error.to_string())?,
     };
-    let lines = fmt::layer().json().flatten_event(true).with_current_span(false).with_writer(std::io::stderr);
+    let lines = fmt::layer().event_format(JsonLine).with_writer(std::io::stderr);
     if tracing_subscriber::registry().with(filter).with(lines).try_init().is_ok() {
         panic::set_hook(Box::new(report_panic));
     }
@@ -83,14 +87,17 @@ mod tests {
     }
 
     fn lines(filter: &str, log: impl FnOnce()) -> Vec<serde_json::Value> {
+        written(filter, log).lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    fn written(filter: &str, log: impl FnOnce()) -> String {
         let captured = Captured::default();
         let writer = captured.clone();
-        let layer =
-            fmt::layer().json().flatten_event(true).with_current_span(false).with_writer(move || writer.clone());
+        let layer = fmt::layer().event_format(JsonLine).with_writer(move || writer.clone());
         let subscriber = tracing_subscriber::registry().with(parse(filter).unwrap()).with(layer);
         tracing::subscriber::with_default(subscriber, log);
-        let text = String::from_utf8(captured.0.lock().clone()).unwrap();
-        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+        let bytes = captured.0.lock().clone();
+        String::from_utf8(bytes).unwrap()
     }
 
     #[test]
@@ -101,6 +108,25 @@ mod tests {
         assert_eq!(lines[0]["message"], "server is down");
         assert_eq!(lines[0]["server"], "web-1");
         assert_eq!(lines[0]["failures"], 3);
+    }
+
+    #[test]
+    fn fields_come_in_order_and_every_text_is_escaped() {
+        let captured = written("info", || tracing::info!(z = "a \"b\"\nc", a = 1.5, up = true, "said {}", '"'));
+        let (_, rest) = captured.split_once(",\"level\"").unwrap();
+        let expected =
+            ":\"INFO\",\"message\":\"said \\\"\",\"z\":\"a \\\"b\\\"\\nc\",\"a\":1.5,\"up\":true,\"target\":\"";
+        assert!(rest.starts_with(expected), "{rest}");
+        assert_eq!(captured.matches('\n').count(), 1);
+    }
+
+    #[test]
+    fn a_record_of_another_library_has_its_own_target_and_no_paths() {
+        let line = &lines("info", || {
+            tracing::info!(target: "log", { "log.target" = "pingora_core::server", "log.file" = "/src/x.rs", "log.line" = 7 }, "hi");
+        })[0];
+        assert_eq!(line["target"], "pingora_core::server", "{line}");
+        assert_eq!(line.as_object().unwrap().len(), 4, "{line}");
     }
 
     #[test]

@@ -9,8 +9,10 @@ use std::{
 };
 
 use parking_lot::Mutex;
+/// What components register their metrics into; the one type of the library that others hand around.
+pub use prometheus::Registry;
 use prometheus::{
-    Counter, Encoder, Gauge, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
+    Counter, Encoder, Gauge, IntCounterVec, IntGauge, Opts, TextEncoder,
     core::{Collector, Desc},
     proto::MetricFamily,
 };
