@@ -1,1 +1,242 @@
-//! (being built)
+//! The composition root: the only place that sees everything.
+//!
+//! [`App::build`] makes the parts and ties them together, one file per part; [`App::run`] hands them to pingora's server
+//! and returns when the process has left. Whatever can fail fails in `build`, before a single connection is accepted:
+//! files, limits, ports. [`reload`] and [`life`] are what happens afterwards.
+//!
+//! Threads: the front and the pool have a runtime each (`threads` of their files), admin one thread, signals one, and
+//! pingora's main thread waits. Work stealing is on for all of them because pingora 0.9.1 knows it only per server: the
+//! front wants it (one thread must not be stuck with all long uploads), and the pool has one thread unless told otherwise.
+
+pub mod ask;
+mod departure;
+mod half;
+mod life;
+mod limits;
+mod listen;
+mod pages;
+mod reload;
+mod service;
+mod signals;
+
+use std::{collections::HashMap, fs, net::SocketAddr, sync::Arc};
+
+use parking_lot::Mutex;
+use pingora::server::{RunArgs, Server, configuration::ServerConf};
+use tokio::sync::mpsc;
+use tracing::{info, warn};
+
+use crate::{
+    admin::Admin,
+    app::{
+        half::Half,
+        life::{Life, Watch},
+        listen::Wanted,
+        pages::Sections,
+        service::{Governed, Stops},
+    },
+    config::{
+        self, Config, Errors, Surroundings,
+        lb::{Builtin, Sources},
+        open_files_needed,
+    },
+    health::{
+        board::Board,
+        drain::{self, Drain},
+        ready::Ready,
+    },
+    telemetry::{
+        log,
+        metrics::{ProgramMetrics, Registry, Started},
+        view::View,
+    },
+};
+
+pub use crate::app::{reload::Load, signals::Signal};
+
+/// Seconds that pingora gives runtimes to end, after everything that had to be waited for is over.
+const RUNTIME_SHUTDOWN_SECONDS: u64 = 1;
+/// Idle connections to servers that are kept, per process.
+const UPSTREAM_KEEPALIVE_POOL: usize = 1024;
+
+/// What every part is handed.
+#[derive(Clone)]
+struct Shared {
+    board: Arc<Board>,
+    drain: Drain,
+    ready: Ready,
+    registry: Arc<Registry>,
+    pages: Arc<HashMap<Builtin, Arc<dyn View>>>,
+    server: Arc<ServerConf>,
+}
+
+/// The whole program, built and not started.
+pub struct App {
+    services: Vec<Governed>,
+    life: Life,
+}
+
+/// Serves what `sources` say until the process is told to stop.
+///
+/// # Errors
+/// Why it could not start: lines for the operator.
+pub fn run(sources: &Sources) -> Result<(), Vec<String>> {
+    let started = Started::now();
+    log::init().map_err(|error| vec![error])?;
+    let signals = signals::catch().map_err(|error| vec![format!("cannot catch signals: {error}")])?;
+    let config = load(sources.clone())()?;
+    // What was found at the start is what is read again: a file that turns up later is not a half that starts.
+    let load = load(config.sources.clone());
+    App::build(config, load, signals, started)?.run();
+    Ok(())
+}
+
+impl App {
+    /// Builds everything and takes the ports.
+    ///
+    /// # Errors
+    /// Everything that keeps the program from starting.
+    pub fn build(
+        config: Config,
+        load: Load,
+        signals: mpsc::Receiver<Signal>,
+        started: Started,
+    ) -> Result<Self, Vec<String>> {
+        let one = |error: String| vec![error];
+        let open_files_limit = limits::raise_open_files()
+            .map_err(|error| one(format!("cannot raise the limit of open files: {error}")))?;
+        if let Some(shortage) = limits::shortage(open_files_needed(&config), open_files_limit) {
+            warn!("{shortage}");
+        }
+        let (phases, drain) = drain::channel();
+        let registry = Arc::new(Registry::new());
+        let metrics = ProgramMetrics::register(&registry, started).map_err(|error| one(error.to_string()))?;
+        let (board, ready, sections) = (Arc::new(Board::default()), Ready::default(), Arc::new(Sections::default()));
+        let pages = pages::builtin(pages::Sources {
+            started,
+            board: board.clone(),
+            drain: drain.clone(),
+            ready: ready.clone(),
+            registry: registry.clone(),
+            sections: sections.clone(),
+            container: host_name(),
+        });
+        let shared = Shared {
+            board,
+            drain: drain.clone(),
+            ready: ready.clone(),
+            registry,
+            pages: Arc::new(pages),
+            server: Arc::new(server_conf()),
+        };
+
+        let mut halves = Vec::new();
+        // (the halves)
+        let reloader = Arc::new(reload::Reloader {
+            load,
+            parts: halves.iter().map(|half: &Half| half.part.clone()).collect(),
+            servers: halves.iter().find_map(|half| half.servers.clone()),
+            running: Mutex::new(config.clone()),
+            started: config.clone(),
+            metrics,
+            open_files_limit,
+        });
+        sections.fill(halves.iter_mut().flat_map(|half| half.sections.drain(..)).collect());
+        let mut services = govern(halves, &drain)?;
+        if let Some(admin) = &config.admin {
+            let pages = pages::admin(&shared.pages);
+            let service = Admin::new(pages, reloader.clone()).service(&admin.address.to_string());
+            let wanted = Wanted { address: admin.address, key: "admin.address".into() };
+            services.push(governed(Box::new(service), &[wanted], 1, Stops::Last, &drain)?);
+        }
+        let shutdown = {
+            let reloader = reloader.clone();
+            Arc::new(move || reloader.shutdown())
+        };
+        Ok(Self { services, life: Life { signals, phases, drain, ready, control: reloader, shutdown } })
+    }
+
+    /// Serves until the end. Blocks.
+    pub fn run(self) {
+        let mut server = Server::new_with_opt_and_conf(None, server_conf());
+        for service in self.services {
+            server.add_service(service);
+        }
+        info!(version = env!("CARGO_PKG_VERSION"), pid = std::process::id(), "started");
+        server.run(RunArgs { shutdown_signal: Box::new(Watch::new(self.life)) });
+    }
+}
+
+fn load(sources: Sources) -> Load {
+    let surroundings = Surroundings::system();
+    Box::new(move || Config::load(&sources, &surroundings).map_err(|errors| lines(&errors)))
+}
+
+fn lines(errors: &Errors) -> Vec<String> {
+    errors.to_string().lines().map(str::to_owned).collect()
+}
+
+/// pingora's own settings: what is not named here does not concern us (daemons, its own files) or is per service.
+fn server_conf() -> ServerConf {
+    ServerConf {
+        grace_period_seconds: Some(0),
+        graceful_shutdown_timeout_seconds: Some(RUNTIME_SHUTDOWN_SECONDS),
+        upstream_keepalive_pool_size: UPSTREAM_KEEPALIVE_POOL,
+        ..ServerConf::default()
+    }
+}
+
+/// Puts the halves' services under our rules, ports taken; every port that cannot be had is an error.
+fn govern(halves: Vec<Half>, drain: &Drain) -> Result<Vec<Governed>, Vec<String>> {
+    let mut services = Vec::new();
+    let mut errors = Vec::new();
+    for half in halves {
+        for service in half.services {
+            let listens = service.listen_addresses().is_some_and(|addresses| !addresses.is_empty());
+            let (threads, stops) = if listens {
+                (half.threads, Stops::WhenDraining)
+            } else {
+                (service.threads().unwrap_or(1), Stops::Last)
+            };
+            match governed(service, &half.listens, threads, stops, drain) {
+                Ok(service) => services.push(service),
+                Err(more) => errors.extend(more),
+            }
+        }
+    }
+    if errors.is_empty() { Ok(services) } else { Err(errors) }
+}
+
+fn governed(
+    service: Box<dyn pingora::services::ServiceWithDependents>,
+    wanted: &[Wanted],
+    threads: usize,
+    stops: Stops,
+    drain: &Drain,
+) -> Result<Governed, Vec<String>> {
+    let mut sockets = Vec::new();
+    let mut errors = Vec::new();
+    for spelled in service.listen_addresses().unwrap_or_default() {
+        let known = wanted.iter().find(|wanted| spelled.parse::<SocketAddr>().is_ok_and(|a| a == wanted.address));
+        match known.map(listen::bind) {
+            Some(Ok(socket)) => sockets.push((spelled, socket)),
+            Some(Err(error)) => errors.push(error.to_string()),
+            None => errors.push(format!("{} listens on {spelled}, which no key names", service.name())),
+        }
+    }
+    if errors.is_empty() { Ok(Governed::new(service, sockets, threads, stops, drain.clone())) } else { Err(errors) }
+}
+
+/// The container's name, as Docker and Kubernetes give it: the host name.
+fn host_name() -> String {
+    fs::read_to_string("/proc/sys/kernel/hostname").map_or_else(|_| "localhost".into(), |name| name.trim().to_owned())
+}
+
+/// Checks what `sources` say; with `print`, returns the configuration in effect.
+///
+/// # Errors
+/// Every error, one per line.
+pub fn check(sources: &Sources, print: bool) -> Result<String, String> {
+    let config = Config::load(sources, &Surroundings::system()).map_err(|errors| errors.to_string())?;
+    Ok(if print { config::print(&config) } else { "the configuration is fine".into() })
+}

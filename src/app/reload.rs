@@ -1,0 +1,157 @@
+//! Reading the configuration again while everything runs.
+//!
+//! Both files are read and checked whole before anything is touched; with an error in either, nothing changes. Then each
+//! half takes the new values in one step and keeps what is unchanged: health, counters, connections. Listening addresses
+//! and threads belong to the running process: they are named in a warning, at each reload until the restart, and keep
+//! their values. One reload at a time; a second one waits.
+
+use std::{sync::Arc, time::SystemTime};
+
+use parking_lot::Mutex;
+use tracing::{error, info, warn};
+
+use crate::{
+    app::limits,
+    config::{Config, lb::Shutdown, open_files_needed},
+    health::control::{Control, DrainError, ReloadSummary},
+    telemetry::metrics::{ProgramMetrics, ReloadResult},
+};
+
+/// Reads the files again. Errors are lines for the operator, each with its place.
+pub type Load = Box<dyn Fn() -> Result<Config, Vec<String>> + Send + Sync>;
+
+/// A half of the program as a reload sees it.
+pub trait Part: Send + Sync {
+    /// Takes over the new configuration; it has been checked and cannot be refused.
+    fn reload(&self, config: &Config) -> ReloadSummary;
+}
+
+/// The front's servers as an operator steers them.
+pub trait Servers: Send + Sync {
+    /// Stops sending new requests to a server; returns how many it still has.
+    ///
+    /// # Errors
+    /// When no server has the name, or more than one.
+    fn drain(&self, name: &str) -> Result<usize, DrainError>;
+
+    /// Sends requests to it again.
+    ///
+    /// # Errors
+    /// When no server has the name, or more than one.
+    fn undrain(&self, name: &str) -> Result<(), DrainError>;
+}
+
+/// Everything a reload touches.
+pub struct Reloader {
+    pub load: Load,
+    /// What the process was started with: the sockets and threads that it has.
+    pub started: Config,
+    pub running: Mutex<Config>,
+    pub parts: Vec<Arc<dyn Part>>,
+    pub servers: Option<Arc<dyn Servers>>,
+    pub metrics: ProgramMetrics,
+    pub open_files_limit: u64,
+}
+
+impl Reloader {
+    /// Returns the shutdown settings that hold now.
+    pub fn shutdown(&self) -> Shutdown {
+        self.running.lock().shutdown
+    }
+
+    fn apply(&self, running: &mut Config, new: Config) -> ReloadSummary {
+        let mut summary = ReloadSummary { changed: changed_here(running, &new), needs_restart: Vec::new() };
+        for part in &self.parts {
+            summary.merge(part.reload(&new));
+        }
+        summary.needs_restart.extend(needs_restart(&self.started, &new));
+        // Said once for each number, not at each reload.
+        let (before, needed) = (open_files_needed(running), open_files_needed(&new));
+        if let Some(shortage) = limits::shortage(needed, self.open_files_limit).filter(|_| needed != before) {
+            warn!("{shortage}");
+        }
+        *running = new;
+        summary
+    }
+}
+
+impl Control for Reloader {
+    fn reload(&self) -> Result<ReloadSummary, Vec<String>> {
+        // Held while the files are read: the reload that began last is the one that counts.
+        let mut running = self.running.lock();
+        let loaded = (self.load)();
+        let now = SystemTime::now();
+        match loaded {
+            Ok(new) => {
+                let summary = self.apply(&mut running, new);
+                self.metrics.reloaded(ReloadResult::Applied, now);
+                info!(changed = summary.changed.join("; "), "configuration reloaded");
+                if !summary.needs_restart.is_empty() {
+                    warn!(
+                        keys = summary.needs_restart.join(", "),
+                        "some keys have new values that take a restart; the running values stay"
+                    );
+                }
+                Ok(summary)
+            }
+            Err(errors) => {
+                self.metrics.reloaded(ReloadResult::Rejected, now);
+                for error in &errors {
+                    error!(error, "configuration rejected; the running one stays");
+                }
+                Err(errors)
+            }
+        }
+    }
+
+    fn drain(&self, name: &str) -> Result<usize, DrainError> {
+        let in_flight = self.servers.as_ref().ok_or(DrainError::NoFront)?.drain(name)?;
+        info!(server = name, in_flight, "server gets no new requests until it is taken back");
+        Ok(in_flight)
+    }
+
+    fn undrain(&self, name: &str) -> Result<(), DrainError> {
+        self.servers.as_ref().ok_or(DrainError::NoFront)?.undrain(name)?;
+        info!(server = name, "server gets requests again");
+        Ok(())
+    }
+}
+
+/// What changed that belongs to neither half.
+fn changed_here(old: &Config, new: &Config) -> Vec<String> {
+    let mut changed = Vec::new();
+    if old.shutdown != new.shutdown {
+        changed.push(format!(
+            "shutdown: pre_stop_delay {:?}, grace_period {:?}",
+            new.shutdown.pre_stop_delay, new.shutdown.grace_period
+        ));
+    }
+    changed
+}
+
+/// Returns the keys whose new values the running process cannot take over.
+fn needs_restart(started: &Config, new: &Config) -> Vec<String> {
+    let mut keys = Vec::new();
+    let mut differs = |differs: bool, key: &str| {
+        if differs {
+            keys.push(key.to_owned());
+        }
+    };
+    if let (Some(old), Some(new)) = (&started.lb, &new.lb) {
+        let addresses =
+            |lb: &crate::config::lb::Lb| lb.listeners.iter().map(|listener| listener.address).collect::<Vec<_>>();
+        differs(addresses(old) != addresses(new), "listeners");
+        differs(old.threads != new.threads, "threads");
+        differs(old.access_log != new.access_log, "access_log");
+    }
+    if let (Some(old), Some(new)) = (&started.pool, &new.pool) {
+        differs(old.listen.ip() != new.listen.ip(), "pool.listen_addr");
+        differs(old.listen.port() != new.listen.port(), "pool.listen_port");
+        differs(old.threads != new.threads, "pool.threads");
+    }
+    differs(started.admin != new.admin, "admin.address");
+    keys
+}
+
+#[cfg(test)]
+mod tests;
