@@ -122,8 +122,8 @@ fn every_mistake_in_the_files_is_named_at_once() {
     for expected in [
         "lb.yaml:2:5: listeners[0].addres",
         "lb.yaml:5:14: upstreams.django.balance",
-        "lb.yaml:7:42: upstreams.django.servers[0].weight",
-        "lb.yaml:9:32: routes[0].upstream",
+        "lb.yaml:7:41: upstreams.django.servers[0].weight",
+        "lb.yaml:9:33: routes[0].upstream",
         "pool.yaml:2:16: pool.listen_port",
         "pool.yaml:3:3: pool.default_pool_sise",
         "default_pool_size",

@@ -99,7 +99,7 @@ pub enum PoolMode {
     Transaction,
 }
 
-/// The pool's own look at each database. `probe: {interval, timeout, rise, fall}`
+/// The pool's own look at each database. `probe: {interval, down_interval, timeout, rise, fall}` in `pool:`
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Probe {
     /// Default 2 s.
@@ -164,8 +164,7 @@ pub(super) fn read(reading: &Reading<'_>, root: &Node) -> Found {
     let mut file = Field::root(reading, root).section();
     let mut section = file.section("pool");
     let auth = user::read(reading, &mut file, &mut section);
-    let probe = settings::read_probe(&mut file);
-    let (mut pool, listen) = settings::read(&mut section, probe, auth);
+    let (mut pool, listen) = settings::read(&mut section, auth);
     let sizes = database::Sizes { pool_size: pool.default_pool_size, min_pool_size: pool.min_pool_size };
     pool.databases = database::read(&mut file, &sizes);
     let process = process::read(&mut file);

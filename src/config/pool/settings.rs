@@ -1,4 +1,4 @@
-//! `pool:` and `probe:` of `pool.yaml`: PgBouncer's names, with the defaults of a pool for Django.
+//! `pool:` of `pool.yaml`: PgBouncer's names, with the defaults of a pool for Django.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -12,7 +12,7 @@ use crate::config::{
 const SECOND: Duration = Duration::from_secs(1);
 
 /// Reads the settings into a pool that has no databases and users yet, with the place of its port.
-pub(super) fn read(section: &mut Section<'_>, probe: Probe, auth: user::Auth) -> (Pool, Spot) {
+pub(super) fn read(section: &mut Section<'_>, auth: user::Auth) -> (Pool, Spot) {
     let (listen, spot) = listen(section);
     let sizes = sizes(section);
     let pool = Pool {
@@ -47,7 +47,7 @@ pub(super) fn read(section: &mut Section<'_>, probe: Probe, auth: user::Auth) ->
         track_extra_parameters: parameters(section, "track_extra_parameters", &["IntervalStyle"]),
         scram_iterations: section.integer("scram_iterations", 4_096, 1..=1_000_000),
         stats_period: section.duration("stats_period", 60 * SECOND),
-        probe,
+        probe: probe(section),
         databases: Vec::new(),
         users: auth.users,
     };
@@ -82,8 +82,8 @@ fn parameters(section: &mut Section<'_>, key: &'static str, default: &[&str]) ->
     }
 }
 
-pub(super) fn read_probe(file: &mut Section<'_>) -> Probe {
-    let mut section = file.section("probe");
+fn probe(settings: &mut Section<'_>) -> Probe {
+    let mut section = settings.section("probe");
     let probe = Probe {
         interval: section.duration("interval", 2 * SECOND),
         down_interval: section.duration("down_interval", SECOND / 2),

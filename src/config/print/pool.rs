@@ -9,13 +9,6 @@ use crate::config::{
 pub(super) fn pool(pool: &Pool) -> Yaml {
     let mut map = Yaml::map();
     map.put("pool", settings(pool));
-    let mut probe = Yaml::map();
-    probe.put("interval", pool.probe.interval);
-    probe.put("down_interval", pool.probe.down_interval);
-    probe.put("timeout", pool.probe.timeout);
-    probe.put("rise", pool.probe.rise);
-    probe.put("fall", pool.probe.fall);
-    map.put("probe", probe);
     let mut databases = Yaml::map();
     for entry in &pool.databases {
         databases.put(&entry.name, database(entry));
@@ -70,6 +63,13 @@ fn settings(pool: &Pool) -> Yaml {
     map.put("track_extra_parameters", Yaml::list(&pool.track_extra_parameters, Yaml::text));
     map.put("scram_iterations", pool.scram_iterations);
     map.put("stats_period", pool.stats_period);
+    let mut probe = Yaml::map();
+    probe.put("interval", pool.probe.interval);
+    probe.put("down_interval", pool.probe.down_interval);
+    probe.put("timeout", pool.probe.timeout);
+    probe.put("rise", pool.probe.rise);
+    probe.put("fall", pool.probe.fall);
+    map.put("probe", probe);
     map
 }
 
