@@ -90,8 +90,8 @@ class Arena(unittest.TestCase):
             answers = list(pool.map(lambda _: self.get("/api/pid/"), range(200)))
         self.assertLessEqual(len({a["pid"] for a in answers}), THREADS)
         self.assertEqual(
-            {(a["alias"], a["role"], a["statement_timeout"]) for a in answers},
-            {("default", "primary", "30s")},
+            {(a["alias"], a["role"], a["statement_timeout"], a["application_name"]) for a in answers},
+            {("default", "primary", "30s", "web-1")},
         )
 
     def test_echo_shows_what_arrived(self):

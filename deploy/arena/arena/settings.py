@@ -45,7 +45,12 @@ USE_X_FORWARDED_HOST = flag("USE_X_FORWARDED_HOST", False)
 
 def database(name: str, host: str, port: str) -> dict:
     """Returns one entry of DATABASES; both aliases differ in name, host and port alone."""
-    options: dict = {"connect_timeout": int(os.environ.get("DB_CONNECT_TIMEOUT", "10"))}
+    options: dict = {
+        "connect_timeout": int(os.environ.get("DB_CONNECT_TIMEOUT", "10")),
+        # Who this connection belongs to: /db/connections/ and pg_stat_activity say so, even where
+        # several replicas share an address.
+        "application_name": REPLICA_NAME,
+    }
     timeout_ms = os.environ.get("DB_STATEMENT_TIMEOUT_MS", "30000")
     if timeout_ms not in ("", "0"):
         options["options"] = f"-c statement_timeout={int(timeout_ms)}"

@@ -17,8 +17,8 @@ Database
                                in Python with the transaction open. {"slept","pid"}
     GET  /api/orm/             transactions, savepoints, bulk_create, locks, rollback, each checked:
                                {"ok","checks":[{"name","ok","error"}]}, 500 when one fails
-    GET  /api/pid/             {"pid","alias","role","database","user","statement_timeout"} of the
-                               connection a read gets; ?write=1: the one a write gets.
+    GET  /api/pid/             {"pid","alias","role","database","user","statement_timeout",
+                               "application_name"} of the connection a read gets; ?write=1: the one a write gets.
                                role is "primary" or "replica" (pg_is_in_recovery)
 No database
     GET  /nodb/                {"ok":true,"replica"}

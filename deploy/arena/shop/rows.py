@@ -136,9 +136,9 @@ def backend_pid(request):
     with connections[alias].cursor() as cursor:
         cursor.execute(
             "SELECT pg_backend_pid(), pg_is_in_recovery(), current_database(), current_user,"
-            " current_setting('statement_timeout')"
+            " current_setting('statement_timeout'), current_setting('application_name')"
         )
-        pid, in_recovery, database, user, timeout = cursor.fetchone()
+        pid, in_recovery, database, user, timeout, application = cursor.fetchone()
     return JsonResponse(
         {
             "pid": pid,
@@ -147,6 +147,7 @@ def backend_pid(request):
             "database": database,
             "user": user,
             "statement_timeout": timeout,
+            "application_name": application,
             "replica": settings.REPLICA_NAME,
         }
     )
