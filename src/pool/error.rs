@@ -73,6 +73,12 @@ pub enum PoolError {
     ServerGone,
     #[error("protocol violation: {why}")]
     Protocol { why: &'static str },
+    /// The server answered what nobody asked; nothing more of it can be trusted.
+    #[error("lost synchronization with the server: {why}")]
+    ServerProtocol { why: &'static str },
+    /// The server refused the settings that the client asked for when it connected; `message` is the server's.
+    #[error("startup parameters refused by the server: {message}")]
+    ParametersRefused { sqlstate: String, message: String },
     #[error("packet too large: {len} bytes (max_packet_size {limit})")]
     PacketTooLarge { len: u64, limit: u64 },
     #[error("message too large to be held: {len} bytes (max_held_message {limit})")]
@@ -81,6 +87,8 @@ pub enum PoolError {
     NoPreparedStatement { name: String },
     #[error("prepared statement \"{name}\" already exists")]
     DuplicatePreparedStatement { name: String },
+    #[error("too many prepared statements on this connection (limit {limit}, {bytes} bytes of text)")]
+    TooManyPreparedStatements { limit: usize, bytes: usize },
 
     // --- ends that the operator asked for ---
     #[error("terminating connection due to administrator command")]
@@ -188,6 +196,9 @@ impl PoolError {
             Self::HeldMessageTooLarge { .. } => "54000",
             Self::NoPreparedStatement { .. } => "26000",
             Self::DuplicatePreparedStatement { .. } => "42P05",
+            Self::TooManyPreparedStatements { .. } => "53400",
+            Self::ServerProtocol { .. } => "08P01",
+            Self::ParametersRefused { sqlstate, .. } => sqlstate,
             Self::Shutdown | Self::Killed => "57P01",
             Self::Internal => "XX000",
             Self::DirectTls
@@ -202,7 +213,9 @@ impl PoolError {
     /// Returns whether the connection can go on after this.
     pub fn severity(&self) -> Severity {
         match self {
-            Self::NoPreparedStatement { .. } | Self::DuplicatePreparedStatement { .. } => Severity::Error,
+            Self::NoPreparedStatement { .. }
+            | Self::DuplicatePreparedStatement { .. }
+            | Self::TooManyPreparedStatements { .. } => Severity::Error,
             _ => Severity::Fatal,
         }
     }
@@ -236,6 +249,7 @@ impl PoolError {
             Self::ClientIdleTimeout { .. } => "raise client_idle_timeout, or close idle connections earlier",
             Self::PacketTooLarge { .. } => "raise max_packet_size",
             Self::HeldMessageTooLarge { .. } => "raise max_held_message, or send the value as a parameter",
+            Self::TooManyPreparedStatements { .. } => "close statements that are not needed any more",
             Self::NoPreparedStatement { .. } => "statements made by SQL PREPARE need pool_mode: session",
             _ => return None,
         };
@@ -258,7 +272,11 @@ impl PoolError {
             Self::ClientIdleTimeout { .. } => Kind::ClientIdleTimeout,
             Self::ServerGone => Kind::ServerGone,
             Self::PacketTooLarge { .. } | Self::HeldMessageTooLarge { .. } => Kind::TooLarge,
-            Self::NoPreparedStatement { .. } | Self::DuplicatePreparedStatement { .. } => Kind::PreparedStatement,
+            Self::NoPreparedStatement { .. }
+            | Self::DuplicatePreparedStatement { .. }
+            | Self::TooManyPreparedStatements { .. } => Kind::PreparedStatement,
+            Self::ServerProtocol { .. } => Kind::ServerGone,
+            Self::ParametersRefused { .. } => Kind::Protocol,
             Self::Shutdown => Kind::Shutdown,
             Self::Killed => Kind::Killed,
             Self::Internal => Kind::Internal,

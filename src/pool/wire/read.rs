@@ -110,8 +110,8 @@ impl<'a> ParseBody<'a> {
         let definition = reader.rest();
         let mut reader = Reader::new(definition);
         reader.cstr()?;
-        let types = usize::try_from(reader.i16()?).map_err(|_| Malformed)?;
-        reader.bytes(types * 4)?;
+        let types = u16::from_be_bytes(reader.i16()?.to_be_bytes()); // unsigned, as `pq_getmsgint` reads it
+        reader.bytes(usize::from(types) * 4)?;
         reader.end()?;
         Ok(Self { name, definition })
     }
@@ -144,6 +144,8 @@ pub struct ErrorFields<'a> {
     /// SQLSTATE; empty when not sent.
     pub code: &'a [u8],
     pub message: &'a [u8],
+    /// The function in PostgreSQL's source that reported it; unlike the message it is never translated.
+    pub routine: &'a [u8],
 }
 
 impl<'a> ErrorFields<'a> {
@@ -158,6 +160,7 @@ impl<'a> ErrorFields<'a> {
                 b'S' if fields.severity.is_empty() => fields.severity = value,
                 b'C' => fields.code = value,
                 b'M' => fields.message = value,
+                b'R' => fields.routine = value,
                 _ => {}
             }
         }

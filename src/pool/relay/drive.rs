@@ -1,0 +1,418 @@
+//! Moves the bytes: one future that polls both sockets in both directions.
+//!
+//! A direction never waits for the other: "send the batch, then read" deadlocks as soon as both socket buffers are full. Each
+//! thread has one buffer to read into; what is read is looked at and written on from there, and only what the other side
+//! would not take is copied into the lease's own backlog, whose source is not read until it is gone. So an open lease with
+//! nothing under way has no buffers at all, and a message costs no allocation, no timer and no clock of its own.
+
+use std::{
+    cell::RefCell,
+    io,
+    pin::{Pin, pin},
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    time::{Instant, Sleep, sleep_until, timeout},
+};
+
+use super::{
+    ClientState, Control, Fate, Limits, Outcome, ServerState, backlog::Backlog, pace::Pace, session::Session,
+    sink::Sink,
+};
+use crate::{
+    config::pool::PoolMode,
+    pool::{
+        error::PoolError,
+        stats::{self, Stats},
+    },
+};
+
+/// Bytes read at once.
+const CHUNK_LEN: usize = 32 * 1024;
+/// Rounds of reading and writing before other tasks of the thread get their turn.
+const ROUNDS: usize = 8;
+/// A client this far ahead of the server's answers is not read. More than what fits a server's output buffer (8 KiB of
+/// answers of five bytes), which it may hold back until a Sync: waiting for its answers cannot wait for ever.
+const OWED_MAX: usize = 16 * 1024;
+/// A client with this much to take is not read, nor is a server read whose client has anything to take.
+const ANSWERS_MAX: usize = 32 * 1024;
+/// How long a client may take to read why it is ended.
+const FAREWELL: Duration = Duration::from_secs(3);
+/// A moment that does not come: a timer nobody polls.
+const NEVER: Duration = Duration::from_secs(365 * 24 * 3600);
+
+thread_local! {
+    static SCRATCH: RefCell<Scratch> = RefCell::new(Scratch { chunk: vec![0; CHUNK_LEN].into(), staged: Vec::new() });
+}
+
+/// What a thread's relays share, between two polls always empty.
+struct Scratch {
+    chunk: Box<[u8]>,
+    staged: Vec<u8>,
+}
+
+/// Relays between a client and a server until the lease is over.
+///
+/// `first` is what was read of the client already, at least a message header. Not cancel safe: when dropped before it is
+/// ready, both streams stand somewhere inside a message and must be closed.
+#[expect(clippy::too_many_arguments, reason = "two streams, what is known of each, and three things that outlive them")]
+pub async fn run<C, S>(
+    client: &mut C,
+    first: &[u8],
+    client_state: &mut ClientState,
+    server: &mut S,
+    server_state: &mut ServerState,
+    limits: &Limits,
+    stats: &Stats,
+    control: &Control,
+) -> Outcome
+where
+    C: AsyncRead + AsyncWrite + Unpin,
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let start = Instant::now();
+    let session = Session::new(client_state, server_state, limits, control, Pace::new(start));
+    stats::add(&stats.received, first.len() as u64);
+    let mut relay = Relay {
+        client,
+        server,
+        session,
+        stats,
+        first,
+        carry: Vec::new(),
+        to_server: Backlog::default(),
+        to_client: Backlog::default(),
+        stalled: false,
+        client_deaf: false,
+        server_deaf: false,
+        sent: 0,
+        received: 0,
+    };
+    let mut timer = pin!(sleep_until(start + limits.soonest().unwrap_or(NEVER)));
+    let mut leave_by = None;
+    let end = std::future::poll_fn(|cx| {
+        if let Poll::Ready(end) = relay.poll(cx) {
+            return Poll::Ready(end);
+        }
+        relay.poll_timer(cx, timer.as_mut(), &mut leave_by)
+    })
+    .await;
+    relay.account();
+    control.set_replaying(false);
+    match end {
+        End::Released { server } => Outcome::Released { server },
+        End::Left { server } => Outcome::Left { server },
+        End::Failed { error } => {
+            relay.farewell(&error).await;
+            Outcome::Ended { error }
+        }
+    }
+}
+
+/// Why a relay is over.
+enum End {
+    Released { server: Fate },
+    Left { server: Fate },
+    Failed { error: PoolError },
+}
+
+struct Relay<'a, C, S> {
+    client: &'a mut C,
+    server: &'a mut S,
+    session: Session<'a>,
+    stats: &'a Stats,
+    /// What the caller had read, as far as it has not been looked at.
+    first: &'a [u8],
+    /// What was read of the client and could not be looked at yet. At most a chunk.
+    carry: Vec<u8>,
+    to_server: Backlog,
+    to_client: Backlog,
+    /// The client's next message waits for an answer of the server.
+    stalled: bool,
+    /// The client takes nothing more; it left, and what it sent before is seen through.
+    client_deaf: bool,
+    /// The server takes nothing more; what it said last is still to be read.
+    server_deaf: bool,
+    sent: u64,
+    received: u64,
+}
+
+impl<C, S> Relay<'_, C, S>
+where
+    C: AsyncRead + AsyncWrite + Unpin,
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+        self.session.control.register(cx.waker());
+        if let Some(error) = self.session.control.killed() {
+            return Poll::Ready(End::Failed { error });
+        }
+        self.session.pace.now = Instant::now();
+        let end = SCRATCH.with_borrow_mut(|scratch| self.rounds(cx, scratch));
+        self.session.pace.settle(self.session.is_idle_in_transaction());
+        self.account();
+        end
+    }
+
+    fn rounds(&mut self, cx: &mut Context<'_>, scratch: &mut Scratch) -> Poll<End> {
+        for _ in 0..ROUNDS {
+            scratch.staged.clear(); // after an error half of an output may be left in it
+            let moved = match self.client_turn(cx, scratch) {
+                Ok(moved) => moved,
+                Err(end) => return Poll::Ready(end),
+            };
+            let moved = match self.server_turn(cx, scratch) {
+                Ok(more) => moved | more,
+                Err(end) => return Poll::Ready(end),
+            };
+            if let Err(end) = self.flush(cx) {
+                return Poll::Ready(end);
+            }
+            if let Some(end) = self.ended() {
+                return Poll::Ready(end);
+            }
+            if !moved {
+                return Poll::Pending;
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// From the client to the server. Returns whether anything moved.
+    fn client_turn(&mut self, cx: &mut Context<'_>, scratch: &mut Scratch) -> Result<bool, End> {
+        if !self.to_server.is_empty() {
+            match self.to_server.poll_write_out(cx, self.server) {
+                Poll::Pending => return Ok(false),
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(_)) => self.deafen_server(),
+            }
+        }
+        if self.server_deaf {
+            return Ok(false);
+        }
+        let turn = self.session.wants_turn();
+        let waits = self.stalled && !turn;
+        let Scratch { chunk, staged } = scratch;
+        if !self.first.is_empty() || !self.carry.is_empty() || turn {
+            if waits {
+                return Ok(false);
+            }
+            let first = std::mem::take(&mut self.first);
+            let carry = std::mem::take(&mut self.carry);
+            // `first` comes before anything read here, and nothing is read while there is any of it.
+            let input = if first.is_empty() { &carry[..] } else { first };
+            let taken = self.take_from_client(cx, input, staged)?;
+            if first.is_empty() {
+                self.keep(carry, taken);
+            } else {
+                self.first = &first[taken..];
+            }
+            return Ok(taken > 0 || turn);
+        }
+        if waits || !self.may_read_client() {
+            return Ok(false);
+        }
+        let mut buf = ReadBuf::new(chunk);
+        match Pin::new(&mut *self.client).poll_read(cx, &mut buf) {
+            Poll::Pending => Ok(false),
+            Poll::Ready(Ok(())) if !buf.filled().is_empty() => {
+                let input = buf.filled();
+                self.received += input.len() as u64;
+                let taken = self.take_from_client(cx, input, staged)?;
+                self.carry.extend_from_slice(&input[taken..]);
+                Ok(true)
+            }
+            Poll::Ready(_) => Err(self.left()),
+        }
+    }
+
+    fn may_read_client(&self) -> bool {
+        !self.session.leaving
+            && self.to_client.len() < ANSWERS_MAX
+            && self.to_server.is_empty()
+            && self.session.server.owed.len() < OWED_MAX
+    }
+
+    fn take_from_client(&mut self, cx: &mut Context<'_>, input: &[u8], staged: &mut Vec<u8>) -> Result<usize, End> {
+        let mut out = Sink::new(input, staged);
+        let fed = self.session.client_bytes(input, &mut out, self.to_client.writer());
+        let fed = fed.map_err(|error| End::Failed { error })?;
+        self.stalled = fed.waiting;
+        let (staged, run) = out.into_parts();
+        if self.to_server.write_through(cx, self.server, staged, run).is_err() {
+            self.deafen_server();
+        }
+        Ok(fed.taken)
+    }
+
+    /// Keeps what was not taken, in the buffer it was in.
+    fn keep(&mut self, mut carry: Vec<u8>, taken: usize) {
+        if taken < carry.len() {
+            carry.drain(..taken);
+            self.carry = carry;
+        }
+    }
+
+    /// From the server to the client. Returns whether anything moved.
+    fn server_turn(&mut self, cx: &mut Context<'_>, scratch: &mut Scratch) -> Result<bool, End> {
+        if !self.to_client.is_empty() {
+            if self.client_deaf {
+                self.to_client.clear();
+            }
+            match self.to_client.poll_write_out(cx, self.client) {
+                Poll::Pending => return Ok(false),
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(_)) => self.deafen_client()?,
+            }
+        }
+        let Scratch { chunk, staged } = scratch;
+        let mut buf = ReadBuf::new(chunk);
+        match Pin::new(&mut *self.server).poll_read(cx, &mut buf) {
+            Poll::Pending => Ok(false),
+            Poll::Ready(Ok(())) if !buf.filled().is_empty() => {
+                self.take_from_server(cx, buf.filled(), staged)?;
+                self.stalled = false;
+                Ok(true)
+            }
+            Poll::Ready(_) if self.session.leaving => Err(End::Left { server: Fate::Close }),
+            Poll::Ready(_) => Err(End::Failed { error: PoolError::ServerGone }),
+        }
+    }
+
+    fn take_from_server(&mut self, cx: &mut Context<'_>, input: &[u8], staged: &mut Vec<u8>) -> Result<(), End> {
+        let mut out = Sink::new(input, staged);
+        let result = self.session.server_bytes(input, &mut out);
+        let (staged, run) = out.into_parts();
+        self.sent += (staged.len() + run.len()) as u64;
+        if self.client_deaf {
+            staged.clear();
+        } else if self.to_client.write_through(cx, self.client, staged, run).is_err() {
+            self.deafen_client()?;
+        }
+        result.map_err(|error| End::Failed { error })
+    }
+
+    /// Flushes streams that buffer by themselves: once for each round, whatever number of messages it moved.
+    fn flush(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
+        if let Poll::Ready(Err(_)) = self.to_server.poll_stream(cx, self.server) {
+            self.deafen_server();
+        }
+        if let Poll::Ready(Err(_)) = self.to_client.poll_stream(cx, self.client) {
+            self.deafen_client()?;
+        }
+        Ok(())
+    }
+
+    /// The server's socket is broken. It may have said why before: that is read until its end.
+    fn deafen_server(&mut self) {
+        self.server_deaf = true;
+        self.to_server.clear();
+    }
+
+    /// The client's socket is broken.
+    fn deafen_client(&mut self) -> Result<(), End> {
+        self.to_client.clear();
+        if !self.session.leaving {
+            return Err(self.left());
+        }
+        self.client_deaf = true;
+        Ok(())
+    }
+
+    /// The client is gone without a word.
+    fn left(&self) -> End {
+        let sent_all = self.to_server.is_empty() && self.first.is_empty() && self.carry.is_empty();
+        End::Left { server: if sent_all { self.session.fate() } else { Fate::Close } }
+    }
+
+    fn ended(&self) -> Option<End> {
+        if !self.to_server.is_flushed() || self.server_deaf {
+            return None;
+        }
+        if self.session.leaving {
+            // What it sent before it left is answered first, as PostgreSQL does: the server is fit for others then.
+            return self.session.server.owed.is_empty().then(|| End::Left { server: self.session.fate() });
+        }
+        let session = self.session.limits.mode == PoolMode::Session;
+        let done = self.session.is_at_boundary()
+            && !self.session.wants_turn()
+            && self.first.is_empty()
+            && self.carry.is_empty()
+            && self.to_client.is_flushed()
+            && (!session || self.session.control.is_draining());
+        done.then(|| End::Released { server: self.session.fate() })
+    }
+
+    /// Adds what happened since the last time to the statistics.
+    fn account(&mut self) {
+        let sums = self.session.pace.take();
+        let counts = std::mem::take(&mut self.session.counts);
+        stats::add(&self.stats.sent, std::mem::take(&mut self.sent));
+        stats::add(&self.stats.received, std::mem::take(&mut self.received));
+        stats::add(&self.stats.xact_count, sums.xacts);
+        stats::add(&self.stats.query_count, sums.queries);
+        stats::add(&self.stats.xact_time, micros(sums.xact_time));
+        stats::add(&self.stats.query_time, micros(sums.query_time));
+        stats::add(&self.stats.client_parse_count, counts.client_parses);
+        stats::add(&self.stats.server_parse_count, counts.server_parses);
+        stats::add(&self.stats.bind_count, counts.binds);
+    }
+
+    /// Looks whether a limit is reached. The timer is polled only when there is one, and set anew only when it has fired.
+    fn poll_timer(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut timer: Pin<&mut Sleep>,
+        leave_by: &mut Option<Instant>,
+    ) -> Poll<End> {
+        let now = self.session.pace.now;
+        let limits = self.session.limits;
+        if self.session.leaving && leave_by.is_none() {
+            let at = now + limits.rollback_timeout;
+            *leave_by = Some(at);
+            timer.as_mut().reset(at);
+        }
+        let soonest = limits.soonest();
+        if soonest.is_none() && leave_by.is_none() {
+            return Poll::Pending;
+        }
+        while timer.as_mut().poll(cx).is_ready() {
+            let now = Instant::now();
+            let due = self.session.pace.due(limits);
+            match (due, *leave_by) {
+                (_, Some(at)) if at <= now => return Poll::Ready(End::Left { server: Fate::Close }),
+                (Some((at, error)), None) if at <= now => return Poll::Ready(End::Failed { error }),
+                (_, Some(at)) => timer.as_mut().reset(at),
+                (due, None) => {
+                    let later = now + soonest.unwrap_or(NEVER);
+                    timer.as_mut().reset(due.map_or(later, |(at, _)| at.min(later)));
+                }
+            }
+        }
+        Poll::Pending
+    }
+
+    /// Tells the client why it is ended, if the stream stands between two messages and the server has not said it already.
+    async fn farewell(&mut self, error: &PoolError) {
+        if self.client_deaf {
+            return;
+        }
+        if self.session.may_speak() && !self.session.dying && !error.is_silent() {
+            error.write(self.to_client.writer());
+        }
+        let _ = timeout(FAREWELL, std::future::poll_fn(|cx| self.poll_farewell(cx))).await;
+    }
+
+    fn poll_farewell(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        std::task::ready!(self.to_client.poll_write_out(cx, self.client))?;
+        Pin::new(&mut *self.client).poll_flush(cx)
+    }
+}
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,100 @@
+//! What becomes of a client's message: nearly always it passes, and an entry says what the server owes for it.
+
+use super::{
+    framer::Verdict,
+    owed::{Action, Kind},
+    session::{Back, Replay, Session},
+    sink::Sink,
+};
+use crate::pool::{
+    error::PoolError,
+    wire::{frame::Header, tag::frontend as tag},
+};
+
+/// PostgreSQL's limit on messages that are short by nature (`PQ_SMALL_MESSAGE_LIMIT`). It ends a session that sends a longer
+/// one, and here the session would be another client's next.
+const SMALL_MESSAGE_MAX: usize = 10_000;
+
+impl Session<'_> {
+    /// Decides one message. Called again with more of it while the answer is [`Verdict::NeedMore`].
+    pub(super) fn on_client(
+        &mut self,
+        header: Header,
+        body: &[u8],
+        out: &mut Sink<'_>,
+        back: &mut Back<'_>,
+    ) -> Result<Verdict, PoolError> {
+        check(header)?;
+        if self.leaving || self.replay == Replay::Awaited {
+            return Ok(Verdict::Later);
+        }
+        if header.tag == tag::TERMINATE {
+            self.leaving = true;
+            return Ok(Verdict::Skip);
+        }
+        if self.discarding && header.tag != tag::SYNC {
+            return Ok(Verdict::Skip);
+        }
+        self.put_probe(out);
+        match header.tag {
+            tag::PARSE => self.on_parse(header, body, out, back),
+            tag::BIND => self.on_bind(header, body, out),
+            tag::DESCRIBE => self.on_describe(header, body, out),
+            tag::CLOSE => self.on_close(header, body, back),
+            tag::EXECUTE => Ok(self.pass_extended(Kind::Execute)),
+            tag::SYNC => Ok(self.on_sync()),
+            tag::QUERY => Ok(self.pass_simple(Kind::Query)),
+            tag::FUNCTION_CALL => Ok(self.pass_simple(Kind::FunctionCall)),
+            tag::FLUSH => {
+                self.pace.sent();
+                Ok(Verdict::Pass)
+            }
+            // Outside COPY the server ignores these: the client had not seen yet that its COPY failed.
+            tag::COPY_DATA | tag::COPY_DONE | tag::COPY_FAIL if self.server.owed.is_empty() => Ok(Verdict::Skip),
+            tag::COPY_DATA => Ok(Verdict::Pass),
+            tag::COPY_DONE | tag::COPY_FAIL => {
+                self.server.owed.push(Kind::CopyEnd, Action::Forward);
+                Ok(Verdict::Pass)
+            }
+            _ => Err(PoolError::Protocol { why: "invalid frontend message type" }),
+        }
+    }
+
+    /// An extended-protocol message passes.
+    pub(super) fn pass_extended(&mut self, kind: Kind) -> Verdict {
+        self.batch_open = true;
+        self.pace.sent();
+        self.server.owed.push(kind, Action::Forward);
+        Verdict::Pass
+    }
+
+    /// A message passes that is answered by itself. It ends an extended batch before it: a simple Query commits what the
+    /// batch has done, and the unnamed statement goes.
+    fn pass_simple(&mut self, kind: Kind) -> Verdict {
+        self.batch_open = false;
+        self.pace.sent();
+        self.server.owed.push(kind, Action::Forward);
+        Verdict::Pass
+    }
+
+    fn on_sync(&mut self) -> Verdict {
+        self.discarding = false;
+        self.batch_open = false;
+        self.batch += 1;
+        self.pace.sent();
+        let ignored_if_still_in_copy = self.copy_in && !self.server.owed.has_copy_end();
+        self.server.owed.push_sync(ignored_if_still_in_copy);
+        Verdict::Pass
+    }
+}
+
+fn check(header: Header) -> Result<(), PoolError> {
+    let small = matches!(
+        header.tag,
+        tag::CLOSE | tag::DESCRIBE | tag::EXECUTE | tag::FLUSH | tag::SYNC | tag::COPY_DONE | tag::COPY_FAIL
+    );
+    if small && header.body_len() > SMALL_MESSAGE_MAX {
+        return Err(PoolError::PacketTooLarge { len: header.total_len() as u64, limit: SMALL_MESSAGE_MAX as u64 });
+    }
+    Ok(())
+}

@@ -1,0 +1,280 @@
+//! What becomes of a server's message: whose answer it is, and what it tells about the server.
+//!
+//! Nearly every message is decided by its tag and the oldest request. Four are seen whole: ParameterStatus, ReadyForQuery,
+//! ErrorResponse, and CommandComplete, whose tag says when SQL has dropped prepared statements or changed settings.
+
+use super::{
+    framer::Verdict,
+    owed::{Action, Change, Kind},
+    session::{Replay, Session},
+    sink::Sink,
+};
+use crate::{
+    config::pool::PoolMode,
+    pool::{
+        error::PoolError,
+        wire::{
+            backend::{self, TxStatus},
+            frame::Header,
+            read::{ErrorFields, ParameterStatus},
+            tag::backend as tag,
+        },
+    },
+};
+
+/// PostgreSQL's own limit on a command tag (`COMPLETION_TAG_BUFSIZE`).
+const COMMAND_TAG_MAX: usize = 64;
+/// PostgreSQL's function that finds that a statement's columns have changed (plancache.c).
+const STALE_PLAN_ROUTINE: &[u8] = b"RevalidateCachedQuery";
+
+impl Session<'_> {
+    /// Decides one message. Called again with more of it while the answer is [`Verdict::NeedMore`].
+    pub(super) fn on_server(&mut self, header: Header, body: &[u8], out: &mut Sink<'_>) -> Result<Verdict, PoolError> {
+        self.put_fakes(out);
+        match header.tag {
+            tag::PARAMETER_STATUS => self.on_parameter(header, body),
+            tag::NOTICE_RESPONSE | tag::NOTIFICATION_RESPONSE => {
+                Ok(if self.is_replaying() { Verdict::Skip } else { Verdict::Pass })
+            }
+            tag::READY_FOR_QUERY => self.on_ready(header, body, out),
+            tag::ERROR_RESPONSE => self.on_error(header, body, out),
+            _ => self.on_answer(header, body),
+        }
+    }
+
+    fn is_replaying(&self) -> bool {
+        self.server.owed.front().is_some_and(|entry| entry.kind == Kind::Replay)
+    }
+
+    /// A setting changed, for whatever reason; rollbacks are reported too.
+    fn on_parameter(&mut self, header: Header, body: &[u8]) -> Result<Verdict, PoolError> {
+        if body.len() < header.body_len() {
+            return self.hold(header);
+        }
+        let status = ParameterStatus::parse(body).map_err(|_| confused("malformed ParameterStatus"))?;
+        self.server.params.set(status.name, status.value);
+        if self.is_replaying() {
+            return Ok(Verdict::Skip); // the client is told at the replay's end what it does not know
+        }
+        self.client.params.update(status.name, status.value);
+        Ok(Verdict::Pass)
+    }
+
+    /// Part of an answer to the oldest request.
+    fn on_answer(&mut self, header: Header, body: &[u8]) -> Result<Verdict, PoolError> {
+        if self.server.owed.front().is_some_and(|entry| entry.doubtful && entry.kind == Kind::Sync) {
+            // Something after it is answered, so it was ignored in COPY or its answer was taken for the one before.
+            self.server.owed.pop();
+            self.pop_copy_ends();
+            self.probe = false;
+        }
+        let Some(front) = self.server.owed.front() else { return Err(confused("an answer nobody asked for")) };
+        let verdict = if front.action == Action::Skip { Verdict::Skip } else { Verdict::Pass };
+        match (header.tag, front.kind) {
+            (tag::PARSE_COMPLETE, Kind::Parse)
+            | (tag::BIND_COMPLETE, Kind::Bind)
+            | (tag::CLOSE_COMPLETE, Kind::Close)
+            | (tag::ROW_DESCRIPTION | tag::NO_DATA, Kind::Describe)
+            | (tag::EMPTY_QUERY_RESPONSE | tag::PORTAL_SUSPENDED, Kind::Execute) => self.complete()?,
+            (tag::COMMAND_COMPLETE, Kind::Execute | Kind::Query) => {
+                if header.body_len() <= COMMAND_TAG_MAX {
+                    if body.len() < header.body_len() {
+                        return Ok(Verdict::NeedMore);
+                    }
+                    self.note_command(body.strip_suffix(b"\0").unwrap_or(body));
+                }
+                self.on_command_complete()?;
+            }
+            (tag::COPY_IN_RESPONSE, Kind::Execute | Kind::Query) => {
+                self.copy_in = true;
+                self.server.owed.doubt_syncs_in_copy();
+            }
+            (tag::PARAMETER_DESCRIPTION, Kind::Describe)
+            | (tag::DATA_ROW | tag::COPY_OUT_RESPONSE | tag::COPY_DATA | tag::COPY_DONE, Kind::Execute | Kind::Query)
+            | (tag::ROW_DESCRIPTION | tag::EMPTY_QUERY_RESPONSE, Kind::Query)
+            | (tag::FUNCTION_CALL_RESPONSE, Kind::FunctionCall)
+            | (tag::ROW_DESCRIPTION | tag::DATA_ROW | tag::COMMAND_COMPLETE, Kind::Replay) => {}
+            (tag::COPY_BOTH_RESPONSE, _) => return Err(confused("replication cannot be pooled")),
+            _ => return Err(confused("an answer to another request")),
+        }
+        Ok(verdict)
+    }
+
+    /// The oldest request is answered.
+    fn complete(&mut self) -> Result<(), PoolError> {
+        let Some(entry) = self.server.owed.pop() else { return Ok(()) };
+        if matches!(entry.change.as_deref(), Some(Change::Reject(_))) {
+            return Err(confused("what had to fail did not"));
+        }
+        self.confirm(entry.change);
+        self.pop_copy_ends();
+        Ok(())
+    }
+
+    fn on_command_complete(&mut self) -> Result<(), PoolError> {
+        if self.copy_in {
+            self.copy_in = false;
+            self.server.owed.finish_copy();
+        }
+        match self.server.owed.front() {
+            Some(entry) if entry.kind == Kind::Execute => self.complete(),
+            _ => Ok(()),
+        }
+    }
+
+    /// Reads from a command's tag what it did to the server beyond its transaction.
+    ///
+    /// This is where leftovers of SQL are seen (`SET`, `LISTEN`, `PREPARE`, `DECLARE CURSOR`, …). What is done about them so
+    /// far: statements dropped by SQL are forgotten, settings of ours are applied again, and a server that listens is closed.
+    fn note_command(&mut self, command: &[u8]) {
+        match command {
+            b"DEALLOCATE ALL" | b"DISCARD ALL" => {
+                self.client.statements.clear();
+                self.server.statements.clear();
+                self.server.applied.doubt();
+                if command == b"DISCARD ALL" {
+                    self.server.unfit = false; // it implies UNLISTEN *
+                }
+            }
+            b"DEALLOCATE" => self.server.statements.doubt_all(),
+            b"SET" | b"RESET" => self.server.applied.doubt(),
+            b"LISTEN" => self.server.unfit = self.limits.mode == PoolMode::Transaction,
+            _ => {}
+        }
+    }
+
+    /// A ReadyForQuery answers exactly one Sync, Query or FunctionCall.
+    fn on_ready(&mut self, header: Header, body: &[u8], out: &mut Sink<'_>) -> Result<Verdict, PoolError> {
+        if body.is_empty() && header.body_len() > 0 {
+            return Ok(Verdict::NeedMore);
+        }
+        let status = match body {
+            [byte] => TxStatus::from_byte(*byte),
+            _ => None,
+        };
+        let status = status.ok_or(confused("malformed ReadyForQuery"))?;
+        let entry = match self.server.owed.front() {
+            Some(entry) if entry.kind == Kind::Replay => return self.on_replayed(status, out),
+            Some(entry) if entry.kind.is_ready() => self.server.owed.pop(),
+            _ => None,
+        };
+        let entry = entry.ok_or(confused("ready for what nobody asked"))?;
+        self.server.tx = status;
+        self.copy_in = false;
+        self.pop_copy_ends();
+        if let Some(next) = self.server.owed.front_mut()
+            && next.kind == Kind::Sync
+        {
+            // Which of two Syncs was answered, if the first may have been ignored in COPY? What is answered next tells.
+            next.doubtful |= entry.doubtful;
+            self.probe |= next.doubtful;
+        }
+        if entry.action == Action::Skip {
+            return Ok(Verdict::Skip);
+        }
+        self.pace.ready(status, !self.server.owed.is_empty());
+        Ok(Verdict::Pass)
+    }
+
+    /// The server has the client's settings now. The client learns how the server spells them, if it does not know.
+    fn on_replayed(&mut self, status: TxStatus, out: &mut Sink<'_>) -> Result<Verdict, PoolError> {
+        if status != TxStatus::Idle {
+            return Err(confused("in a transaction between two clients"));
+        }
+        self.server.owed.pop();
+        self.server.applied.set(self.client.options.as_ref());
+        self.client.params.adopt(&self.server.params, |name, value| {
+            backend::parameter_status(out.writer(), name, value);
+        });
+        self.client.proven = true;
+        self.replay = Replay::Done;
+        self.control.set_replaying(false);
+        Ok(Verdict::Skip)
+    }
+
+    fn on_error(&mut self, header: Header, body: &[u8], out: &mut Sink<'_>) -> Result<Verdict, PoolError> {
+        if body.len() < header.body_len() {
+            return self.hold(header);
+        }
+        let fields = ErrorFields::parse(body);
+        if fields.is_fatal() {
+            self.dying = true;
+            return Ok(Verdict::Pass);
+        }
+        let kind = match self.server.owed.front() {
+            Some(entry) if entry.doubtful => {
+                self.server.owed.pop();
+                self.pop_copy_ends();
+                self.probe = false;
+                self.server.owed.front().map(|entry| entry.kind)
+            }
+            front => front.map(|entry| entry.kind),
+        };
+        match kind {
+            None => Err(confused("an error nobody caused")),
+            Some(Kind::Replay) => Err(PoolError::ParametersRefused {
+                sqlstate: String::from_utf8_lossy(fields.code).into_owned(),
+                message: String::from_utf8_lossy(fields.message).into_owned(),
+            }),
+            Some(Kind::Sync | Kind::Query | Kind::FunctionCall) => {
+                self.copy_in = false;
+                Ok(Verdict::Pass)
+            }
+            Some(_) => {
+                let told = self.reword(&fields);
+                self.copy_in = false;
+                self.discard_batch();
+                let Some(told) = told else { return Ok(Verdict::Pass) };
+                told.write(out.writer());
+                Ok(Verdict::Skip)
+            }
+        }
+    }
+
+    /// Returns what to say instead of an error that names a statement as only servers know it.
+    fn reword(&mut self, fields: &ErrorFields<'_>) -> Option<PoolError> {
+        let front = self.server.owed.front()?;
+        match (fields.code, front.change.as_deref()) {
+            (b"42P05", Some(Change::Reject(error @ PoolError::DuplicatePreparedStatement { .. })))
+            | (b"26000", Some(Change::Reject(error))) => Some(error.clone()),
+            (b"26000", None) => {
+                let id = statement_id(fields.message)?;
+                self.server.statements.doubt(id);
+                let name = String::from_utf8_lossy(self.client.statements.name_of(id)?).into_owned();
+                Some(PoolError::NoPreparedStatement { name })
+            }
+            (b"0A000", _) if fields.routine == STALE_PLAN_ROUTINE => {
+                self.client.interner.schema_changed();
+                self.server.statements.refresh(self.client.interner.schema());
+                None
+            }
+            _ => None,
+        }
+    }
+
+    /// Markers that a COPY has not taken are nothing: outside COPY the server ignores what they stand for.
+    fn pop_copy_ends(&mut self) {
+        while self.server.owed.front().is_some_and(|entry| entry.kind == Kind::CopyEnd) {
+            self.server.owed.pop();
+        }
+    }
+
+    /// Asks for the whole of a message, if that is not too much.
+    fn hold(&self, header: Header) -> Result<Verdict, PoolError> {
+        if header.body_len() > self.limits.max_held_message {
+            return Err(confused("a report longer than max_held_message"));
+        }
+        Ok(Verdict::NeedMore)
+    }
+}
+
+/// Finds our name for a statement in a server's text, in whatever language it is.
+fn statement_id(message: &[u8]) -> Option<u64> {
+    let text = std::str::from_utf8(message).ok()?;
+    let (_, after) = text.split_once("\"bookend_")?;
+    after.split_once('"')?.0.parse().ok()
+}
+
+fn confused(why: &'static str) -> PoolError {
+    PoolError::ServerProtocol { why }
+}

@@ -1,0 +1,85 @@
+//! One client and one server, from the client's first message to the boundary at which the server can serve another.
+//!
+//! What flows in: two byte streams and what is known of each side. What flows out: the same bytes, but for the few messages
+//! that must name statements as the server knows them, and a verdict on the server. The core ([`session`]) is told about
+//! bytes and answers what becomes of them; it knows no socket and no clock. The driver ([`drive`]) moves bytes, both ways at
+//! once, and stops reading where it could not write.
+//!
+//! What must always hold: a server is [`Outcome::Released`] only when its last ReadyForQuery said `I`, it owes no answer,
+//! no COPY or extended batch is open, both directions stand between two messages, and nothing is buffered either way.
+//!
+//! | file | one idea |
+//! |---|---|
+//! | `state` | what outlives a lease: a client's names and settings, a server's |
+//! | `owed` | what the server owes, in order |
+//! | `framer`, `sink` | where messages begin, and where their bytes go, without keeping them |
+//! | `session` | the state of a lease, and when it is over |
+//! | `from_client`, `statements` | what becomes of a client's message |
+//! | `from_server` | what becomes of a server's message |
+//! | `drive`, `backlog`, `pace` | sockets, backpressure, timeouts |
+//! | `recover` | making an abandoned server fit again |
+
+mod backlog;
+mod control;
+mod drive;
+mod framer;
+mod from_client;
+mod from_server;
+mod owed;
+mod pace;
+mod recover;
+mod session;
+mod sink;
+mod state;
+mod statements;
+
+#[cfg(test)]
+mod tests;
+
+use std::time::Duration;
+
+pub use self::{
+    control::{Control, Kill},
+    drive::run,
+    recover::{recover, reset},
+    state::{ClientState, ServerState},
+};
+use crate::{config::pool::PoolMode, pool::error::PoolError};
+
+/// What the configuration says about a lease.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    pub mode: PoolMode,
+    /// Of any message, as its length field says it.
+    pub max_packet_size: u32,
+    /// Of a message that must be seen whole.
+    pub max_held_message: usize,
+    /// On each server. 0, or session mode: names pass as they are.
+    pub max_prepared_statements: usize,
+    pub query_timeout: Option<Duration>,
+    pub transaction_timeout: Option<Duration>,
+    pub idle_transaction_timeout: Option<Duration>,
+    /// How long what a client sent before it left may take on the server.
+    pub rollback_timeout: Duration,
+}
+
+/// What became of a lease.
+#[derive(Debug, PartialEq)]
+pub enum Outcome {
+    /// At a proven boundary; the client goes on without a server. In session mode only when the control is draining.
+    Released { server: Fate },
+    /// The client has gone: it said so, or hung up.
+    Left { server: Fate },
+    /// The client was told, if it could be; both connections are to be closed.
+    Ended { error: PoolError },
+}
+
+/// What a server is fit for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    /// The next client, as it is.
+    Reusable,
+    /// The next client, after [`recover`].
+    Rollback,
+    Close,
+}

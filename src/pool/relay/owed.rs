@@ -1,0 +1,175 @@
+//! What a server still owes, in order: the one thing a pooler must never lose count of.
+//!
+//! Each request sent to a server has an entry until it is answered. The entry says whose answer it is: the client's
+//! (forward), ours (skip), or one we give ourselves when its turn comes (fake). After an error PostgreSQL discards
+//! everything up to the next Sync; [`Owed::discard_batch`] takes the same entries out and hands their changes back, last one
+//! first, so that they can be taken back.
+
+use std::{collections::VecDeque, sync::Arc};
+
+use crate::pool::{
+    error::PoolError,
+    prepared::{Batch, Statement},
+};
+
+/// A request that has an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Parse,
+    Bind,
+    Describe,
+    Execute,
+    Close,
+    Sync,
+    Query,
+    FunctionCall,
+    /// A CopyDone or CopyFail. It has no answer of its own: it marks where the server leaves COPY, if it is in it.
+    CopyEnd,
+    /// Our own Query that gives the server its client's settings.
+    Replay,
+}
+
+impl Kind {
+    /// Returns whether its answer ends with a ReadyForQuery that can say something new. A replay's says `I` or is an error.
+    pub(super) fn is_ready(self) -> bool {
+        matches!(self, Self::Sync | Self::Query | Self::FunctionCall)
+    }
+}
+
+/// Whose answer it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Action {
+    Forward,
+    Skip,
+    Fake,
+}
+
+/// What an answer decides.
+#[derive(Debug)]
+pub(super) enum Change {
+    /// A Parse: the client's name if it was the client's, the statement on the server if it was sent there.
+    Parsed { batch: Batch, statement: Arc<Statement>, name: Option<Arc<[u8]>>, sent: Sent },
+    /// A Close by the client, answered by us.
+    ClientClosed { batch: Batch, name: Arc<[u8]>, statement: Arc<Statement> },
+    /// A Close of our own.
+    ServerClosed { batch: Batch, id: u64 },
+    /// Sent so that the server fails, in its own order and state, where we want to say this.
+    Reject(PoolError),
+}
+
+/// Whether a Parse went to the server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Sent {
+    No,
+    /// `fresh`: nothing of its name was there.
+    Yes {
+        fresh: bool,
+    },
+}
+
+/// One request.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub kind: Kind,
+    pub action: Action,
+    /// A Sync that the server may have read, and ignored, while it was in COPY.
+    pub doubtful: bool,
+    /// Boxed: most requests change nothing, and their entries stay small.
+    pub change: Option<Box<Change>>,
+}
+
+/// The queue. Bound: the driver stops reading a client that is this far ahead ([`super::drive`]).
+#[derive(Debug, Default)]
+pub(super) struct Owed {
+    queue: VecDeque<Entry>,
+    /// Entries for which [`Kind::is_ready`] holds.
+    ready_count: usize,
+}
+
+impl Owed {
+    pub(super) fn push(&mut self, kind: Kind, action: Action) {
+        self.push_entry(Entry { kind, action, doubtful: false, change: None });
+    }
+
+    pub(super) fn push_change(&mut self, kind: Kind, action: Action, change: Change) {
+        self.push_entry(Entry { kind, action, doubtful: false, change: Some(Box::new(change)) });
+    }
+
+    pub(super) fn push_sync(&mut self, doubtful: bool) {
+        self.push_entry(Entry { kind: Kind::Sync, action: Action::Forward, doubtful, change: None });
+    }
+
+    fn push_entry(&mut self, entry: Entry) {
+        self.ready_count += usize::from(entry.kind.is_ready());
+        self.queue.push_back(entry);
+    }
+
+    pub(super) fn front(&self) -> Option<&Entry> {
+        self.queue.front()
+    }
+
+    pub(super) fn front_mut(&mut self) -> Option<&mut Entry> {
+        self.queue.front_mut()
+    }
+
+    pub(super) fn pop(&mut self) -> Option<Entry> {
+        let entry = self.queue.pop_front()?;
+        self.ready_count -= usize::from(entry.kind.is_ready());
+        Some(entry)
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// Returns whether a ReadyForQuery is still to come: the transaction's status is not known until it has.
+    pub(super) fn awaits_ready(&self) -> bool {
+        self.ready_count > 0
+    }
+
+    /// Takes out what the server discards after an error: everything before the next Sync. Calls `undo` with each change,
+    /// last one first. Returns whether a Sync is on its way already.
+    pub(super) fn discard_batch(&mut self, mut undo: impl FnMut(Change)) -> bool {
+        let sync = self.queue.iter().position(|entry| entry.kind == Kind::Sync);
+        let end = sync.unwrap_or(self.queue.len());
+        for entry in self.queue.drain(..end).rev() {
+            self.ready_count -= usize::from(entry.kind.is_ready());
+            if let Some(change) = entry.change {
+                undo(*change);
+            }
+        }
+        sync.is_some()
+    }
+
+    /// A COPY from the client began: Syncs before its end are ignored by a server that is still in it (`CopyGetData` in
+    /// PostgreSQL's copyfromparse.c), and answered by one that left it early.
+    pub(super) fn doubt_syncs_in_copy(&mut self) {
+        for entry in self.queue.iter_mut().skip(1).take_while(|entry| entry.kind != Kind::CopyEnd) {
+            entry.doubtful |= entry.kind == Kind::Sync;
+        }
+    }
+
+    /// A COPY from the client ran to its end: the server has read, and ignored, the Syncs before it.
+    pub(super) fn finish_copy(&mut self) {
+        let Some(end) = self.queue.iter().position(|entry| entry.kind == Kind::CopyEnd) else { return };
+        let mut index = 0;
+        let ready_count = &mut self.ready_count;
+        self.queue.retain(|entry| {
+            let ignored = (1..=end).contains(&index) && (entry.doubtful || index == end);
+            index += 1;
+            if ignored {
+                *ready_count -= usize::from(entry.kind.is_ready());
+            }
+            !ignored
+        });
+    }
+
+    /// Returns whether the end of a COPY has been sent.
+    pub(super) fn has_copy_end(&self) -> bool {
+        self.queue.iter().any(|entry| entry.kind == Kind::CopyEnd)
+    }
+}

@@ -1,0 +1,99 @@
+//! When things began: what the timeouts and the times in the statistics are reckoned from.
+//!
+//! Pure: the driver says what time it is, once for each wake-up. A message costs no timer; there is one for each lease, and
+//! only when a timeout is configured.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::Limits;
+use crate::pool::{error::PoolError, wire::backend::TxStatus};
+
+/// The beginnings, and what has been added up since the last [`Pace::take`].
+#[derive(Debug)]
+pub(super) struct Pace {
+    pub now: Instant,
+    xact_start: Option<Instant>,
+    query_start: Option<Instant>,
+    idle_since: Option<Instant>,
+    sum: Sums,
+}
+
+/// What a wake-up adds to the statistics.
+#[derive(Debug, Default, Clone, Copy)]
+pub(super) struct Sums {
+    pub xacts: u64,
+    pub queries: u64,
+    pub xact_time: Duration,
+    pub query_time: Duration,
+}
+
+impl Pace {
+    pub(super) fn new(now: Instant) -> Self {
+        Self { now, xact_start: None, query_start: None, idle_since: None, sum: Sums::default() }
+    }
+
+    /// A message of the client went to the server.
+    pub(super) fn sent(&mut self) {
+        self.idle_since = None;
+        self.xact_start.get_or_insert(self.now);
+        self.query_start.get_or_insert(self.now);
+    }
+
+    /// A request of the client was answered to its end. `more`: another one is under way.
+    pub(super) fn ready(&mut self, status: TxStatus, more: bool) {
+        self.sum.queries += 1;
+        if let Some(start) = self.query_start.take() {
+            self.sum.query_time += self.now.saturating_duration_since(start);
+        }
+        if status == TxStatus::Idle {
+            self.sum.xacts += 1;
+            if let Some(start) = self.xact_start.take() {
+                self.sum.xact_time += self.now.saturating_duration_since(start);
+            }
+        }
+        if more {
+            self.query_start = Some(self.now);
+            self.xact_start.get_or_insert(self.now);
+        }
+    }
+
+    /// The wake-up is over. `in_transaction`: it is the client's turn, inside a transaction.
+    pub(super) fn settle(&mut self, in_transaction: bool) {
+        if in_transaction {
+            self.idle_since.get_or_insert(self.now);
+        } else {
+            self.idle_since = None;
+        }
+    }
+
+    /// Returns the sums since the last call.
+    pub(super) fn take(&mut self) -> Sums {
+        std::mem::take(&mut self.sum)
+    }
+
+    /// Returns the next moment at which a limit is reached, and what is said then.
+    pub(super) fn due(&self, limits: &Limits) -> Option<(Instant, PoolError)> {
+        let due = |start: Option<Instant>, limit: Option<Duration>| {
+            let limit = limit?;
+            Some((start?.checked_add(limit)?, limit))
+        };
+        let query = due(self.query_start, limits.query_timeout);
+        let transaction = due(self.xact_start, limits.transaction_timeout);
+        let idle = due(self.idle_since, limits.idle_transaction_timeout);
+        let all = [
+            query.map(|(at, limit)| (at, PoolError::QueryTimeout { limit })),
+            transaction.map(|(at, limit)| (at, PoolError::TransactionTimeout { limit })),
+            idle.map(|(at, limit)| (at, PoolError::IdleTransactionTimeout { limit })),
+        ];
+        all.into_iter().flatten().min_by_key(|(at, _)| *at)
+    }
+}
+
+impl Limits {
+    /// Returns how long after now a limit can be reached at the soonest, whatever begins meanwhile.
+    pub(super) fn soonest(&self) -> Option<Duration> {
+        [self.query_timeout, self.transaction_timeout, self.idle_transaction_timeout].into_iter().flatten().min()
+    }
+}

@@ -1,0 +1,285 @@
+//! The state of one lease, and when it is over. Sans-IO: told about bytes, it says what becomes of them.
+
+use super::{
+    ClientState, Control, Fate, Limits, ServerState,
+    framer::{Fed, Framer},
+    owed::{Action, Change, Kind, Sent},
+    pace::Pace,
+    sink::Sink,
+};
+use crate::{
+    config::pool::PoolMode,
+    pool::{
+        error::PoolError,
+        params,
+        prepared::{Batch, client::ClientStatements, server::ServerStatements},
+        wire::{backend, backend::TxStatus, frame, frontend, tag},
+    },
+};
+
+/// A client and a server while they are linked.
+pub(super) struct Session<'a> {
+    pub client: &'a mut ClientState,
+    pub server: &'a mut ServerState,
+    pub limits: &'a Limits,
+    pub control: &'a Control,
+    pub pace: Pace,
+    pub counts: Counts,
+    up: Framer,
+    down: Framer,
+    /// Syncs the client has sent.
+    pub(super) batch: Batch,
+    /// Extended-protocol messages were sent since the last Sync: portals and the unnamed statement live on this server.
+    pub(super) batch_open: bool,
+    /// The server discards everything up to a Sync that the client has not sent yet; so do we.
+    pub(super) discarding: bool,
+    /// The server takes CopyData.
+    pub(super) copy_in: bool,
+    /// An empty Query is to be sent, to tell whether a doubtful Sync was answered.
+    pub(super) probe: bool,
+    pub(super) replay: Replay,
+    /// The server said FATAL; what follows is the end of its stream.
+    pub(super) dying: bool,
+    /// The client said Terminate.
+    pub(super) leaving: bool,
+}
+
+/// How far giving the server its client's settings has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Replay {
+    Due,
+    /// Sent; the client's messages follow it at once.
+    Sent,
+    /// Sent for the first time; the client's messages wait for its answer.
+    Awaited,
+    Done,
+}
+
+/// What a wake-up adds to the statistics, beside times.
+#[derive(Debug, Default, Clone, Copy)]
+pub(super) struct Counts {
+    pub client_parses: u64,
+    pub server_parses: u64,
+    pub binds: u64,
+}
+
+/// The client's side of the output, for what we answer ourselves.
+pub(super) struct Back<'a> {
+    pub buf: &'a mut Vec<u8>,
+    /// The server's messages to the client stand between two of them.
+    pub open: bool,
+}
+
+impl<'a> Session<'a> {
+    pub(super) fn new(
+        client: &'a mut ClientState,
+        server: &'a mut ServerState,
+        limits: &'a Limits,
+        control: &'a Control,
+        pace: Pace,
+    ) -> Self {
+        debug_assert!(server.owed.is_empty() && server.tx == TxStatus::Idle);
+        server.statements.refresh(client.interner.schema());
+        Self {
+            client,
+            server,
+            limits,
+            control,
+            pace,
+            counts: Counts::default(),
+            up: Framer::default(),
+            down: Framer::default(),
+            batch: 0,
+            batch_open: false,
+            discarding: false,
+            copy_in: false,
+            probe: false,
+            replay: Replay::Due,
+            dying: false,
+            leaving: false,
+        }
+    }
+
+    /// Takes bytes of the client. `out` goes to the server; what we answer ourselves goes `back`.
+    pub(super) fn client_bytes(
+        &mut self,
+        input: &[u8],
+        out: &mut Sink<'_>,
+        back: &mut Vec<u8>,
+    ) -> Result<Fed, PoolError> {
+        self.link(out);
+        let mut up = std::mem::take(&mut self.up);
+        let mut back = Back { buf: back, open: self.down.output_is_at_start() };
+        if up.is_at_start() {
+            self.put_probe(out);
+        }
+        let max_len = self.limits.max_packet_size;
+        let fed = up.feed(input, out, max_len, |header, body, out| self.on_client(header, body, out, &mut back));
+        self.up = up;
+        fed
+    }
+
+    /// Takes bytes of the server. `out` goes to the client.
+    pub(super) fn server_bytes(&mut self, input: &[u8], out: &mut Sink<'_>) -> Result<(), PoolError> {
+        let mut down = std::mem::take(&mut self.down);
+        let fed = down.feed(input, out, i32::MAX as u32, |header, body, out| self.on_server(header, body, out));
+        self.down = down;
+        fed.map_err(|error| match error {
+            // Said by the framer, which does not know whose bytes it reads.
+            PoolError::Protocol { why } => PoolError::ServerProtocol { why },
+            PoolError::PacketTooLarge { .. } => PoolError::ServerProtocol { why: "message too long" },
+            other => other,
+        })?;
+        if self.down.output_is_at_start() {
+            self.put_fakes(out);
+        }
+        Ok(())
+    }
+
+    /// Writes the replay, once, before anything else.
+    fn link(&mut self, out: &mut Sink<'_>) {
+        if self.replay != Replay::Due {
+            return;
+        }
+        let out = out.writer();
+        let from = out.len();
+        let mut needed = false;
+        frame::write(out, tag::frontend::QUERY, |out| {
+            let (client, server) = (&*self.client, &*self.server);
+            needed = params::put_replay(out, &client.params, &server.params, client.options.as_ref(), &server.applied);
+            out.push(0);
+        });
+        if !needed {
+            out.truncate(from);
+            self.replay = Replay::Done;
+            return;
+        }
+        self.server.owed.push(Kind::Replay, Action::Skip);
+        self.replay = if self.client.proven { Replay::Sent } else { Replay::Awaited };
+        self.control.set_replaying(true);
+    }
+
+    /// Asks the server something whose answer is unlike any other: an empty Query.
+    pub(super) fn put_probe(&mut self, out: &mut Sink<'_>) {
+        if self.probe && !self.discarding {
+            self.probe = false;
+            frontend::query(out.writer(), b"");
+            self.server.owed.push(Kind::Query, Action::Skip);
+        }
+    }
+
+    /// Writes the answers whose turn has come and that we give ourselves.
+    pub(super) fn put_fakes(&mut self, out: &mut Sink<'_>) {
+        while self.server.owed.front().is_some_and(|entry| entry.action == Action::Fake) {
+            let Some(entry) = self.server.owed.pop() else { return };
+            write_fake(entry.kind, out.writer());
+            self.confirm(entry.change);
+        }
+    }
+
+    /// Answers a request ourselves: now, if it is its turn.
+    pub(super) fn fake(&mut self, kind: Kind, change: Change, back: &mut Back<'_>) {
+        if self.server.owed.is_empty() && back.open {
+            write_fake(kind, back.buf);
+            self.confirm(Some(Box::new(change)));
+        } else {
+            self.server.owed.push_change(kind, Action::Fake, change);
+        }
+    }
+
+    /// An answer came: what the request changed holds.
+    pub(super) fn confirm(&mut self, change: Option<Box<Change>>) {
+        let Some(change) = change else { return };
+        let (names, on_server) = (&mut self.client.statements, &mut self.server.statements);
+        match *change {
+            Change::Parsed { batch, statement, name, sent } => {
+                if let Some(name) = name {
+                    names.parsed(&name, batch);
+                }
+                if let Sent::Yes { .. } = sent {
+                    on_server.parsed(statement.id, batch);
+                }
+            }
+            Change::ClientClosed { batch, name, .. } => names.closed(&name, batch),
+            Change::ServerClosed { batch, id } => on_server.closed(id, batch),
+            Change::Reject(_) => {}
+        }
+    }
+
+    /// The server failed the oldest request and discards the rest of its batch.
+    pub(super) fn discard_batch(&mut self) {
+        let ServerState { owed, statements, .. } = &mut *self.server;
+        let names = &mut self.client.statements;
+        self.discarding = !owed.discard_batch(|change| undo(change, names, statements));
+    }
+
+    /// Returns whether `client_bytes` has something to do without new bytes.
+    pub(super) fn wants_turn(&self) -> bool {
+        self.replay == Replay::Due || (self.probe && !self.discarding && self.up.is_at_start())
+    }
+
+    /// Returns whether nothing is under way on the server.
+    fn is_at_rest(&self) -> bool {
+        self.server.owed.is_empty()
+            && !self.batch_open
+            && !self.discarding
+            && !self.copy_in
+            && !self.probe
+            && !self.dying
+            && self.up.is_at_start()
+            && self.down.is_at_start()
+    }
+
+    /// Returns whether the server could serve another client now, as far as messages tell.
+    pub(super) fn is_at_boundary(&self) -> bool {
+        self.is_at_rest() && self.server.tx == TxStatus::Idle
+    }
+
+    /// Returns whether it is the client's turn, in the middle of something.
+    pub(super) fn is_idle_in_transaction(&self) -> bool {
+        self.server.owed.is_empty() && !self.is_at_boundary()
+    }
+
+    /// Returns what the server is fit for once the client has gone, or has let go of it.
+    pub(super) fn fate(&self) -> Fate {
+        match self.server.tx {
+            _ if self.server.unfit || !self.is_at_rest() => Fate::Close,
+            TxStatus::Idle => Fate::Reusable,
+            TxStatus::InTransaction | TxStatus::Failed => Fate::Rollback,
+        }
+    }
+
+    /// Returns whether an ErrorResponse of ours would stand between two messages to the client.
+    pub(super) fn may_speak(&self) -> bool {
+        self.down.output_is_at_start()
+    }
+
+    /// Returns whether names of statements are mapped.
+    pub(super) fn maps_names(&self) -> bool {
+        self.limits.max_prepared_statements > 0 && self.limits.mode == PoolMode::Transaction
+    }
+}
+
+fn write_fake(kind: Kind, out: &mut Vec<u8>) {
+    match kind {
+        Kind::Parse => backend::parse_complete(out),
+        Kind::Close => backend::close_complete(out),
+        _ => debug_assert!(false, "only Parse and Close are answered by us"),
+    }
+}
+
+fn undo(change: Change, names: &mut ClientStatements, on_server: &mut ServerStatements) {
+    match change {
+        Change::Parsed { batch, statement, name, sent } => {
+            if let Some(name) = name {
+                names.undo_parse(&name, &statement, batch);
+            }
+            if let Sent::Yes { fresh } = sent {
+                on_server.undo_parse(statement.id, batch, fresh);
+            }
+        }
+        Change::ClientClosed { name, statement, .. } => names.undo_close(name, statement),
+        Change::ServerClosed { batch, id } => on_server.undo_close(id, batch),
+        Change::Reject(_) => {}
+    }
+}

@@ -1,0 +1,112 @@
+//! What outlives a lease: a client between its transactions, a server between its clients.
+
+use std::sync::Arc;
+
+use super::owed::Owed;
+use crate::pool::{
+    error::PoolError,
+    params::{Applied, Options, Params, Value},
+    prepared::{Interner, client::ClientStatements, server::ServerStatements},
+    wire::backend::TxStatus,
+};
+
+/// A client's settings and names. Small while the client idles: values are shared, empty maps have no heap.
+#[derive(Debug)]
+pub struct ClientState {
+    pub(super) params: Params,
+    pub(super) options: Option<Arc<Options>>,
+    /// A server has accepted these settings. Until then its first message waits for the replay's answer, so that nothing
+    /// runs under settings that turn out to be refused; afterwards it follows in the same packet.
+    pub(super) proven: bool,
+    pub(super) statements: ClientStatements,
+    pub(super) interner: Arc<Interner>,
+}
+
+impl ClientState {
+    /// Starts a client from what servers of its database report and what it asked for at startup.
+    ///
+    /// `requested` are the settings of the startup packet and of its `options=-c …`, in order, without `user`, `database`,
+    /// `replication`, `options` and what is ignored by configuration.
+    ///
+    /// # Errors
+    /// When a name could not be a setting's.
+    pub fn new<'a>(
+        welcome: &Params,
+        requested: impl IntoIterator<Item = (&'a str, &'a [u8])>,
+        track_extra: &[String],
+        interner: &Arc<Interner>,
+    ) -> Result<Self, PoolError> {
+        let mut params = welcome.for_client(track_extra);
+        let mut options = Options::default();
+        let mut asked = false;
+        for (name, value) in requested {
+            asked = true;
+            if !params.update(name, value) {
+                options.add(name, value)?;
+            }
+        }
+        Ok(Self {
+            params,
+            options: (!options.is_empty()).then(|| Arc::new(options)),
+            proven: !asked,
+            statements: ClientStatements::default(),
+            interner: interner.clone(),
+        })
+    }
+
+    /// Iterates over the settings that are this client's own: what a login must report instead of the server's values.
+    pub fn params(&self) -> impl Iterator<Item = (&str, &Value)> {
+        self.params.iter()
+    }
+
+    /// Returns a setting of this client, such as `application_name`, as far as it is tracked.
+    pub fn param(&self, name: &str) -> Option<&[u8]> {
+        self.params.value(name).map(|value| &**value)
+    }
+
+    /// Returns how many statements the client has prepared.
+    pub fn prepared(&self) -> usize {
+        self.statements.len()
+    }
+}
+
+/// A server connection's side of things.
+#[derive(Debug)]
+pub struct ServerState {
+    pub(super) params: Params,
+    pub(super) applied: Applied,
+    pub(super) statements: ServerStatements,
+    pub(super) owed: Owed,
+    pub(super) tx: TxStatus,
+    /// SQL left something on it that would reach another client: it is closed at the boundary.
+    pub(super) unfit: bool,
+}
+
+impl ServerState {
+    /// Starts a connection that has just logged in, from the ParameterStatus messages it sent.
+    pub fn new<'a>(reported: impl IntoIterator<Item = (&'a str, &'a [u8])>) -> Self {
+        Self {
+            params: Params::reported(reported),
+            applied: Applied::default(),
+            statements: ServerStatements::default(),
+            owed: Owed::default(),
+            tx: TxStatus::Idle,
+            unfit: false,
+        }
+    }
+
+    /// Returns everything the server reports.
+    pub fn params(&self) -> &Params {
+        &self.params
+    }
+
+    /// Returns where its transaction stands, as of the last ReadyForQuery.
+    pub fn tx(&self) -> TxStatus {
+        self.tx
+    }
+
+    /// Returns how many statements are prepared on it.
+    pub fn prepared(&self) -> usize {
+        self.statements.len()
+    }
+}

@@ -1,0 +1,290 @@
+//! The four messages that name prepared statements.
+//!
+//! A name is replaced by the one servers know the statement by, and a server that does not have it gets its Parse first, in
+//! band, without a Sync of ours (that would end the client's implicit transaction). Where PostgreSQL would refuse a name, we
+//! let the server refuse: it then does all that follows from an error itself (failed transaction, discarded batch), and only
+//! the text it answers is put right ([`super::from_server`]).
+
+use std::sync::Arc;
+
+use super::{
+    framer::Verdict,
+    owed::{Action, Change, Kind, Sent},
+    session::{Back, Session},
+    sink::Sink,
+};
+use crate::pool::{
+    error::PoolError,
+    prepared::{Statement, client::Meaning, server::Need, statement::NAME_PREFIX},
+    wire::{
+        backend::TxStatus,
+        frame::{self, Header, put_cstr},
+        frontend,
+        read::{Malformed, ParseBody, Target},
+        tag::frontend as tag,
+    },
+};
+
+/// Statements one client may have prepared at a time. Drivers keep 100 to 256 of them.
+const CLIENT_STATEMENTS_MAX: usize = 5_000;
+/// Their text, in messages of the longest kind that may be held.
+const CLIENT_STATEMENT_TEXT: usize = 4;
+/// Bytes before the second NUL of a Bind: PostgreSQL itself tells 63 bytes of a name apart.
+const NAMES_MAX: usize = 10_000;
+/// A name no statement has.
+const NOBODY: &[u8] = b"bookend_nobody";
+/// A name that is prepared so that preparing it again fails.
+const TAKEN: &[u8] = b"bookend_taken";
+/// The definition of an empty statement: no text, no types.
+const EMPTY: &[u8] = b"\0\0\0";
+
+impl Session<'_> {
+    pub(super) fn on_parse(
+        &mut self,
+        header: Header,
+        body: &[u8],
+        out: &mut Sink<'_>,
+        back: &mut Back<'_>,
+    ) -> Result<Verdict, PoolError> {
+        if !self.maps_names() {
+            return Ok(self.pass_extended(Kind::Parse));
+        }
+        match body.first() {
+            None if header.body_len() > 0 => return Ok(Verdict::NeedMore),
+            None | Some(0) => return Ok(self.pass_extended(Kind::Parse)),
+            Some(_) => {}
+        }
+        let (len, limit) = (header.body_len() as u64, self.limits.max_held_message as u64);
+        if len > limit {
+            return Err(PoolError::HeldMessageTooLarge { len, limit });
+        }
+        if body.len() < header.body_len() {
+            return Ok(Verdict::NeedMore);
+        }
+        let parse = ParseBody::parse(body).map_err(malformed)?;
+        match self.client.statements.look_up(parse.name, self.batch) {
+            Meaning::Undecided => return Ok(Verdict::Later),
+            Meaning::Statement(_) => self.refuse_duplicate(parse, out),
+            Meaning::Nothing => self.prepare(parse, out, back),
+        }
+        self.batch_open = true;
+        self.pace.sent();
+        self.counts.client_parses += 1;
+        Ok(Verdict::Skip)
+    }
+
+    /// A new name: the server may have the statement already.
+    fn prepare(&mut self, parse: ParseBody<'_>, out: &mut Sink<'_>, back: &mut Back<'_>) {
+        let statement = self.client.interner.intern(parse.definition);
+        let text_max = self.limits.max_held_message.saturating_mul(CLIENT_STATEMENT_TEXT);
+        if self.client.statements.is_full(&statement, CLIENT_STATEMENTS_MAX, text_max) {
+            let error = PoolError::TooManyPreparedStatements { limit: CLIENT_STATEMENTS_MAX, bytes: text_max };
+            return self.reject(error, out);
+        }
+        let (name, batch) = (Arc::<[u8]>::from(parse.name), self.batch);
+        self.client.statements.parsing(name.clone(), statement.clone(), batch);
+        let on_server = &mut self.server.statements;
+        // In a failed transaction a server refuses Parse (25P02), and so it must be asked; likewise while an answer is on
+        // its way that may say so.
+        let tx_is_sound = self.server.tx != TxStatus::Failed && !self.server.owed.awaits_ready();
+        let has = on_server.touch(statement.id) || on_server.is_parsing(statement.id, batch);
+        if has && tx_is_sound {
+            let change = Change::Parsed { batch, statement, name: Some(name), sent: Sent::No };
+            return self.fake(Kind::Parse, change, back);
+        }
+        let need = if has {
+            on_server.prepare_again(&statement, batch);
+            Need::CloseAndParse
+        } else {
+            on_server.prepare(&statement, batch)
+        };
+        self.send_parse(&statement, need, Some(name), out);
+    }
+
+    /// A name that is taken: PostgreSQL looks at the text first and then says 42P05, so the server is given the text under a
+    /// name that is taken there.
+    fn refuse_duplicate(&mut self, parse: ParseBody<'_>, out: &mut Sink<'_>) {
+        let owed = &mut self.server.owed;
+        let name = String::from_utf8_lossy(parse.name).into_owned();
+        let writer = out.writer();
+        frontend::close_statement(writer, TAKEN);
+        owed.push(Kind::Close, Action::Skip);
+        frontend::parse(writer, TAKEN, EMPTY);
+        owed.push(Kind::Parse, Action::Skip);
+        frontend::parse(writer, TAKEN, parse.definition);
+        let change = Change::Reject(PoolError::DuplicatePreparedStatement { name });
+        owed.push_change(Kind::Parse, Action::Forward, change);
+    }
+
+    pub(super) fn on_bind(&mut self, header: Header, body: &[u8], out: &mut Sink<'_>) -> Result<Verdict, PoolError> {
+        if !self.maps_names() {
+            self.counts.binds += 1;
+            return Ok(self.pass_extended(Kind::Bind));
+        }
+        let mut nuls = memchr::memchr_iter(0, body);
+        let (Some(portal_end), Some(name_end)) = (nuls.next(), nuls.next()) else {
+            return match body.len() {
+                len if len == header.body_len() => Err(malformed(Malformed)),
+                len if len > NAMES_MAX => Err(PoolError::Protocol { why: "name too long" }),
+                _ => Ok(Verdict::NeedMore),
+            };
+        };
+        let name = &body[portal_end + 1..name_end];
+        let statement = match self.named(name, out) {
+            Named::Statement(statement) => statement,
+            Named::Verdict(verdict) => {
+                self.counts.binds += u64::from(verdict != Verdict::Later);
+                return Ok(if verdict == Verdict::Pass { self.pass_extended(Kind::Bind) } else { verdict });
+            }
+        };
+        let body_len = (header.body_len() - name.len() + statement.name().len()) as u64;
+        let Ok(len) = i32::try_from(body_len + 4) else {
+            return Err(PoolError::PacketTooLarge { len: body_len, limit: i32::MAX as u64 });
+        };
+        self.ensure(&statement, out);
+        let writer = out.writer();
+        writer.push(tag::BIND);
+        writer.extend_from_slice(&len.to_be_bytes());
+        put_cstr(writer, &body[..portal_end]);
+        put_cstr(writer, statement.name());
+        self.counts.binds += 1;
+        self.pass_extended(Kind::Bind);
+        Ok(Verdict::PassBodyFrom(name_end + 1))
+    }
+
+    pub(super) fn on_describe(
+        &mut self,
+        header: Header,
+        body: &[u8],
+        out: &mut Sink<'_>,
+    ) -> Result<Verdict, PoolError> {
+        if !self.maps_names() || body.first() == Some(&b'P') {
+            return Ok(self.pass_extended(Kind::Describe));
+        }
+        if body.len() < header.body_len() {
+            return Ok(Verdict::NeedMore);
+        }
+        let name = match Target::parse(body).map_err(malformed)? {
+            Target::Portal(_) => return Ok(self.pass_extended(Kind::Describe)),
+            Target::Statement(name) => name,
+        };
+        match self.named(name, out) {
+            Named::Verdict(Verdict::Pass) => Ok(self.pass_extended(Kind::Describe)),
+            Named::Verdict(verdict) => Ok(verdict),
+            Named::Statement(statement) => {
+                self.ensure(&statement, out);
+                frame::write(out.writer(), tag::DESCRIBE, |out| {
+                    out.push(b'S');
+                    put_cstr(out, statement.name());
+                });
+                self.pass_extended(Kind::Describe);
+                Ok(Verdict::Skip)
+            }
+        }
+    }
+
+    /// Others use the statement too, so it stays on the server; the client's name goes.
+    pub(super) fn on_close(&mut self, header: Header, body: &[u8], back: &mut Back<'_>) -> Result<Verdict, PoolError> {
+        if !self.maps_names() || body.first() == Some(&b'P') {
+            return Ok(self.pass_extended(Kind::Close));
+        }
+        if body.len() < header.body_len() {
+            return Ok(Verdict::NeedMore);
+        }
+        let name = match Target::parse(body).map_err(malformed)? {
+            Target::Portal(_) | Target::Statement(b"") => return Ok(self.pass_extended(Kind::Close)),
+            Target::Statement(name) => name,
+        };
+        let batch = self.batch;
+        match self.client.statements.look_up(name, batch) {
+            Meaning::Undecided => return Ok(Verdict::Later),
+            // Made by SQL, or not at all: the server says CloseComplete either way.
+            Meaning::Nothing if !is_ours(name) => return Ok(self.pass_extended(Kind::Close)),
+            Meaning::Nothing | Meaning::Statement(_) => {}
+        }
+        self.batch_open = true;
+        self.pace.sent();
+        match self.client.statements.closing(name, batch) {
+            Some((name, statement)) => {
+                self.fake(Kind::Close, Change::ClientClosed { batch, name, statement }, back);
+            }
+            None => self.fake(Kind::Close, Change::ServerClosed { batch, id: 0 }, back), // no statement has id 0
+        }
+        Ok(Verdict::Skip)
+    }
+
+    /// Finds what a Bind or Describe means by a name.
+    fn named(&mut self, name: &[u8], out: &mut Sink<'_>) -> Named {
+        if name.is_empty() {
+            return Named::Verdict(Verdict::Pass);
+        }
+        match self.client.statements.look_up(name, self.batch) {
+            Meaning::Undecided => Named::Verdict(Verdict::Later),
+            Meaning::Statement(statement) => Named::Statement(statement),
+            // Made by SQL PREPARE, or not at all: the server knows.
+            Meaning::Nothing if !is_ours(name) => Named::Verdict(Verdict::Pass),
+            Meaning::Nothing => {
+                let name = String::from_utf8_lossy(name).into_owned();
+                self.reject(PoolError::NoPreparedStatement { name }, out);
+                self.batch_open = true;
+                self.pace.sent();
+                Named::Verdict(Verdict::Skip)
+            }
+        }
+    }
+
+    /// Makes the server have `statement` before what is sent next.
+    fn ensure(&mut self, statement: &Arc<Statement>, out: &mut Sink<'_>) {
+        let need = self.server.statements.prepare(statement, self.batch);
+        if need != Need::Nothing {
+            self.send_parse(statement, need, None, out);
+        }
+    }
+
+    /// Sends a Parse: the client's when it has the client's `name`, else our own. Makes room for it first.
+    fn send_parse(&mut self, statement: &Arc<Statement>, need: Need, name: Option<Arc<[u8]>>, out: &mut Sink<'_>) {
+        let batch = self.batch;
+        while let Some(old) = self.server.statements.evict(self.limits.max_prepared_statements, batch) {
+            self.send_close(&old, out);
+        }
+        if need == Need::CloseAndParse {
+            self.send_close(statement, out);
+        }
+        frontend::parse(out.writer(), statement.name(), statement.definition());
+        self.counts.server_parses += 1;
+        let action = if name.is_some() { Action::Forward } else { Action::Skip };
+        let sent = Sent::Yes { fresh: need == Need::Parse { fresh: true } };
+        let change = Change::Parsed { batch, statement: statement.clone(), name, sent };
+        self.server.owed.push_change(Kind::Parse, action, change);
+    }
+
+    fn send_close(&mut self, statement: &Statement, out: &mut Sink<'_>) {
+        frontend::close_statement(out.writer(), statement.name());
+        let change = Change::ServerClosed { batch: self.batch, id: statement.id };
+        self.server.owed.push_change(Kind::Close, Action::Skip, change);
+    }
+
+    /// Makes the server fail here; its answer's text will be ours.
+    fn reject(&mut self, error: PoolError, out: &mut Sink<'_>) {
+        frame::write(out.writer(), tag::BIND, |out| {
+            put_cstr(out, b"");
+            put_cstr(out, NOBODY);
+            out.extend_from_slice(&[0; 6]); // no formats, no values, no result formats
+        });
+        self.server.owed.push_change(Kind::Bind, Action::Forward, Change::Reject(error));
+    }
+}
+
+enum Named {
+    Statement(Arc<Statement>),
+    Verdict(Verdict),
+}
+
+/// A name that could be mistaken for one of ours must not reach a server as it is.
+fn is_ours(name: &[u8]) -> bool {
+    name.starts_with(NAME_PREFIX.as_bytes())
+}
+
+fn malformed(_: Malformed) -> PoolError {
+    PoolError::Protocol { why: "malformed message" }
+}
