@@ -1,17 +1,13 @@
 //! The command line: what the operator asked for, as a plain value.
 //!
-//! Parsing is pure (arguments in, [`Command`] out) so that it is tested without a process; `main` acts on it. The one
-//! command that needs nothing but the configuration, `check`, is carried out here. clap is used in this file alone.
+//! Parsing is pure (arguments in, [`Command`] out) so that it is tested without a process; `main` acts on it. clap is
+//! used in this file alone.
 
-use std::{
-    ffi::OsString,
-    io::{self, Write},
-    path::PathBuf,
-};
+use std::{ffi::OsString, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::config::{self, Config, Surroundings, lb::Sources};
+use crate::config::lb::Sources;
 
 /// Where the admin listener is when neither file says otherwise.
 pub const DEFAULT_ADMIN_URL: &str = "http://127.0.0.1:9180";
@@ -41,35 +37,6 @@ where
     T: Into<OsString> + Clone,
 {
     Ok(Cli::try_parse_from(arguments)?.command.into())
-}
-
-/// Carries out [`Command::Check`]: `true` (exit code 0) when the files are right; `false` (1) with every error on `err`.
-///
-/// # Errors
-/// Writing failed.
-pub fn check(
-    sources: &Sources,
-    print: bool,
-    surroundings: &Surroundings,
-    out: &mut impl Write,
-    err: &mut impl Write,
-) -> io::Result<bool> {
-    match Config::load(sources, surroundings) {
-        Err(errors) => {
-            writeln!(err, "{errors}")?;
-            Ok(false)
-        }
-        Ok(config) if print => {
-            write!(out, "{}", config::print(&config))?;
-            Ok(true)
-        }
-        Ok(config) => {
-            let files = [&config.sources.lb, &config.sources.pool].into_iter().flatten();
-            let files: Vec<String> = files.map(|file| file.display().to_string()).collect();
-            writeln!(out, "{}: no errors", files.join(", "))?;
-            Ok(true)
-        }
-    }
 }
 
 /// One process on both sides of a Django deployment: HTTP load balancer in front, PostgreSQL pool behind.
@@ -163,34 +130,6 @@ mod tests {
 
     fn parsed(line: &str) -> Result<Command, clap::Error> {
         parse(line.split(' '))
-    }
-
-    fn checked(text: &str, print: bool) -> (bool, String, String) {
-        let dir = tempfile::tempdir().unwrap();
-        let file = dir.path().join("pool.yaml");
-        std::fs::write(&file, text).unwrap();
-        let none = Surroundings::new(|_| None, |_, _| Ok(Vec::new()));
-        let (mut out, mut err) = (Vec::new(), Vec::new());
-        let sources = Sources { lb: None, pool: Some(file) };
-        let right = check(&sources, print, &none, &mut out, &mut err).unwrap();
-        let text = |bytes| String::from_utf8(bytes).unwrap().replace(&format!("{}/", dir.path().display()), "");
-        (right, text(out), text(err))
-    }
-
-    #[test]
-    fn check_tells_every_error_on_standard_error() {
-        let (right, out, err) = checked("databases: { a: {} }\nusers: { b: {} }\n", true);
-        assert!(!right && out.is_empty());
-        assert_eq!(err.lines().count(), 2, "{err}");
-        assert!(err.starts_with("pool.yaml:1:17: databases.a.host: is missing"), "{err}");
-    }
-
-    #[test]
-    fn check_says_so_when_all_is_right_or_prints_without_secrets() {
-        let text = "databases: { a: { host: h } }\nusers: { b: { password: hunter2 } }\n";
-        assert_eq!(checked(text, false), (true, "pool.yaml: no errors\n".into(), String::new()));
-        let (right, out, _) = checked(text, true);
-        assert!(right && out.contains("default_pool_size: 20") && !out.contains("hunter2"), "{out}");
     }
 
     #[test]
