@@ -82,6 +82,13 @@ struct StatusCounters {
     by_class: [OnceLock<IntCounter>; CLASSES.len()],
 }
 
+/// The handles of one listener.
+#[derive(Debug)]
+pub struct ListenerMetrics {
+    open: IntGauge,
+    over_limit: IntCounter,
+}
+
 /// Which way bytes of a WebSocket went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Direction {
@@ -221,17 +228,12 @@ impl Metrics {
         }
     }
 
-    /// Returns the gauge of open client connections of a listener.
-    pub fn client_connections(&self, listener: &str) -> IntGauge {
-        self.client_connections.with_label_values(&[listener])
-    }
-
-    /// Returns the counter of client connections a listener closed at once.
-    pub fn client_connections_refused(&self, listener: &str, why: Refusal) -> IntCounter {
-        let reason = match why {
-            Refusal::Limit => "limit",
-        };
-        self.client_connections_refused.with_label_values(&[listener, reason])
+    /// Returns the handles of a listener.
+    pub fn listener(&self, listener: &str) -> ListenerMetrics {
+        ListenerMetrics {
+            open: self.client_connections.with_label_values(&[listener]),
+            over_limit: self.client_connections_refused.with_label_values(&[listener, "limit"]),
+        }
     }
 
     /// Returns the counter of lost access log lines.
@@ -290,6 +292,20 @@ impl Metrics {
                     }
                 }
             }
+        }
+    }
+}
+
+impl ListenerMetrics {
+    /// Counts a client connection as open until the guard is dropped.
+    pub fn opened(&self) -> GaugeGuard {
+        GaugeGuard::hold(&self.open)
+    }
+
+    /// Counts a client connection that was closed at once.
+    pub fn refused(&self, why: Refusal) {
+        match why {
+            Refusal::Limit => self.over_limit.inc(),
         }
     }
 }

@@ -1,16 +1,27 @@
 //! The front: HTTP and WebSocket traffic in, requests to the right server of the right upstream out.
 //!
-//! A request's way: listener -> [`route`] (which upstream or page) -> [`upstream`] (which server; health and passive
-//! ejection decide who may be asked) -> pingora (transport) -> [`access_log`] and [`metrics`]. [`runtime`] is what the
-//! configuration looks like while it runs, replaced whole on a reload. `route` and [`upstream::select`] are pure: values in,
-//! values out. [`error`] is the one place that chooses a status.
+//! A request's way: `listener` -> `accept` (strict heads, deadlines, keep-alive) -> `gateway` (pingora's phases) -> [`route`]
+//! (which upstream or page) -> [`upstream`] (which server; health and passive ejection decide who may be asked) -> pingora
+//! (transport), or `websocket` -> `record` ([`access_log`], [`metrics`]). [`runtime`] is what the configuration looks like
+//! while it runs, replaced whole on a reload. `route` and [`upstream::select`] are pure: values in, values out. [`error`] is
+//! the one place that chooses a status. [`Front`] is what the rest of the program sees of all this.
 
 mod accept;
 pub mod access_log;
+mod attempts;
+mod builtin;
 pub mod client_ip;
+mod ctx;
 pub mod error;
+mod fault;
 pub mod forward;
+mod front;
+mod gateway;
+mod listener;
 pub mod metrics;
+mod record;
+mod reload;
+mod reply;
 pub mod request_id;
 pub mod retry;
 pub mod route;
@@ -19,3 +30,24 @@ mod scratch;
 pub mod upstream;
 pub mod view;
 mod websocket;
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+
+use self::{access_log::AccessLog, runtime::Runtime};
+pub use self::{
+    builtin::Pages,
+    front::{Deps, Front, FrontError},
+    listener::BindError,
+};
+use crate::health::drain::Drain;
+
+/// What every connection and request of a front shares.
+struct Shared {
+    /// Replaced by a reload.
+    runtime: ArcSwap<Runtime>,
+    drain: Drain,
+    pages: Arc<Pages>,
+    access_log: Option<AccessLog>,
+}

@@ -110,7 +110,7 @@ fn check_request_line(line: &[u8]) -> Result<(), Refusal> {
     if method.is_empty() || !method.iter().all(|byte| is_token(*byte)) {
         return Err(Refusal::Malformed("method"));
     }
-    if target.is_empty() || !target.iter().all(|byte| *byte > b' ' && *byte != 0x7f) {
+    if !is_target(target) {
         return Err(Refusal::Malformed("request target"));
     }
     match version {
@@ -118,6 +118,16 @@ fn check_request_line(line: &[u8]) -> Result<(), Refusal> {
         _ if version.starts_with(b"HTTP/") => Err(Refusal::Version),
         _ => Err(malformed),
     }
+}
+
+/// An origin, absolute or asterisk form (RFC 9112 3.2) without blanks and control bytes.
+fn is_target(target: &[u8]) -> bool {
+    let absolute = || {
+        let scheme = memchr::memmem::find(target, b"://").map(|end| &target[..end]);
+        scheme.is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"http") || scheme.eq_ignore_ascii_case(b"https"))
+    };
+    target.iter().all(|byte| *byte > b' ' && *byte != 0x7f)
+        && (target.starts_with(b"/") || target == b"*" || absolute())
 }
 
 fn parse(head: &[u8], bounds: Bounds) -> Result<Head, Refusal> {

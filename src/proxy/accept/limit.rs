@@ -10,25 +10,32 @@ use std::{
 
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
+use crate::{
+    proxy::metrics::{ListenerMetrics, Refusal},
+    telemetry::guard::GaugeGuard,
+};
+
 /// The count of one listener and its bound.
 #[derive(Debug)]
 pub(crate) struct Limit {
     address: SocketAddr,
     max: AtomicUsize,
     open: AtomicUsize,
+    metrics: ListenerMetrics,
 }
 
 /// A place among the open connections of a listener, held as long as the connection lives, tunnel included.
 #[derive(Debug)]
 pub(crate) struct Admission {
     limit: Arc<Limit>,
+    _open: GaugeGuard,
     /// Leaving waits for it.
     _in_flight: TaskTrackerToken,
 }
 
 impl Limit {
-    pub(crate) fn new(address: SocketAddr, max: usize) -> Arc<Self> {
-        Arc::new(Self { address, max: AtomicUsize::new(max), open: AtomicUsize::new(0) })
+    pub(crate) fn new(address: SocketAddr, max: usize, metrics: ListenerMetrics) -> Arc<Self> {
+        Arc::new(Self { address, max: AtomicUsize::new(max), open: AtomicUsize::new(0), metrics })
     }
 
     /// Returns whether a connection accepted at `local` came in through this listener.
@@ -39,8 +46,12 @@ impl Limit {
     /// Takes a place, unless all are taken.
     pub(crate) fn admit(self: &Arc<Self>, in_flight: TaskTrackerToken) -> Option<Admission> {
         let before = self.open.fetch_add(1, Ordering::Relaxed);
-        let admission = Admission { limit: self.clone(), _in_flight: in_flight };
-        (before < self.max.load(Ordering::Relaxed)).then_some(admission)
+        let admission = Admission { limit: self.clone(), _open: self.metrics.opened(), _in_flight: in_flight };
+        if before < self.max.load(Ordering::Relaxed) {
+            return Some(admission);
+        }
+        self.metrics.refused(Refusal::Limit);
+        None
     }
 
     /// Takes a new bound (a reload); connections that are open stay.
@@ -52,17 +63,18 @@ impl Limit {
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
     }
-
-    /// Returns how many are open.
-    pub(crate) fn open(&self) -> usize {
-        self.open.load(Ordering::Relaxed)
-    }
 }
 
 impl Drop for Admission {
     fn drop(&mut self) {
         self.limit.open.fetch_sub(1, Ordering::Relaxed);
     }
+}
+
+#[cfg(test)]
+pub(super) fn limit(address: &str, max: usize) -> Arc<Limit> {
+    let metrics = crate::proxy::metrics::Metrics::register(&Default::default()).unwrap();
+    Limit::new(address.parse().unwrap(), max, metrics.listener(address))
 }
 
 #[cfg(test)]
@@ -73,17 +85,17 @@ mod tests {
     #[test]
     fn a_place_is_free_again_when_its_connection_ends() {
         let (_control, drain) = drain::channel();
-        let limit = Limit::new("127.0.0.1:80".parse().unwrap(), 1);
+        let limit = limit("127.0.0.1:80", 1);
         let first = limit.admit(drain.token()).expect("the only place");
         assert!(limit.admit(drain.token()).is_none());
-        assert_eq!(limit.open(), 1);
+        assert_eq!(limit.open.load(Ordering::Relaxed), 1);
         drop(first);
         assert!(limit.admit(drain.token()).is_some());
     }
 
     #[test]
     fn a_wildcard_listener_is_found_by_its_port() {
-        let limit = Limit::new("0.0.0.0:80".parse().unwrap(), 1);
+        let limit = limit("0.0.0.0:80", 1);
         assert!(limit.accepts_at("10.1.2.3:80".parse().unwrap()));
         assert!(!limit.accepts_at("10.1.2.3:81".parse().unwrap()));
     }

@@ -17,7 +17,6 @@ pub(super) mod limit;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use bytes::Buf;
 use futures_util::FutureExt;
@@ -46,20 +45,20 @@ use crate::{config::lb::Client, health::drain::Drain};
 /// (nginx's lingering close; RFC 9112 9.6).
 const LINGER: Duration = Duration::from_secs(5);
 
-/// Told of every request that was refused before it was one.
-pub(super) trait Refused: Send + Sync {
-    /// `detail` says more than the failure, for logs.
+/// What the loop asks of the front.
+pub(super) trait Rules: Send + Sync {
+    /// Returns limits and deadlines as they are now; a reload changes them.
+    fn client(&self) -> Client;
+    /// Learns of a request that was refused before it was one. `detail` says more than the failure, for logs.
     fn refused(&self, failure: Failure, detail: &'static str, peer: Option<SocketAddr>);
 }
 
 /// The application pingora gives accepted connections to.
 pub(super) struct Accept<H> {
     pub(super) http: Arc<H>,
-    /// Replaced by a reload.
-    pub(super) client: Arc<ArcSwap<Client>>,
     pub(super) limits: Arc<[Arc<Limit>]>,
     pub(super) drain: Drain,
-    pub(super) refused: Arc<dyn Refused>,
+    pub(super) rules: Arc<dyn Rules>,
 }
 
 /// What a connection brings next.
@@ -95,7 +94,7 @@ impl<H: HttpServerApp + Send + Sync + 'static> Accept<H> {
 
     /// Closes a connection that is one too many, with a word if it is taken at once.
     fn turn_away(&self, mut stream: Stream) {
-        self.refused.refused(Failure::Overloaded, "max_connections", peer_address(&stream));
+        self.rules.refused(Failure::Overloaded, "max_connections", peer_address(&stream));
         let bytes = render(&Failure::Overloaded.answer(None, None));
         // Whether the word arrives or not, the place is not there.
         let _ = stream.write_all(&bytes).now_or_never();
@@ -107,9 +106,9 @@ impl<H: HttpServerApp + Send + Sync + 'static> Accept<H> {
         let mut drain = self.drain.clone();
         let home = Home::default();
         let mut first = true;
-        let mut left = self.client.load().keepalive_requests.max(1);
+        let mut left = self.rules.client().keepalive_requests.max(1);
         loop {
-            let client = Client::clone(&self.client.load());
+            let client = self.rules.client();
             let head = match next(&mut conn, &client, first, &mut drain).await {
                 Next::Request(head) => head,
                 Next::Nothing => return,
@@ -134,7 +133,7 @@ impl<H: HttpServerApp + Send + Sync + 'static> Accept<H> {
 
     async fn refuse(&self, conn: Box<Conn>, refusal: Refusal, drain: &mut Drain) {
         let (failure, detail) = failure(refusal);
-        self.refused.refused(failure, detail, peer_address(&conn.io));
+        self.rules.refused(failure, detail, peer_address(&conn.io));
         close(conn, &render(&failure.answer(None, None)), drain).await;
     }
 }

@@ -9,7 +9,7 @@ use tokio::{
     task::JoinHandle,
 };
 
-use super::*;
+use super::{limit::limit, *};
 use crate::health::drain::{self, DrainControl, Phase};
 
 /// Answers every request with its body, and remembers request lines.
@@ -46,7 +46,11 @@ impl HttpServerApp for Echo {
 #[derive(Default)]
 struct Refusals(Mutex<Vec<(Failure, &'static str)>>);
 
-impl Refused for Refusals {
+impl Rules for Refusals {
+    fn client(&self) -> Client {
+        client_settings()
+    }
+
     fn refused(&self, failure: Failure, detail: &'static str, _peer: Option<SocketAddr>) {
         self.0.lock().unwrap().push((failure, detail));
     }
@@ -81,10 +85,9 @@ fn rig() -> Rig {
     let refusals = Arc::new(Refusals::default());
     let accept = Arc::new(Accept {
         http: app.clone(),
-        client: Arc::new(ArcSwap::from_pointee(client_settings())),
-        limits: [Limit::new("127.0.0.1:80".parse().unwrap(), 1)].into(),
+        limits: [limit("127.0.0.1:80", 1)].into(),
         drain: drain.clone(),
-        refused: refusals.clone(),
+        rules: refusals.clone(),
     });
     let task = tokio::spawn(async move {
         // The sender must outlive the watch.
@@ -200,7 +203,7 @@ async fn each_refusal_has_its_status_and_closes_the_connection() {
         (&long, "414"),
         (&large, "431"),
         (&many, "431"),
-        ("CONNECT a:80 HTTP/1.1\r\nHost: a\r\n\r\n", "405"),
+        ("CONNECT / HTTP/1.1\r\nHost: a\r\n\r\n", "405"),
         ("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n", "501"),
         ("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "505"),
     ] {
@@ -275,7 +278,7 @@ async fn the_cut_ends_what_is_under_way() {
 async fn a_waiting_connection_stays_small() {
     let (_client, server) = duplex(1);
     let (_control, mut drain) = drain::channel();
-    let limit = Limit::new("127.0.0.1:80".parse().unwrap(), 1);
+    let limit = limit("127.0.0.1:80", 1);
     let mut conn = Conn::new(Box::new(server), limit.admit(drain.token()).unwrap());
     let settings = client_settings();
     let size = size_of_val(&conn) + size_of_val(&next(&mut conn, &settings, true, &mut drain));

@@ -76,7 +76,7 @@ where
     C: AsyncRead + AsyncWrite + Unpin,
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let mut pair = Pair { up: Way::new(early.0), down: Way::new(early.1), last_moved: Instant::now() };
+    let mut pair = Pair { up: Way::new(early.0), down: Way::new(early.1), last_moved: Instant::now(), parted: false };
     let mut stage = Stage::Open;
     let mut timer = pin!(sleep_until(pair.last_moved + idle_timeout));
     let end = loop {
@@ -92,10 +92,15 @@ where
         };
         tokio::select! {
             biased;
-            result = std::future::poll_fn(|cx| pair.poll(cx, &mut client, &mut server)) => break match (result, stage) {
-                (_, Stage::Closing(end)) => end,
-                (Ok(()), _) => End::Closed,
-                (Err(_), _) => End::Broken,
+            result = std::future::poll_fn(|cx| pair.poll(cx, &mut client, &mut server)) => match (result, stage) {
+                (Ok(Moved::Parted), Stage::Open | Stage::Drained { .. }) => {
+                    stage = Stage::Closing(End::Closed);
+                    timer.as_mut().reset(Instant::now() + CLOSE_WAIT);
+                }
+                (Ok(Moved::Parted), Stage::Closing(_)) => {}
+                (_, Stage::Closing(end)) => break end,
+                (Ok(Moved::Ended), _) => break End::Closed,
+                (Err(_), _) => break End::Broken,
             },
             () = &mut timer => match stage {
                 Stage::Open if pair.last_moved + idle_timeout > Instant::now() => {
@@ -144,6 +149,14 @@ fn moment(now: Instant, deadline: Instant, share: f32) -> Instant {
     now + (grace - room).mul_f32(share.clamp(0.0, 1.0))
 }
 
+/// What there is to say of both directions.
+enum Moved {
+    /// A side ended after a Close went by: the other one will, or will be ended soon. Said once.
+    Parted,
+    /// Both ended.
+    Ended,
+}
+
 /// Both directions.
 struct Pair {
     /// From the client to the server.
@@ -151,10 +164,11 @@ struct Pair {
     /// From the server to the client.
     down: Way,
     last_moved: Instant,
+    parted: bool,
 }
 
 impl Pair {
-    fn poll<C, S>(&mut self, cx: &mut Context<'_>, client: &mut C, server: &mut S) -> Poll<io::Result<()>>
+    fn poll<C, S>(&mut self, cx: &mut Context<'_>, client: &mut C, server: &mut S) -> Poll<io::Result<Moved>>
     where
         C: AsyncRead + AsyncWrite + Unpin,
         S: AsyncRead + AsyncWrite + Unpin,
@@ -165,7 +179,15 @@ impl Pair {
         if before != (self.up.seen, self.down.seen) {
             self.last_moved = Instant::now();
         }
-        if up.is_ready() && down.is_ready() { Poll::Ready(Ok(())) } else { Poll::Pending }
+        let said_close = self.up.frames.closed() || self.down.frames.closed();
+        match (up.is_ready(), down.is_ready()) {
+            (true, true) => Poll::Ready(Ok(Moved::Ended)),
+            (true, false) | (false, true) if said_close && !self.parted => {
+                self.parted = true;
+                Poll::Ready(Ok(Moved::Parted))
+            }
+            _ => Poll::Pending,
+        }
     }
 
     fn close(&mut self, end: End) -> Stage {

@@ -1,12 +1,12 @@
 use tokio::io::{AsyncReadExt, DuplexStream, duplex};
 
 use super::*;
-use crate::{health::drain, proxy::accept::limit::Limit};
+use crate::{health::drain, proxy::accept::limit::limit};
 
 fn pair() -> (DuplexStream, Conn) {
     let (client, server) = duplex(64 * 1024);
     let (_control, drain) = drain::channel();
-    let limit = Limit::new("127.0.0.1:80".parse().unwrap(), 1);
+    let limit = limit("127.0.0.1:80", 1);
     (client, Conn::new(Box::new(server), limit.admit(drain.token()).unwrap()))
 }
 

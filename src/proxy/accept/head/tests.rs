@@ -99,6 +99,8 @@ fn a_bad_request_line_is_refused_as_soon_as_it_is_there() {
         ("GET\r\n", Refusal::Malformed("request line")),
         ("GET  HTTP/1.1\r\n", Refusal::Malformed("request target")),
         ("GET /a b HTTP/1.1\r\n", Refusal::Malformed("request target")),
+        ("GET a/b HTTP/1.1\r\n", Refusal::Malformed("request target")),
+        ("GET ftp://a/b HTTP/1.1\r\n", Refusal::Malformed("request target")),
         ("G@T / HTTP/1.1\r\n", Refusal::Malformed("method")),
         ("GET /\x01 HTTP/1.1\r\n", Refusal::Malformed("request target")),
         ("PRI * HTTP/2.0\r\n", Refusal::Version),

@@ -76,6 +76,20 @@ async fn one_side_may_finish_while_the_other_goes_on() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_side_that_stays_after_the_close_handshake_is_not_waited_for() {
+    let mut rig = rig();
+    let close = frame::close_to_client(1000);
+    rig.server.write_all(&close).await.unwrap();
+    rig.server.shutdown().await.unwrap();
+    let mut seen = Vec::new();
+    rig.client.read_to_end(&mut seen).await.unwrap();
+    assert_eq!(seen, close);
+    let since = Instant::now();
+    assert_eq!(rig.tunnel.await.unwrap().end, End::Closed);
+    assert!(since.elapsed() <= CLOSE_WAIT);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_quiet_tunnel_ends_after_the_idle_timeout_and_not_before() {
     let mut rig = rig();
     tokio::time::sleep(HOUR - Duration::from_secs(1)).await;

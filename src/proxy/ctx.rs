@@ -1,0 +1,168 @@
+//! What is known of one request while it is served.
+
+use std::{
+    net::IpAddr,
+    sync::Arc,
+    time::{Instant, SystemTime},
+};
+
+use http::{HeaderMap, header};
+use pingora::http::RequestHeader;
+
+use super::{
+    attempts::Attempts,
+    error::Failure,
+    request_id::RequestId,
+    runtime::{Route, Runtime},
+};
+use crate::telemetry::guard::GaugeGuard;
+
+/// A request, from its head to its line in the access log.
+pub(super) struct Ctx {
+    /// The configuration it began with; a reload does not change it any more.
+    pub(super) runtime: Arc<Runtime>,
+    pub(super) started: Instant,
+    pub(super) time: SystemTime,
+    pub(super) peer: IpAddr,
+    pub(super) client: IpAddr,
+    pub(super) request_id: Option<RequestId>,
+    pub(super) route: Option<Arc<Route>>,
+    pub(super) attempts: Option<Attempts>,
+    /// What decided it, if anything went wrong.
+    pub(super) failure: Option<Failure>,
+    /// Bytes of the request's body seen.
+    pub(super) body_seen: u64,
+    /// Its line is written by somebody else: it became a WebSocket.
+    pub(super) handed_over: bool,
+    in_flight: Option<GaugeGuard>,
+}
+
+impl Ctx {
+    pub(super) fn new(runtime: Arc<Runtime>) -> Self {
+        let unknown = IpAddr::from([0, 0, 0, 0]);
+        Self {
+            runtime,
+            started: Instant::now(),
+            time: SystemTime::now(),
+            peer: unknown,
+            client: unknown,
+            request_id: None,
+            route: None,
+            attempts: None,
+            failure: None,
+            body_seen: 0,
+            handed_over: false,
+            in_flight: None,
+        }
+    }
+
+    /// Learns who asks.
+    pub(super) fn identify(&mut self, peer: IpAddr, headers: &HeaderMap) {
+        self.peer = peer.to_canonical();
+        let chain = headers.get_all("x-forwarded-for");
+        let lines: Vec<&[u8]> = chain.iter().map(|value| value.as_bytes()).collect();
+        self.client = self.runtime.trusted.client(self.peer, lines);
+        self.request_id = Some(RequestId::accept_or_make(headers, rand::random));
+    }
+
+    /// Finds the route.
+    pub(super) fn find_route(&mut self, request: &RequestHeader) -> Result<Arc<Route>, Failure> {
+        let found = self.runtime.route(host(request), path(request));
+        let route = found.cloned().map_err(|missing| match missing {
+            super::route::NotFound::Host => Failure::HostUnknown,
+            super::route::NotFound::Path => Failure::PathUnknown,
+        })?;
+        self.in_flight = Some(route.metrics.begin());
+        self.route = Some(route.clone());
+        Ok(route)
+    }
+
+    /// Returns the request's id; empty before it has one.
+    pub(super) fn request_id(&self) -> &str {
+        self.request_id.as_ref().map_or("", |id| id.as_str())
+    }
+
+    /// Returns whether a server began to answer.
+    pub(super) fn is_answered(&self) -> bool {
+        self.attempts.as_ref().is_some_and(|attempts| attempts.is_answered())
+    }
+}
+
+/// Returns the host that was asked for. On a request to a proxy the target names it; both were compared on arrival.
+pub(super) fn host(request: &RequestHeader) -> Option<&[u8]> {
+    let named = request.headers.get(header::HOST).map(|host| host.as_bytes());
+    named.or_else(|| absolute(request.raw_path()).map(|(authority, _)| authority))
+}
+
+/// Returns the path as it came, without the query.
+pub(super) fn path(request: &RequestHeader) -> &[u8] {
+    let raw = request.raw_path();
+    let target = absolute(raw).map_or(raw, |(_, target)| target);
+    target.split(|byte| matches!(byte, b'?' | b'#')).next().unwrap_or_default()
+}
+
+/// Makes a request written for a proxy (RFC 9112 3.2.2) one for a server: the host's name leaves the target.
+pub(super) fn to_origin_form(request: &mut RequestHeader) -> pingora::Result<()> {
+    match absolute(request.raw_path()).map(|(_, target)| target.to_vec()) {
+        None => Ok(()),
+        Some(target) if target.starts_with(b"/") => request.set_raw_path(&target),
+        Some(query) => request.set_raw_path(&[b"/", &query[..]].concat()),
+    }
+}
+
+/// Splits a target with a scheme into the authority and the rest.
+fn absolute(target: &[u8]) -> Option<(&[u8], &[u8])> {
+    if target.starts_with(b"/") {
+        return None;
+    }
+    let begin = memchr::memmem::find(target, b"://")? + 3;
+    let rest = &target[begin..];
+    let end = rest.iter().position(|byte| matches!(byte, b'/' | b'?' | b'#')).unwrap_or(rest.len());
+    Some(match &rest[end..] {
+        // A target without a path means the root (RFC 9110 4.2.3).
+        b"" => (rest, b"/"),
+        _ => rest.split_at(end),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(target: &str) -> RequestHeader {
+        RequestHeader::build("GET", target.as_bytes(), None).unwrap()
+    }
+
+    #[test]
+    fn the_path_is_raw_and_without_its_query() {
+        assert_eq!(path(&request("/a%2Fb/../c?d=/e")), b"/a%2Fb/../c");
+        assert_eq!(path(&request("http://example.com/a?b")), b"/a");
+        assert_eq!(path(&request("http://example.com")), b"/");
+        assert_eq!(path(&request("//example.com/a")), b"//example.com/a");
+        assert_eq!(path(&request("*")), b"*");
+        assert_eq!(path(&request("/?")), b"/");
+    }
+
+    #[test]
+    fn the_host_is_the_header_or_the_targets() {
+        let mut named = request("/");
+        assert_eq!(host(&named), None);
+        named.insert_header(header::HOST, "a:80").unwrap();
+        assert_eq!(host(&named), Some(&b"a:80"[..]));
+        assert_eq!(host(&request("http://b:81/")), Some(&b"b:81"[..]));
+    }
+
+    #[test]
+    fn a_target_for_a_proxy_becomes_one_for_a_server() {
+        for (target, expected) in [
+            ("http://example.com/a?b", "/a?b"),
+            ("HTTPS://example.com", "/"),
+            ("http://example.com?b", "/?b"),
+            ("/a?u=http://b/", "/a?u=http://b/"),
+        ] {
+            let mut request = request(target);
+            to_origin_form(&mut request).unwrap();
+            assert_eq!(request.raw_path(), expected.as_bytes(), "{target}");
+        }
+    }
+}

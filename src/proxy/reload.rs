@@ -1,0 +1,79 @@
+//! What a reload changed, in words for the operator. Pure.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use crate::{
+    config::lb::{Lb, Server, Servers, Upstream},
+    health::control::ReloadSummary,
+};
+
+/// Returns what `after` does differently, and what of it takes a restart.
+pub(super) fn differences(before: &Lb, after: &Lb) -> ReloadSummary {
+    let mut summary = ReloadSummary::default();
+    let addresses = |lb: &Lb| lb.listeners.iter().map(|listener| listener.address).collect::<Vec<_>>();
+    for (key, differs) in [
+        ("listeners", addresses(before) != addresses(after)),
+        ("threads", before.threads != after.threads),
+        ("access_log", before.access_log != after.access_log),
+    ] {
+        if differs {
+            summary.needs_restart.push(format!("lb.yaml {key}"));
+        }
+    }
+    if addresses(before) == addresses(after) && before.listeners != after.listeners {
+        summary.changed.push("listeners: max_connections changed".into());
+    }
+    for (what, differs) in [
+        ("trusted_proxies changed", before.trusted_proxies != after.trusted_proxies),
+        ("limits and deadlines towards clients changed", before.client != after.client),
+    ] {
+        if differs {
+            summary.changed.push(what.into());
+        }
+    }
+    named("upstream", &before.upstreams, &after.upstreams, |own| own.name.clone(), upstream, &mut summary);
+    named("route", &before.routes, &after.routes, |own| own.name.clone(), |_, _| Vec::new(), &mut summary);
+    summary
+}
+
+/// Compares two lists by name: what is gone, what is new, and what is different with details where there are any.
+fn named<T: PartialEq>(
+    kind: &str,
+    before: &[T],
+    after: &[T],
+    name: impl Fn(&T) -> Arc<str>,
+    details: impl Fn(&T, &T) -> Vec<String>,
+    summary: &mut ReloadSummary,
+) {
+    let old: BTreeMap<Arc<str>, &T> = before.iter().map(|item| (name(item), item)).collect();
+    let new: BTreeMap<Arc<str>, &T> = after.iter().map(|item| (name(item), item)).collect();
+    for gone in old.keys().filter(|name| !new.contains_key(*name)) {
+        summary.changed.push(format!("{kind} {gone} removed"));
+    }
+    for (name, item) in &new {
+        match old.get(name) {
+            None => summary.changed.push(format!("{kind} {name} added")),
+            Some(before) if before == item => {}
+            Some(before) => match details(before, item) {
+                none if none.is_empty() => summary.changed.push(format!("{kind} {name} changed")),
+                some => summary.changed.extend(some.iter().map(|detail| format!("{kind} {name}: {detail}"))),
+            },
+        }
+    }
+}
+
+fn upstream(before: &Upstream, after: &Upstream) -> Vec<String> {
+    let mut servers = ReloadSummary::default();
+    if let (Servers::Own(old), Servers::Own(new)) = (&before.servers, &after.servers) {
+        let name = |server: &Server| server.name.clone();
+        named("server", old, new, name, |_, _| Vec::new(), &mut servers);
+    }
+    let rest = Upstream { servers: after.servers.clone(), ..before.clone() } != *after;
+    if rest && !servers.changed.is_empty() {
+        servers.changed.push("settings changed".into());
+    }
+    servers.changed
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,28 @@
+//! Answers the front gives itself, written to the client the way pingora wants them.
+
+use bytes::Bytes;
+use http::{Method, header};
+use pingora::{Result, http::ResponseHeader, proxy::Session};
+
+use super::error::{Answer, SERVER};
+
+/// Sends `answer` whole. Not cancel safe: part of it may be on its way.
+pub(super) async fn send(session: &mut Session, answer: Answer, request_id: &str) -> Result<()> {
+    let mut head = ResponseHeader::build(answer.status, Some(8))?;
+    head.insert_header(header::SERVER, SERVER)?;
+    head.insert_header(header::CONTENT_TYPE, answer.content_type)?;
+    head.insert_header(header::CONTENT_LENGTH, answer.body.len())?;
+    head.insert_header(header::CACHE_CONTROL, "no-store")?;
+    if let Some(seconds) = answer.retry_after {
+        head.insert_header(header::RETRY_AFTER, seconds)?;
+    }
+    if !request_id.is_empty() {
+        head.insert_header("X-Request-ID", request_id)?;
+    }
+    let no_body = session.req_header().method == Method::HEAD || answer.body.is_empty();
+    session.write_response_header(Box::new(head), no_body).await?;
+    if no_body {
+        return Ok(());
+    }
+    session.write_response_body(Some(Bytes::from(answer.body)), true).await
+}

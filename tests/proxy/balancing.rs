@@ -1,0 +1,95 @@
+//! Which server gets a request, and what becomes of it when that server does not take it.
+
+use std::time::Duration;
+
+use crate::{
+    front::{Rig, free_port, lb},
+    http::{Client, Script, ask, eventually, get},
+};
+
+#[tokio::test]
+async fn requests_are_spread_evenly_over_servers_and_connections_are_reused() {
+    let servers = [Script::saying("a").await, Script::saying("b").await, Script::saying("c").await];
+    let rig = Rig::start(lb(&servers.each_ref().map(|server| server.address))).await;
+    let mut client = Client::connect(rig.address).await;
+    for _ in 0..30 {
+        assert_eq!(client.ask(get("/")).await.status, 200);
+    }
+    for server in &servers {
+        assert_eq!((server.requests(), server.connections()), (10, 1));
+    }
+    assert_eq!(rig.metric("bookend_http_requests_total", &[("server", "web-2"), ("status", "2xx")]), 10.0);
+}
+
+#[tokio::test]
+async fn a_refused_connection_goes_to_another_server_whatever_the_request() {
+    let server = Script::saying("here").await;
+    let rig = Rig::start(lb(&[free_port(), server.address])).await;
+    for request in [get("/"), "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nab".into()] {
+        for _ in 0..2 {
+            assert_eq!(ask(rig.address, &request).await.body, "here");
+        }
+    }
+    let line = rig.log.find("two attempts", |line| line["attempts"] == 2).await;
+    assert_eq!((line["server"].as_str(), line["status"].as_u64()), (Some("web-2"), Some(200)));
+    assert!(rig.metric("bookend_http_retries_total", &[("reason", "connect_refused")]) >= 2.0);
+}
+
+#[tokio::test]
+async fn a_reused_connection_found_closed_costs_nothing() {
+    // Each connection serves one request and closes when the next arrives, as a server does that was just restarted.
+    let server = Script::start(|mut served| async move {
+        served.request().await;
+        served.answer("200 OK", "here").await;
+        served.head().await;
+    })
+    .await;
+    let rig = Rig::start(lb(&[server.address])).await;
+    for _ in 0..4 {
+        assert_eq!(ask(rig.address, get("/")).await.status, 200);
+    }
+    assert_eq!(rig.metric("bookend_server_failures_total", &[]), 0.0);
+}
+
+#[tokio::test]
+async fn an_idle_server_connection_is_given_up_before_the_server_does() {
+    let server = Script::saying("here").await;
+    let mut config = lb(&[server.address]);
+    config.upstreams[0].keepalive_timeout = Duration::from_millis(100);
+    let rig = Rig::start(config).await;
+    ask(rig.address, get("/")).await;
+    tokio::time::sleep(Duration::from_millis(400)).await;
+    ask(rig.address, get("/")).await;
+    assert_eq!(server.connections(), 2);
+}
+
+#[tokio::test]
+async fn without_any_server_the_answer_is_503_and_says_when_to_come_back() {
+    let rig = Rig::start({
+        let mut config = lb(&[free_port()]);
+        config.upstreams[0].health_check = Some(crate::front::check());
+        config
+    })
+    .await;
+    eventually("checked once", || rig.ready.is_ready()).await;
+    let mut client = Client::connect(rig.address).await;
+    for _ in 0..2 {
+        // On one connection: being told to come back is no reason to make the client connect anew.
+        let answer = client.ask("GET / HTTP/1.1\r\nHost: a\r\nAccept: application/json\r\n\r\n").await;
+        assert_eq!((answer.status, answer.header("retry-after")), (503, Some("5")));
+        assert!(answer.body.contains("\"reason\":\"no_server\""), "{}", answer.body);
+    }
+}
+
+#[tokio::test]
+async fn a_reload_moves_new_requests_and_keeps_what_runs() {
+    let (old, new) = (Script::saying("old").await, Script::saying("new").await);
+    let rig = Rig::start(lb(&[old.address])).await;
+    let mut client = Client::connect(rig.address).await;
+    assert_eq!(client.ask(get("/")).await.body, "old");
+    let mut next = rig.lb.clone();
+    next.upstreams = lb(&[new.address]).upstreams;
+    let summary = rig.front.reload(&std::sync::Arc::new(next)).await;
+    assert_eq!(summary.changed, ["upstream django: server web-1 changed"]);
+    assert_eq!(client.ask(get("/")).await.body, "new", "on the same client connection");
+}

@@ -1,0 +1,242 @@
+//! What may come in, and what a server gets of it.
+
+use std::{sync::Arc, time::Duration};
+
+use bookend::{
+    config::lb::{Builtin, PathMatch, Target},
+    telemetry::view::Page,
+};
+
+use crate::{
+    front::{Rig, lb, route},
+    http::{Client, Script, ask, get, header},
+};
+
+#[tokio::test]
+async fn a_server_is_told_about_the_client_by_us_and_by_nobody_else() {
+    let server = Script::mirror().await;
+    let rig = Rig::start(lb(&[server.address])).await;
+    let answer = ask(
+        rig.address,
+        "GET /x?y HTTP/1.1\r\nHost: example.com:8080\r\nX-Forwarded-For: 6.6.6.6\r\nX-Real-IP: 6.6.6.6\r\n\
+         Forwarded: for=6.6.6.6\r\nX-Request-ID: mine-1\r\nConnection: x-secret, X-Forwarded-Proto2\r\nX-Secret: 1\r\n\r\n",
+    )
+    .await;
+    let seen = |name: &str| header(&answer.body, name);
+    assert!(answer.body.starts_with("GET /x?y HTTP/1.1\r\n"), "{}", answer.body);
+    assert_eq!(seen("host"), Some("example.com:8080"));
+    assert_eq!(seen("x-forwarded-for"), Some("127.0.0.1"));
+    assert_eq!(seen("x-real-ip"), Some("127.0.0.1"));
+    assert_eq!(seen("x-forwarded-proto"), Some("http"));
+    assert_eq!(seen("x-forwarded-host"), Some("example.com:8080"));
+    assert_eq!(seen("x-forwarded-port"), Some(&*rig.address.port().to_string()));
+    assert_eq!((seen("x-secret"), seen("forwarded")), (None, None));
+    assert_eq!((seen("x-request-id"), answer.header("x-request-id")), (Some("mine-1"), Some("mine-1")));
+}
+
+#[tokio::test]
+async fn a_request_without_an_id_gets_one_that_everyone_sees() {
+    let server = Script::mirror().await;
+    let rig = Rig::start(lb(&[server.address])).await;
+    let answer = ask(rig.address, get("/")).await;
+    let id = answer.header("x-request-id").unwrap().to_owned();
+    assert_eq!(id.len(), 32);
+    assert_eq!(header(&answer.body, "x-request-id"), Some(&*id));
+    let line = rig.log.find("the id", |line| line["request_id"] == *id).await;
+    assert_eq!((line["status"].as_u64(), line["route"].as_str()), (Some(200), Some("/")));
+}
+
+#[tokio::test]
+async fn a_declared_body_over_the_limit_is_refused_before_any_of_it_is_read() {
+    let server = Script::saying("here").await;
+    let mut config = lb(&[server.address]);
+    config.client.max_body_size = Some(10);
+    let mut free = route("/free/");
+    free.max_body_size = Some(None);
+    config.routes.push(free);
+    let rig = Rig::start(config).await;
+    let post = |path: &str, length: usize| {
+        format!("POST {path} HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n{}", "x".repeat(length))
+    };
+    assert_eq!(ask(rig.address, post("/", 10)).await.status, 200);
+    let answer = ask(rig.address, post("/", 11)).await;
+    assert_eq!((answer.status, answer.header("connection")), (413, Some("close")));
+    assert_eq!(ask(rig.address, post("/free/", 100)).await.status, 200);
+    assert_eq!(server.requests(), 2);
+}
+
+#[tokio::test]
+async fn a_streamed_body_is_cut_off_at_the_limit() {
+    let server = Script::start(|mut served| async move {
+        while served.request().await.is_some() {
+            served.answer("200 OK", "here").await;
+        }
+    })
+    .await;
+    let mut config = lb(&[server.address]);
+    config.client.max_body_size = Some(100_000);
+    let rig = Rig::start(config).await;
+    let mut client = Client::connect(rig.address).await;
+    client.send("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n").await;
+    let chunk = format!("{:x}\r\n{}\r\n", 30_000, "x".repeat(30_000));
+    for _ in 0..3 {
+        client.send(&chunk).await;
+    }
+    for _ in 0..20 {
+        client.send(&chunk).await;
+    }
+    assert_eq!(client.answer().await.status, 413);
+    rig.log.find("the reason", |line| line["reason"] == "body_too_large").await;
+    assert_eq!(rig.metric("bookend_server_failures_total", &[]), 0.0, "it was not the server's fault");
+}
+
+#[tokio::test]
+async fn a_body_that_does_not_come_is_a_408() {
+    let server = Script::saying("here").await;
+    let mut config = lb(&[server.address]);
+    config.client.body_timeout = Duration::from_millis(200);
+    let rig = Rig::start(config).await;
+    let answer = ask(rig.address, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nab").await;
+    assert_eq!((answer.status, answer.header("connection")), (408, Some("close")));
+}
+
+#[tokio::test]
+async fn a_body_with_broken_chunks_is_a_400() {
+    let server = Script::saying("here").await;
+    let rig = Rig::start(lb(&[server.address])).await;
+    for body in ["zz\r\n", "3\nabc\n0\n\n", "3\r\nabcd\r\n0\r\n\r\n"] {
+        let request = format!("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n{body}");
+        assert_eq!(ask(rig.address, request).await.status, 400, "{}", body.escape_debug());
+    }
+}
+
+#[tokio::test]
+async fn a_head_that_could_be_read_in_two_ways_never_reaches_a_server() {
+    let server = Script::saying("here").await;
+    let rig = Rig::start(lb(&[server.address])).await;
+    for (request, status) in [
+        ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
+        ("GET / HTTP/1.1\nHost: a\n\n", 400),
+        ("GET / HTTP/1.1\r\n\r\n", 400),
+        (&format!("GET / HTTP/1.1\r\nHost: a\r\nX: {}\r\n\r\n", "x".repeat(70_000)), 431),
+        (&format!("GET / HTTP/1.1\r\nHost: a\r\n{}\r\n", "X: y\r\n".repeat(100)), 431),
+        (&format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", "x".repeat(70_000)), 414),
+    ] {
+        let answer = ask(rig.address, request).await;
+        assert_eq!((answer.status, answer.header("connection")), (status, Some("close")), "{:.50}", request);
+    }
+    assert_eq!(server.connections(), 0);
+    assert_eq!(rig.metric("bookend_http_failures_total", &[("reason", "bad_request")]), 3.0);
+}
+
+#[tokio::test]
+async fn an_unfinished_head_is_a_408_at_its_deadline() {
+    let mut config = lb(&[]);
+    config.upstreams[0] = crate::front::upstream("django", &[crate::front::free_port()]);
+    config.client.header_timeout = Duration::from_millis(200);
+    let rig = Rig::start(config).await;
+    assert_eq!(ask(rig.address, "GET / HTTP/1.1\r\nHo").await.status, 408);
+}
+
+#[tokio::test]
+async fn pipelined_requests_are_answered_in_order() {
+    let server = Script::mirror().await;
+    let rig = Rig::start(lb(&[server.address])).await;
+    let mut client = Client::connect(rig.address).await;
+    client.send([get("/1"), get("/2"), get("/3")].concat()).await;
+    for number in 1..=3 {
+        assert!(client.answer().await.body.starts_with(&format!("GET /{number} ")));
+    }
+}
+
+#[tokio::test]
+async fn a_request_written_for_a_proxy_is_routed_by_its_target() {
+    let server = Script::mirror().await;
+    let rig = Rig::start(lb(&[server.address])).await;
+    let answer = ask(rig.address, "GET http://example.com/x HTTP/1.1\r\nHost: example.com\r\n\r\n").await;
+    assert!(answer.body.starts_with("GET /x HTTP/1.1\r\n"), "{}", answer.body);
+    let forged = ask(rig.address, "GET http://other.com/x HTTP/1.1\r\nHost: example.com\r\n\r\n").await;
+    assert_eq!(forged.status, 400);
+}
+
+#[tokio::test]
+async fn an_http_1_0_client_gets_no_chunks() {
+    let server = Script::start(|mut served| async move {
+        while served.request().await.is_some() {
+            served.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n").await;
+        }
+    })
+    .await;
+    let rig = Rig::start(lb(&[server.address])).await;
+    for line in ["", "Connection: keep-alive\r\n"] {
+        let mut client = Client::connect(rig.address).await;
+        client.send(format!("GET / HTTP/1.0\r\n{line}\r\n")).await;
+        let head = client.head().await;
+        assert!(header(&head, "transfer-encoding").is_none(), "{head}");
+        assert_eq!(client.rest().await, b"abc");
+    }
+}
+
+#[tokio::test]
+async fn one_connection_too_many_is_told_so() {
+    let server = Script::saying("here").await;
+    let mut config = lb(&[server.address]);
+    config.listeners[0].max_connections = 2;
+    let rig = Rig::start(config).await;
+    let mut open = Client::connect(rig.address).await;
+    assert_eq!(open.ask(get("/")).await.status, 200);
+    let mut second = Client::connect(rig.address).await;
+    assert_eq!(second.ask(get("/")).await.status, 200);
+    let mut third = Client::connect(rig.address).await;
+    assert!(third.head().await.starts_with("HTTP/1.1 503"));
+    drop(second);
+    crate::http::eventually("a place is free", || rig.metric("bookend_client_connections_open", &[]) == 1.0).await;
+    assert_eq!(ask(rig.address, get("/")).await.status, 200);
+    assert!(rig.metric("bookend_client_connections_refused_total", &[("reason", "limit")]) >= 1.0);
+}
+
+#[tokio::test]
+async fn pages_of_our_own_are_shown_to_those_who_may() {
+    let mut config = lb(&[crate::front::free_port()]);
+    let page = |path: &str, allow: &str| {
+        let mut page = route(path);
+        page.path = PathMatch::Exact(path.into());
+        page.target = Target::Builtin(Builtin::DbConnections);
+        page.allow = vec![allow.parse().unwrap()];
+        page
+    };
+    config.routes = vec![page("/mine", "127.0.0.0/8"), page("/theirs", "10.0.0.0/8")];
+    let rig = Rig::start(config).await;
+    let mut client = Client::connect(rig.address).await;
+    assert_eq!(client.ask(get("/mine")).await.status, 404, "not there yet");
+    rig.pages.set(Builtin::DbConnections, Arc::new(|| Page::json(&serde_json::json!({"a": 1}))));
+    let answer = client.ask(get("/mine?x")).await;
+    let shown: serde_json::Value = serde_json::from_str(&answer.body).unwrap();
+    assert_eq!((answer.status, &shown), (200, &serde_json::json!({"a": 1})));
+    assert_eq!(client.ask(get("/theirs")).await.status, 403);
+    client.send("HEAD /mine HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    assert_eq!(header(&client.head().await, "content-length"), answer.header("content-length"));
+    assert_eq!(client.ask("POST /mine HTTP/1.1\r\nHost: a\r\n\r\n").await.status, 405);
+}
+
+#[tokio::test]
+async fn while_the_database_is_down_only_what_needs_it_is_refused() {
+    use bookend::health::board::{DatabaseState, Serving};
+    let server = Script::saying("here").await;
+    let mut config = lb(&[server.address]);
+    let mut check = crate::front::check();
+    check.database = Some("arena_db".into());
+    config.upstreams[0].health_check = Some(check);
+    let mut without = route("/static/");
+    without.needs_database = false;
+    config.routes.push(without);
+    let rig = Rig::start(config).await;
+    rig.board.database("arena_db").publish(Serving::Up, DatabaseState::default());
+    crate::http::eventually("checked once", || rig.ready.is_ready()).await;
+    assert_eq!(ask(rig.address, get("/")).await.status, 200);
+    rig.board.database("arena_db").publish(Serving::Down, DatabaseState::default());
+    let answer = ask(rig.address, get("/")).await;
+    assert_eq!((answer.status, answer.header("retry-after")), (503, Some("5")));
+    assert_eq!(ask(rig.address, get("/static/x")).await.status, 200);
+    rig.log.find("the reason", |line| line["reason"] == "database_down").await;
+}
