@@ -182,7 +182,7 @@ impl Registry {
 
     /// Returns logged-in clients grouped by address and application name, sorted.
     pub fn census(&self) -> Vec<ClientCount> {
-        let mut counts: HashMap<(IpAddr, Arc<str>), ClientCount> = HashMap::new();
+        let mut counts: HashMap<(IpAddr, String), ClientCount> = HashMap::new();
         for client in self.clients() {
             if client.group().is_none() {
                 continue;
@@ -191,7 +191,7 @@ impl Registry {
             let address = client.peer().ip().to_canonical();
             let count = counts.entry((address, name.clone())).or_insert_with(|| ClientCount {
                 address,
-                application_name: name.to_string(),
+                application_name: name,
                 total: 0,
                 active: 0,
                 idle: 0,

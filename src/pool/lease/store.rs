@@ -258,8 +258,17 @@ impl<C: Connect> Store<C> {
         inner.open == 0 && inner.dialing == 0
     }
 
-    /// Forgets failed logins: the server is known to be back (a probe said so), or the way to it has changed.
-    pub fn login_again(&self) {
+    /// Ends the pause between logins that failed because the server was away: a probe has found it back. A login that was
+    /// refused for good is not tried any sooner for that.
+    pub fn server_is_up(&self) {
+        let away = self.inner.lock().login.error.as_ref().is_some_and(ServerError::is_transient);
+        if away {
+            self.login_again();
+        }
+    }
+
+    /// Forgets failed logins: the way to the server has changed.
+    fn login_again(&self) {
         self.inner.lock().login = Logins::default();
         self.alarm.notify_one();
     }
@@ -487,6 +496,12 @@ impl<T: Connection> Inner<T> {
             return;
         }
         if !self.queue.is_empty() {
+            // A server that was told to stop says so right behind its last answer. (One system call, under the lock, and
+            // only while clients wait.)
+            if !held.connection.is_quiet() {
+                dead.push(held);
+                return;
+            }
             held.handle.transition(ServerState::Leased);
             match self.queue.serve(held) {
                 None => return,

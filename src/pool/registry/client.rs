@@ -16,6 +16,7 @@ use subtle::ConstantTimeEq;
 use tokio::{sync::Notify, time::Instant};
 
 use super::{Clock, Group, Registry, ServerEntry};
+use crate::pool::relay::{Control, Kill};
 
 /// What a client is doing. Left only through [`ClientEntry::transition`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -143,8 +144,10 @@ pub struct ClientEntry {
     prepared: AtomicU64,
     lobby: Arc<Group>,
     group: OnceLock<Arc<Group>>,
-    application_name: Mutex<Option<Arc<str>>>,
+    application_name: Mutex<Arc<[u8]>>,
     link: Mutex<Option<Arc<ServerEntry>>>,
+    /// Reaches the client's relay while it holds a server.
+    control: OnceLock<Arc<Control>>,
     nudge: Notify,
 }
 
@@ -172,8 +175,9 @@ impl ClientEntry {
             prepared: AtomicU64::new(0),
             lobby,
             group: OnceLock::new(),
-            application_name: Mutex::new(None),
+            application_name: Mutex::default(),
             link: Mutex::new(None),
+            control: OnceLock::new(),
             nudge: Notify::new(),
         }
     }
@@ -235,15 +239,16 @@ impl ClientEntry {
     }
 
     /// Returns the `application_name` the client last told.
-    pub fn application_name(&self) -> Arc<str> {
-        self.application_name.lock().clone().unwrap_or_default()
+    pub fn application_name(&self) -> String {
+        let name = self.application_name.lock().clone();
+        String::from_utf8_lossy(&name).into_owned()
     }
 
     /// Keeps the client's `application_name`.
-    pub fn set_application_name(&self, name: &str) {
+    pub fn set_application_name(&self, name: &[u8]) {
         let mut kept = self.application_name.lock();
-        if kept.as_deref() != Some(name) {
-            *kept = Some(name.into());
+        if **kept != *name {
+            *kept = name.into();
         }
     }
 
@@ -260,6 +265,18 @@ impl ClientEntry {
     /// Returns the server the client holds.
     pub fn link(&self) -> Option<Arc<ServerEntry>> {
         self.link.lock().clone()
+    }
+
+    /// Says how the client's relay is reached. Once; a wish to leave that came before is passed on.
+    pub fn set_control(&self, control: Arc<Control>) {
+        if self.control.set(control).is_ok() {
+            self.steer(self.leave());
+        }
+    }
+
+    /// Returns how the client's relay is reached, once it is logged in.
+    pub fn control(&self) -> Option<&Arc<Control>> {
+        self.control.get()
     }
 
     /// Ties the client to the server it holds from now on, or to none.
@@ -290,8 +307,19 @@ impl ClientEntry {
 
     /// Asks the client to leave. A weaker wish than the standing one changes nothing.
     pub fn ask_to_leave(&self, leave: Leave) {
-        self.leave.fetch_max(leave as u8, Ordering::Release);
+        self.leave.fetch_max(leave as u8, Ordering::AcqRel);
+        self.steer(leave);
         self.nudge.notify_one();
+    }
+
+    fn steer(&self, leave: Leave) {
+        let Some(control) = self.control.get() else { return };
+        match leave {
+            Leave::Stay => {}
+            Leave::Draining | Leave::DatabaseRemoved => control.drain(),
+            Leave::Killed => control.kill(Kill::Admin),
+            Leave::Cut => control.kill(Kill::Shutdown),
+        }
     }
 
     /// Returns what is asked of the client. One atomic load.

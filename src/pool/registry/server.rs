@@ -14,6 +14,7 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::{Clock, Group, Registry};
+use crate::pool::server::login::BackendKey;
 
 /// What a server connection is doing. Left only through [`ServerEntry::transition`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,16 +87,16 @@ pub struct ServerEntry {
     link: AtomicU64,
     prepared: AtomicU64,
     address: OnceLock<ServerAddress>,
-    application_name: Mutex<Option<Arc<str>>>,
+    application_name: Mutex<Arc<[u8]>>,
     cancels: Mutex<Cancels>,
 }
 
-/// The two ends of the connection and the backend's process id.
-#[derive(Debug, Clone, Copy)]
+/// The two ends of the connection, and by what its session is cancelled.
+#[derive(Debug)]
 struct ServerAddress {
     remote: SocketAddr,
     local: SocketAddr,
-    pid: i32,
+    key: BackendKey,
 }
 
 /// Who may cancel, and how many requests are under way. One lock, so that giving a server back and sending a cancel for
@@ -123,7 +124,7 @@ impl ServerEntry {
             link: AtomicU64::new(0),
             prepared: AtomicU64::new(0),
             address: OnceLock::new(),
-            application_name: Mutex::new(None),
+            application_name: Mutex::default(),
             cancels: Mutex::default(),
         }
     }
@@ -157,8 +158,17 @@ impl ServerEntry {
     }
 
     /// Says where the connection goes, once it is open.
-    pub fn set_address(&self, remote: SocketAddr, local: SocketAddr, pid: i32) {
-        let _first_only = self.address.set(ServerAddress { remote, local, pid });
+    pub fn set_address(&self, remote: SocketAddr, local: SocketAddr, key: BackendKey) {
+        // A connection is opened once; a second call changes nothing.
+        drop(self.address.set(ServerAddress { remote, local, key }));
+    }
+
+    /// Returns where and with what the session is cancelled; `None` before it is open, or when the server gave no key.
+    pub fn cancel_target(&self) -> Option<(SocketAddr, &BackendKey)> {
+        self.address
+            .get()
+            .filter(|address| !address.key.secret.is_empty())
+            .map(|address| (address.remote, &address.key))
     }
 
     /// Returns the server's address.
@@ -173,7 +183,7 @@ impl ServerEntry {
 
     /// Returns the process id of the backend, as `pg_stat_activity` shows it.
     pub fn remote_pid(&self) -> Option<i32> {
-        self.address.get().map(|address| address.pid)
+        self.address.get().map(|address| address.key.pid)
     }
 
     /// Returns whether the connection is to be closed at its next boundary.
@@ -187,16 +197,17 @@ impl ServerEntry {
     }
 
     /// Keeps the `application_name` in force on the connection.
-    pub fn set_application_name(&self, name: &str) {
+    pub fn set_application_name(&self, name: &[u8]) {
         let mut kept = self.application_name.lock();
-        if kept.as_deref() != Some(name) {
-            *kept = Some(name.into());
+        if **kept != *name {
+            *kept = name.into();
         }
     }
 
     /// Returns the `application_name` in force on the connection.
-    pub fn application_name(&self) -> Arc<str> {
-        self.application_name.lock().clone().unwrap_or_default()
+    pub fn application_name(&self) -> String {
+        let name = self.application_name.lock().clone();
+        String::from_utf8_lossy(&name).into_owned()
     }
 
     /// Keeps how many named statements the connection has.

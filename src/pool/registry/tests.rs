@@ -27,7 +27,7 @@ impl Setup {
         let client = self.client(peer);
         client.transition(ClientState::Authenticating, self.now);
         client.identify(self.registry.group(&"arena".into(), &"app".into()));
-        client.set_application_name(application_name);
+        client.set_application_name(application_name.as_bytes());
         client.transition(ClientState::Idle, self.now);
         client
     }
