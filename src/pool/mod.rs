@@ -1,20 +1,29 @@
 //! The PostgreSQL pool: clients come in on one side, a few server connections stand on the other.
 //!
-//! [`wire`] is the protocol as bytes and knows nothing of the crate; [`error`] is everything the pool says by itself;
-//! [`registry`] is everybody who is connected, [`lease`] the store of server connections, [`relay`] the one place that sees
-//! a client and a server together, with [`prepared`] statements and [`params`] that follow a client from server to server.
+//! A connection comes in at [`listener`], says what it wants and who it is ([`client`], [`auth`]) and becomes a session,
+//! which is idle, waits for a [`lease`] of a server, or is in the hands of the [`relay`], the one place that sees a client
+//! and a server together, with [`prepared`] statements and [`params`] that follow a client from server to server.
+//! [`pooler`] ties it all together; [`rules`] is what the configuration means; [`cancel`] stops queries;
+//! [`registry`] is everybody who is connected; [`console`], [`probe`] and [`metrics`] look on. [`wire`] is the protocol as
+//! bytes and knows nothing of the crate; [`error`] is everything the pool says by itself.
 
 pub mod auth;
+pub mod cancel;
 pub mod client;
 pub mod console;
+mod database;
 pub mod error;
 pub mod lease;
+pub mod listener;
 pub mod metrics;
 pub mod params;
+pub mod pooler;
 pub mod prepared;
 pub mod probe;
 pub mod registry;
 pub mod relay;
+pub mod rules;
 pub mod server;
+mod source;
 pub mod stats;
 pub mod wire;

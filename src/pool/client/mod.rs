@@ -1,6 +1,9 @@
 //! One client of the pool, from its first byte.
 
 pub mod deadline;
+pub mod login;
 pub mod refuse;
+pub mod scratch;
+pub mod session;
 pub mod startup;
 pub mod welcome;

@@ -8,6 +8,7 @@ pub mod connect;
 pub mod credential;
 pub mod error;
 pub mod login;
+pub mod pooled;
 
 #[cfg(test)]
 mod tests;

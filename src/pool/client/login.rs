@@ -1,0 +1,216 @@
+//! From an accepted connection to a session: startup, proof, database, welcome.
+//!
+//! A cancel request is carried out at any load and never answered. Everybody else must fit into `max_client_conn`; the
+//! console has a few places of its own, because it is needed most when the rest are taken. Nothing is said about databases
+//! before the client has proven who it is.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt},
+    time::Instant,
+};
+
+use super::{
+    deadline::LoginDeadline,
+    refuse::refuse,
+    scratch::Scratch,
+    session::{Session, farewell, more},
+    startup::{First, StartupRequest, read_first},
+    welcome::welcome,
+};
+use crate::pool::{
+    auth::{Authenticated, Random, authenticate},
+    cancel,
+    console::{self, Rights, rows::Source},
+    database::Pool,
+    error::PoolError,
+    lease::Patience,
+    pooler::Pooler,
+    registry::{ClientHandle, ClientState, Leave},
+    relay::{ClientState as RelayState, Control},
+    server::pooled::Welcome,
+};
+
+/// Connections beyond `max_client_conn` that may say who they are: cancel requests and the console.
+const SPARE_CONNECTIONS: usize = 64;
+
+/// What the console tells about itself as a server. Drivers parse `server_version`.
+const CONSOLE_PARAMS: [(&str, &str); 7] = [
+    ("server_version", concat!("1.25.0/bookend-", env!("CARGO_PKG_VERSION"))),
+    ("client_encoding", "UTF8"),
+    ("server_encoding", "UTF8"),
+    ("DateStyle", "ISO"),
+    ("TimeZone", "UTC"),
+    ("standard_conforming_strings", "on"),
+    ("is_superuser", "on"),
+];
+
+/// Serves one accepted connection to its end.
+pub async fn serve<IO>(pooler: Arc<Pooler>, mut io: IO, peer: SocketAddr, local: SocketAddr)
+where
+    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let client = pooler.registry().enter_client(peer, local, Instant::now(), &mut rand::rng());
+    // On the heap while it lasts: a session is to cost no more than an idle client needs.
+    let admitted = Box::pin(admit(&pooler, &mut io, &client)).await;
+    match admitted {
+        Ok(Some(Admitted { pool, state, early })) => {
+            drop(pooler);
+            let control = Arc::new(Control::default());
+            client.set_control(control.clone());
+            Session { io, client, pool, state, control, early }.run().await;
+        }
+        Ok(None) => client.transition(ClientState::Closing, Instant::now()),
+        Err(error) => {
+            client.transition(ClientState::Closing, Instant::now());
+            pooler.metrics.error(error.kind());
+            tracing::debug!(client = client.id(), %peer, %error, "login refused");
+            Box::pin(refuse(&mut io, &error)).await;
+        }
+    }
+}
+
+/// A client that may begin.
+struct Admitted {
+    pool: Arc<Pool>,
+    state: RelayState,
+    early: Option<Scratch>,
+}
+
+/// Returns `None` when the connection has served its purpose: a cancel request, a console session.
+async fn admit<IO>(pooler: &Arc<Pooler>, io: &mut IO, client: &ClientHandle) -> Result<Option<Admitted>, PoolError>
+where
+    IO: AsyncRead + AsyncWrite + Unpin + Send,
+{
+    let running = pooler.running.load_full();
+    let limit = running.pool.max_client_conn;
+    let many = PoolError::TooManyClients { limit };
+    if pooler.registry().client_count() > limit.saturating_add(SPARE_CONNECTIONS) {
+        return Err(many);
+    }
+    let deadline = LoginDeadline::new(Instant::now(), running.pool.client_login_timeout);
+    let request = match read_first(io, &running.pool.ignore_startup_parameters, deadline).await? {
+        First::Cancel { pid, secret } => {
+            client.transition(ClientState::Cancelling, Instant::now());
+            cancel::carry_out(pooler, pid, &secret).await;
+            return Ok(None);
+        }
+        First::Startup(request) => request,
+    };
+    let for_console = request.database == console::DATABASE;
+    if pooler.drain.is_draining() {
+        return Err(PoolError::Shutdown);
+    }
+    if !for_console && pooler.registry().client_count() > limit {
+        return Err(many);
+    }
+    client.transition(ClientState::Authenticating, Instant::now());
+    let auth = pooler.auth.load_full();
+    let random = Random::draw(&mut rand::rng());
+    let authenticated = authenticate(io, &request.user, &auth, random, deadline).await?;
+    if for_console {
+        console_session(pooler, io, client, &authenticated).await?;
+        return Ok(None);
+    }
+    let database = pooler.database(&request.database);
+    let database = database.ok_or_else(|| PoolError::NoDatabase { database: request.database.clone() })?;
+    let pool = database.enter(client, &authenticated, &running, &pooler.shared);
+    client.set_application_name(request.setting("application_name").unwrap_or_default().as_bytes());
+    if pooler.known(&database.name).is_none_or(|known| !Arc::ptr_eq(&known, &database)) {
+        // A reload has taken it away meanwhile.
+        return Err(PoolError::NoDatabase { database: request.database });
+    }
+    let (known, early) = first_welcome(&pool, io, client).await?;
+    let state = greet(pooler, io, client, &known, &request).await?;
+    pool.logged_in();
+    client.transition(ClientState::Idle, Instant::now());
+    if pooler.drain.is_draining() {
+        // The others were told before this one was there.
+        client.ask_to_leave(Leave::Draining);
+    }
+    Ok(Some(Admitted { pool, state, early }))
+}
+
+/// Returns what the pool's servers tell of themselves. A cold pool opens one first (PgBouncer's welcome_msg), which the
+/// client waits for as for any lease, but not for a login that the server refuses for good. What the client sends meanwhile
+/// is kept; that it left is noticed.
+async fn first_welcome<IO>(
+    pool: &Pool,
+    io: &mut IO,
+    client: &ClientHandle,
+) -> Result<(Arc<Welcome>, Option<Scratch>), PoolError>
+where
+    IO: AsyncRead + Unpin,
+{
+    if let Some(welcome) = pool.welcome() {
+        return Ok((welcome, None));
+    }
+    let mut early = Scratch::take();
+    let mut waiting = pool.store.wait(client.id(), Patience::UntilRefused, Instant::now());
+    let lease = loop {
+        tokio::select! {
+            biased;
+            lease = waiting.served() => break lease?,
+            leave = client.asked_to_leave(Leave::Draining) => return Err(farewell(leave)),
+            here = more(io, &mut early) => if !here { return Err(PoolError::ClientGone) },
+        }
+    };
+    lease.release(Instant::now());
+    let welcome = pool.welcome().ok_or(PoolError::Internal)?;
+    Ok((welcome, (!early.is_empty()).then_some(early)))
+}
+
+/// Sends everything up to ReadyForQuery and returns the session's state.
+async fn greet<IO>(
+    pooler: &Pooler,
+    io: &mut IO,
+    client: &ClientHandle,
+    known: &Welcome,
+    request: &StartupRequest,
+) -> Result<RelayState, PoolError>
+where
+    IO: AsyncWrite + Unpin,
+{
+    let running = pooler.running.load_full();
+    let requested = request.settings().map(|(name, value)| (name, value.as_bytes()));
+    let state = RelayState::new(&known.tracked, requested, &running.pool.track_extra_parameters, &pooler.statements)?;
+    let mut out = Vec::with_capacity(1024);
+    let told: Vec<(&str, &[u8])> = state.params().map(|(name, value)| (name, &**value)).collect();
+    let others = known.params.iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
+    let others = others.filter(|(name, _)| !told.iter().any(|(own, _)| own.eq_ignore_ascii_case(name)));
+    let key = client.key();
+    welcome(&mut out, others.chain(told.iter().copied()), key.pid as i32, &key.secret.to_be_bytes());
+    io.write_all(&out).await.map_err(|_| PoolError::ClientGone)?;
+    io.flush().await.map_err(|_| PoolError::ClientGone)?;
+    Ok(state)
+}
+
+/// A whole console session.
+async fn console_session<IO>(
+    pooler: &Arc<Pooler>,
+    io: &mut IO,
+    client: &ClientHandle,
+    authenticated: &Authenticated,
+) -> Result<(), PoolError>
+where
+    IO: AsyncRead + AsyncWrite + Unpin + Send,
+{
+    let pool = pooler.running.load().pool.clone();
+    let rights = Rights::of(&authenticated.user, &pool.admin_users, &pool.stats_users)
+        .ok_or_else(|| PoolError::NoDatabase { database: console::DATABASE.into() })?;
+    client.identify(pooler.registry().group(&console::DATABASE.into(), &authenticated.user.as_str().into()));
+    let mut out = Vec::with_capacity(512);
+    let key = client.key();
+    let params = CONSOLE_PARAMS.map(|(name, value)| (name, value.as_bytes()));
+    welcome(&mut out, params, key.pid as i32, &key.secret.to_be_bytes());
+    io.write_all(&out).await.map_err(|_| PoolError::ClientGone)?;
+    io.flush().await.map_err(|_| PoolError::ClientGone)?;
+    client.transition(ClientState::Idle, Instant::now());
+    let source: Arc<dyn Source> = pooler.clone();
+    tokio::select! {
+        served = console::serve(io, &*source, rights) => served.map_err(|_| PoolError::ClientGone),
+        // The console watches a drain: it stays until the time is over.
+        leave = client.asked_to_leave(Leave::Killed) => Err(farewell(leave)),
+    }
+}

@@ -1,0 +1,321 @@
+//! A logged-in client: idle, waiting, active, idle again, until it leaves or must.
+//!
+//! Between transactions a client is this small future and its socket: no buffer, no server, nothing that belongs to one.
+//! The first bytes of a request are read before a server is leased for them, and what needs no server gets none: a Sync by
+//! itself is answered here, Terminate ends quietly, and a message that is none is refused. Everything else is the relay's.
+
+use std::{
+    future::poll_fn,
+    pin::Pin,
+    sync::Arc,
+    task::{Poll, ready},
+    time::Duration,
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt},
+    time::Instant,
+};
+
+use super::{refuse::refuse, scratch::Scratch};
+use crate::{
+    config::pool::PoolMode,
+    pool::{
+        database::Pool,
+        error::PoolError,
+        lease::{Lease, Patience, Refusal},
+        registry::{ClientHandle, ClientState, Leave, ServerState},
+        relay::{self, Control, Fate, Outcome},
+        rules::Rules,
+        server::pooled::{Connector, Server},
+        wire::{
+            backend::{self, TxStatus},
+            frame::{HEADER_LEN, Header, HeaderError},
+            tag::frontend as tag,
+        },
+    },
+};
+
+/// What puts a server of session mode back into the state of a new one (PgBouncer's server_reset_query).
+const SESSION_RESET: &str = "DISCARD ALL";
+
+/// One client from its login to its end.
+pub struct Session<IO> {
+    pub io: IO,
+    pub client: ClientHandle,
+    pub pool: Arc<Pool>,
+    pub state: relay::ClientState,
+    pub control: Arc<Control>,
+    /// What the client sent before it was told that it may.
+    pub early: Option<Scratch>,
+}
+
+/// How an idle client's wait ended.
+enum Woken {
+    Request(Scratch),
+    Gone,
+    Asked(Leave),
+    TooLong(Duration),
+}
+
+/// How a transaction ended, as far as the client is concerned.
+enum Next {
+    Idle,
+    /// The client has left, or has been told why it must.
+    Over,
+}
+
+impl<IO: AsyncRead + AsyncWrite + Unpin + Send> Session<IO> {
+    /// Serves the client until it leaves. What it must be told at the end it is told here.
+    pub async fn run(mut self) {
+        let end = self.serve().await;
+        self.client.transition(ClientState::Closing, Instant::now());
+        if let Err(error) = end {
+            self.pool.refused(&error);
+            tracing::debug!(client = self.client.id(), peer = %self.client.peer(), %error, "client refused");
+            // On the heap: an idle client's future has no room for last words.
+            Box::pin(refuse(&mut self.io, &error)).await;
+        }
+    }
+
+    async fn serve(&mut self) -> Result<(), PoolError> {
+        loop {
+            let request = match self.idle().await {
+                Woken::Request(request) => request,
+                Woken::Gone => return Ok(()),
+                Woken::Asked(leave) => return Err(farewell(leave)),
+                Woken::TooLong(limit) => return Err(PoolError::ClientIdleTimeout { limit }),
+            };
+            // On the heap while it lasts: the relay's future is many times the size of an idle client.
+            match Box::pin(self.transaction(request)).await? {
+                Next::Idle => self.client.transition(ClientState::Idle, Instant::now()),
+                Next::Over => return Ok(()),
+            }
+        }
+    }
+
+    /// Waits for the beginning of a request that needs a server. Cancel safe.
+    async fn idle(&mut self) -> Woken {
+        let limit = self.pool.rules.load().client_idle_timeout;
+        let mut partial = self.early.take();
+        loop {
+            if let Some(mut scratch) = partial.take() {
+                if self.answer_alone(&mut scratch).await.is_err() {
+                    return Woken::Gone;
+                }
+                if scratch.len() >= HEADER_LEN {
+                    return Woken::Request(scratch);
+                }
+                partial = (!scratch.is_empty()).then_some(scratch);
+            }
+            let io = &mut self.io;
+            let read = poll_fn(|cx| {
+                let mut scratch = partial.take().unwrap_or_else(Scratch::take);
+                match scratch.fill(|buf| Pin::new(&mut *io).poll_read(cx, buf)) {
+                    Some((Poll::Ready(Ok(())), added)) if added > 0 => Poll::Ready(Some(scratch)),
+                    Some((Poll::Pending, _)) => {
+                        // Nothing to read: the buffer goes back to the thread, unless half a header is in it.
+                        partial = (!scratch.is_empty()).then_some(scratch);
+                        Poll::Pending
+                    }
+                    _ => Poll::Ready(None),
+                }
+            });
+            let late = async {
+                match limit {
+                    Some(limit) => Box::pin(tokio::time::sleep(limit)).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                read = read => match read {
+                    Some(scratch) => partial = Some(scratch),
+                    None => return Woken::Gone,
+                },
+                leave = self.client.asked_to_leave(Leave::Draining) => return Woken::Asked(leave),
+                () = late => return Woken::TooLong(limit.unwrap_or_default()),
+            }
+        }
+    }
+
+    /// Answers what needs no server at the front of `scratch` and takes it out: Sync, and Flush, which asks for nothing.
+    async fn answer_alone(&mut self, scratch: &mut Scratch) -> std::io::Result<()> {
+        let mut answers = Vec::new();
+        loop {
+            match **scratch {
+                [tag::SYNC, 0, 0, 0, 4, ..] => backend::ready_for_query(&mut answers, TxStatus::Idle),
+                [tag::FLUSH, 0, 0, 0, 4, ..] => {}
+                _ => break,
+            }
+            scratch.consume(HEADER_LEN);
+        }
+        if answers.is_empty() {
+            return Ok(());
+        }
+        self.io.write_all(&answers).await?;
+        self.io.flush().await
+    }
+
+    /// One lease: from the first bytes of a request to the boundary at which the server is given back.
+    async fn transaction(&mut self, mut request: Scratch) -> Result<Next, PoolError> {
+        let rules = self.pool.rules.load_full();
+        match Header::peek(&request, rules.limits.max_packet_size) {
+            Ok(Some(Header { tag: tag::TERMINATE, .. })) => return Ok(Next::Over),
+            Ok(_) => {}
+            Err(error) => return Err(garbled(error)),
+        }
+        let began = Instant::now();
+        let Some(mut lease) = self.lease(&mut request, began).await? else { return Ok(Next::Over) };
+        let leased = Instant::now();
+        self.client.transition(ClientState::Active, leased);
+        self.pool.assigned(leased.saturating_duration_since(began));
+        self.client.set_link(Some(lease.entry().clone()));
+
+        let server = lease.connection();
+        let outcome = relay::run(
+            &mut self.io,
+            &request,
+            &mut self.state,
+            &mut server.stream,
+            &mut server.state,
+            &rules.limits,
+            &self.pool.stats,
+            &self.control,
+        )
+        .await;
+        drop(request);
+
+        self.client.set_link(None);
+        self.pool.metrics.transaction(leased.elapsed());
+        self.note_names(&mut lease);
+        match outcome {
+            Outcome::Released { server } => {
+                self.finish(lease, server, &rules).await;
+                Ok(Next::Idle)
+            }
+            Outcome::Left { server } => {
+                // Closed before the server is looked after: the client does not wait for that.
+                let _ = self.io.shutdown().await;
+                self.client.transition(ClientState::Closing, Instant::now());
+                self.finish(lease, server, &rules).await;
+                Ok(Next::Over)
+            }
+            Outcome::Ended { error } => {
+                self.pool.refused(&error);
+                tracing::debug!(client = self.client.id(), peer = %self.client.peer(), %error, "session ended");
+                drop(lease);
+                Ok(Next::Over)
+            }
+        }
+    }
+
+    /// Gets a server; `None` when the client left meanwhile.
+    async fn lease(&mut self, request: &mut Scratch, now: Instant) -> Result<Option<Lease<Connector>>, PoolError> {
+        if let Some(lease) = self.pool.store.try_lease(self.client.id(), now) {
+            return Ok(Some(lease));
+        }
+        self.client.transition(ClientState::Waiting, now);
+        let mut waiting = self.pool.store.wait(self.client.id(), Patience::UntilTimeout, now);
+        loop {
+            tokio::select! {
+                // A server that has come is taken before anything else is looked at.
+                biased;
+                served = waiting.served() => return served.map(Some).map_err(PoolError::from),
+                // Weaker than this is draining: who waits then is still served, until the deadline.
+                leave = self.client.asked_to_leave(Leave::DatabaseRemoved) => return Err(farewell(leave)),
+                here = more(&mut self.io, request) => if !here { return Ok(None) },
+            }
+        }
+    }
+
+    /// Gives the server back if it is fit for the next client, and closes it otherwise.
+    async fn finish(&mut self, mut lease: Lease<Connector>, fate: Fate, rules: &Rules) {
+        let session_over = rules.limits.mode == PoolMode::Session;
+        let clean = match fate {
+            Fate::Close => false,
+            Fate::Reusable if !session_over => true,
+            Fate::Reusable | Fate::Rollback => {
+                let deadline = Instant::now() + rules.limits.rollback_timeout;
+                lease.entry().transition(ServerState::Resetting);
+                let Server { stream, state } = lease.connection();
+                (fate == Fate::Reusable || relay::recover(stream, state, deadline).await)
+                    && (!session_over || relay::reset(stream, state, SESSION_RESET, deadline).await)
+            }
+        };
+        if clean {
+            lease.release(Instant::now());
+        }
+    }
+
+    /// Copies what pages show.
+    fn note_names(&mut self, lease: &mut Lease<Connector>) {
+        if let Some(name) = self.state.param("application_name") {
+            self.client.set_application_name(name);
+        }
+        self.client.set_prepared_statements(self.state.prepared());
+        let server = &lease.connection().state;
+        let (name, prepared) = (server.params().value("application_name").cloned(), server.prepared());
+        lease.entry().set_prepared_statements(prepared);
+        if let Some(name) = name {
+            lease.entry().set_application_name(&name);
+        }
+    }
+}
+
+/// Reads on while the client waits, to notice that it has left; what comes is part of its request. Returns false when it
+/// has. Once the buffer is full nothing more is read, and a client that leaves then is noticed when it is served.
+pub(super) async fn more<IO: AsyncRead + Unpin>(io: &mut IO, request: &mut Scratch) -> bool {
+    poll_fn(|cx| {
+        if request.is_full() {
+            return Poll::Pending;
+        }
+        match request.fill(|buf| Pin::new(&mut *io).poll_read(cx, buf)) {
+            Some((polled, added)) => Poll::Ready(ready!(polled).is_ok() && added > 0),
+            None => Poll::Pending,
+        }
+    })
+    .await
+}
+
+/// What a client is told whose bytes are no message.
+fn garbled(error: HeaderError) -> PoolError {
+    match error {
+        HeaderError::TooShort { .. } => PoolError::Protocol { why: "message length is below the smallest possible" },
+        HeaderError::TooLong { len, limit, .. } => {
+            PoolError::PacketTooLarge { len: u64::from(len), limit: u64::from(limit) }
+        }
+    }
+}
+
+/// What a client is told that was asked to leave.
+pub fn farewell(leave: Leave) -> PoolError {
+    match leave {
+        Leave::Killed => PoolError::Killed,
+        Leave::DatabaseRemoved => PoolError::DatabaseRemoved,
+        Leave::Stay | Leave::Draining | Leave::Cut => PoolError::Shutdown,
+    }
+}
+
+impl From<Refusal> for PoolError {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::WaitedTooLong { limit, login } => Self::QueryWaitTimeout { limit, login },
+            Refusal::Login(error) => Self::ServerLogin(error),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An idle client is this future, its socket, its registry entry and its settings; 2.5 KB all together.
+    #[test]
+    fn an_idle_client_is_small() {
+        fn size_of<T>(_make: fn(Session<pingora::protocols::Stream>) -> T) -> usize {
+            std::mem::size_of::<T>()
+        }
+        let size = size_of(Session::run);
+        assert!(size <= 1024, "{size} bytes");
+    }
+}

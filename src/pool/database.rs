@@ -1,0 +1,331 @@
+//! One database that clients ask for, and its pools: one per user its servers are logged in as.
+//!
+//! Made on first use, from the entry of pool.yaml that has the name or from the fallback `*`; a reload changes what is
+//! inside, never the value itself. A pool exists while it has a client or a server connection, so their number is bounded
+//! by `max_client_conn` and the pool sizes.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use crate::{
+    config::pool as config,
+    pool::{
+        auth::{Authenticated, derive::Deriver, users::Users},
+        console::averages::{Averager, Totals},
+        error::PoolError,
+        lease::{Budget, Store},
+        metrics::{DatabaseMetrics, PoolMetrics},
+        registry::{ClientHandle, ClientState, Group, Registry},
+        rules::Rules,
+        server::{
+            connect::Spec,
+            credential::ServerLogin,
+            pooled::{Connector, Welcome},
+        },
+        stats::Stats,
+    },
+};
+
+/// What every database of a pooler shares.
+pub(super) struct Shared {
+    pub registry: Arc<Registry>,
+    pub deriver: Arc<Deriver>,
+    pub metrics: PoolMetrics,
+}
+
+/// The configuration in force, taken apart once.
+pub(super) struct Running {
+    pub pool: Arc<config::Pool>,
+    pub users: Users,
+}
+
+/// One database by the name clients use.
+pub(super) struct Database {
+    pub name: Arc<str>,
+    /// With its name on the server filled in.
+    pub config: ArcSwap<config::Database>,
+    pub budget: Arc<Budget>,
+    pub stats: Arc<Stats>,
+    pub metrics: DatabaseMetrics,
+    /// With when they were last taken.
+    averages: Mutex<(Option<Instant>, Averager)>,
+    pools: Mutex<HashMap<Arc<str>, Arc<Pool>>>,
+    paused: AtomicBool,
+}
+
+/// One pool: a store of servers and what its clients share.
+pub struct Pool {
+    pub group: Arc<Group>,
+    pub store: Arc<Store<Connector>>,
+    pub rules: ArcSwap<Rules>,
+    pub stats: Arc<Stats>,
+    pub metrics: DatabaseMetrics,
+    errors: PoolMetrics,
+    welcome: Arc<ArcSwapOption<Welcome>>,
+    /// How the servers are reached now, and through which client's login if it takes one.
+    way: Mutex<Way>,
+}
+
+struct Way {
+    spec: Spec,
+    client: Authenticated,
+}
+
+impl Pool {
+    /// Returns what the last server login told, if there was one.
+    pub fn welcome(&self) -> Option<Arc<Welcome>> {
+        self.welcome.load_full()
+    }
+
+    /// Counts a lease and the wait for it.
+    pub fn assigned(&self, waited: Duration) {
+        let micros = u64::try_from(waited.as_micros()).unwrap_or(u64::MAX);
+        self.stats.server_assignment_count.fetch_add(1, Ordering::Relaxed);
+        self.stats.wait_time.fetch_add(micros, Ordering::Relaxed);
+        self.metrics.waited(waited);
+    }
+
+    /// Counts what a client was told.
+    pub fn refused(&self, error: &PoolError) {
+        self.errors.error(error.kind());
+    }
+
+    /// Counts a login.
+    pub fn logged_in(&self) {
+        self.stats.client_login_count.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Takes the configuration in: sizes and limits at once, another way to the server at each connection's next boundary.
+    fn apply(&self, running: &Running, database: &config::Database) {
+        let rules = Rules::of(&running.pool, database, running.users.get(&self.group.user));
+        self.store.set_settings(rules.settings);
+        self.rules.store(Arc::new(rules));
+    }
+
+    fn set_way(&self, running: &Running, database: &config::Database, shared: &Shared, client: Option<&Authenticated>) {
+        let mut way = self.way.lock();
+        // A login without captured keys is no better way than the one there is.
+        let client = client.filter(|client| client.captured.is_some()).unwrap_or(&way.client).clone();
+        let spec = spec(running, database, &client);
+        if spec == way.spec {
+            return;
+        }
+        let moved = !same_place(&spec, &way.spec);
+        *way = Way { spec: spec.clone(), client };
+        drop(way);
+        self.store.set_connect(Connector::new(spec, shared.deriver.clone(), self.welcome.clone()));
+        if moved {
+            self.store.reconnect();
+        }
+    }
+
+    fn has_clients(&self) -> bool {
+        ClientState::ALL.iter().any(|state| self.group.clients(*state) > 0)
+    }
+}
+
+/// Whether connections made by one are as good as those made by the other. A client's captured keys may change with every
+/// login (another client of the same user) without making the connections that exist any worse.
+fn same_place(a: &Spec, b: &Spec) -> bool {
+    use crate::pool::server::credential::ServerSecret::PassThrough;
+    let secrets = match (&a.login.secret, &b.login.secret) {
+        (PassThrough(_), PassThrough(_)) => true,
+        (a, b) => a == b,
+    };
+    secrets && (&a.host, a.port, &a.dbname, &a.login.user) == (&b.host, b.port, &b.dbname, &b.login.user)
+}
+
+fn spec(running: &Running, database: &config::Database, client: &Authenticated) -> Spec {
+    Spec {
+        host: database.host.as_str().into(),
+        port: database.port,
+        dbname: database.dbname.as_deref().unwrap_or(&database.name).into(),
+        login: ServerLogin::of_client(database, client, &running.users),
+        params: Vec::new(),
+        connect_timeout: running.pool.server_connect_timeout,
+    }
+}
+
+impl Database {
+    pub(super) fn new(running: &Running, config: config::Database, metrics: DatabaseMetrics) -> Arc<Self> {
+        let limit = config.max_db_connections.or(running.pool.max_db_connections);
+        Arc::new(Self {
+            name: config.name.clone(),
+            config: ArcSwap::from_pointee(config),
+            budget: Budget::new(limit),
+            stats: Arc::default(),
+            metrics,
+            averages: Mutex::default(),
+            pools: Mutex::default(),
+            paused: AtomicBool::new(false),
+        })
+    }
+
+    /// Enters an authenticated client into its pool, made now if it is the first. Entering and removing an empty pool
+    /// exclude each other, so that nobody is left with a pool that no longer counts. Must run inside the pool's runtime.
+    pub(super) fn enter(
+        &self,
+        client: &ClientHandle,
+        authenticated: &Authenticated,
+        running: &Running,
+        shared: &Shared,
+    ) -> Arc<Pool> {
+        let config = self.config.load_full();
+        let user: Arc<str> = config.user.as_deref().unwrap_or(&authenticated.user).into();
+        let pool = {
+            let mut pools = self.pools.lock();
+            let pool = pools
+                .entry(user.clone())
+                .or_insert_with(|| self.open(user, &config, authenticated, running, shared))
+                .clone();
+            client.identify(pool.group.clone());
+            pool
+        };
+        pool.set_way(running, &config, shared, Some(authenticated));
+        pool
+    }
+
+    fn open(
+        &self,
+        user: Arc<str>,
+        config: &config::Database,
+        client: &Authenticated,
+        running: &Running,
+        shared: &Shared,
+    ) -> Arc<Pool> {
+        let rules = Rules::of(&running.pool, config, running.users.get(&user));
+        let spec = spec(running, config, client);
+        let group = shared.registry.group(&self.name, &user);
+        let welcome = Arc::new(ArcSwapOption::empty());
+        let connector = Connector::new(spec.clone(), shared.deriver.clone(), welcome.clone());
+        let registry = shared.registry.clone();
+        let store = Store::new(connector, rules.settings, group.clone(), registry, self.budget.clone());
+        if self.is_paused() {
+            store.pause();
+        }
+        Arc::new(Pool {
+            group,
+            store,
+            rules: ArcSwap::from_pointee(rules),
+            stats: self.stats.clone(),
+            metrics: self.metrics.clone(),
+            errors: shared.metrics.clone(),
+            welcome,
+            way: Mutex::new(Way { spec, client: client.clone() }),
+        })
+    }
+
+    /// Returns the pools, sorted by user.
+    pub(super) fn pools(&self) -> Vec<Arc<Pool>> {
+        let mut pools: Vec<_> = self.pools.lock().values().cloned().collect();
+        pools.sort_by(|a, b| a.group.user.cmp(&b.group.user));
+        pools
+    }
+
+    /// Returns the pool of a user.
+    pub(super) fn pool(&self, user: &str) -> Option<Arc<Pool>> {
+        self.pools.lock().get(user).cloned()
+    }
+
+    /// Takes a changed configuration in.
+    pub(super) fn apply(&self, running: &Running, config: config::Database, shared: &Shared) {
+        self.budget.set_limit(config.max_db_connections.or(running.pool.max_db_connections));
+        let config = Arc::new(config);
+        self.config.store(config.clone());
+        for pool in self.pools() {
+            pool.apply(running, &config);
+            pool.set_way(running, &config, shared, None);
+        }
+    }
+
+    /// Returns the averages of the last whole period.
+    pub(super) fn averages(&self) -> Totals {
+        self.averages.lock().1.averages()
+    }
+
+    /// Looks after the idle connections, takes the counts for averages every `period`, and forgets pools that have neither clients nor connections. Returns whether
+    /// anything is left.
+    pub(super) fn sweep(&self, now: Instant, period: Duration) -> bool {
+        {
+            let mut averages = self.averages.lock();
+            if averages.0.is_none_or(|last| now.saturating_duration_since(last) >= period) {
+                averages.0 = Some(now);
+                averages.1.tick(now.into_std(), self.totals());
+            }
+        }
+        for pool in self.pools() {
+            pool.store.sweep(now);
+        }
+        let mut pools = self.pools.lock();
+        pools.retain(|_, pool| pool.has_clients() || !pool.store.is_empty());
+        !pools.is_empty()
+    }
+
+    pub(super) fn is_paused(&self) -> bool {
+        self.paused.load(Ordering::Acquire)
+    }
+
+    /// Lends nothing until [`Self::resume`].
+    pub(super) fn pause(&self) {
+        // Under the lock, so that a pool that is being made sees it.
+        let pools = self.pools.lock();
+        self.paused.store(true, Ordering::Release);
+        pools.values().for_each(|pool| pool.store.pause());
+    }
+
+    pub(super) fn resume(&self) {
+        let pools = self.pools.lock();
+        self.paused.store(false, Ordering::Release);
+        pools.values().for_each(|pool| pool.store.resume());
+    }
+
+    /// Waits until no connection is left. Cancel safe.
+    pub(super) async fn emptied(&self) {
+        for pool in self.pools() {
+            pool.store.emptied().await;
+        }
+    }
+
+    pub(super) fn reconnect(&self) {
+        self.pools().iter().for_each(|pool| pool.store.reconnect());
+    }
+
+    /// Ends the pauses between logins that failed because the server was away: it is back.
+    pub(super) fn server_is_up(&self) {
+        self.pools().iter().for_each(|pool| pool.store.server_is_up());
+    }
+
+    /// Returns whether it has any pool.
+    pub(super) fn is_used(&self) -> bool {
+        !self.pools.lock().is_empty()
+    }
+
+    /// Returns the totals since the start.
+    pub(super) fn totals(&self) -> Totals {
+        let stats = self.stats.snapshot();
+        Totals {
+            server_assignment_count: stats.server_assignment_count,
+            xact_count: stats.xact_count,
+            query_count: stats.query_count,
+            received: stats.received,
+            sent: stats.sent,
+            xact_time: stats.xact_time,
+            query_time: stats.query_time,
+            wait_time: stats.wait_time,
+            client_parse_count: stats.client_parse_count,
+            server_parse_count: stats.server_parse_count,
+            bind_count: stats.bind_count,
+            client_login_count: stats.client_login_count,
+        }
+    }
+}

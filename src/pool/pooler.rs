@@ -1,0 +1,438 @@
+//! The pool as a whole: its databases, the configuration in force, and what an operator may ask of it.
+//!
+//! One value for the life of the process. A client's task holds it only while the client logs in; afterwards it holds its
+//! own pool, so that nothing here is on the path of a query.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, SystemTime},
+};
+
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+use rand::Rng;
+use tokio::time::Instant;
+
+use crate::{
+    config::pool as config,
+    health::{
+        board::{Board, ClientCount, PoolCensus, PoolCounts, Serving},
+        control::ReloadSummary,
+        drain::Drain,
+        ready::Ready,
+    },
+    pool::{
+        auth::{Auth, derive::Deriver, users::Users},
+        console::rows::Source,
+        database::{Database, Running, Shared},
+        metrics::{OTHER, PoolMetrics},
+        prepared::Interner,
+        probe::Probes,
+        registry::{ClientState, Leave, Registry, ServerState},
+        rules,
+    },
+};
+
+/// How often idle connections are looked at and counts for averages taken.
+const UPKEEP: Duration = Duration::from_millis(500);
+
+/// What the pool needs of the process.
+pub struct Deps {
+    pub board: Arc<Board>,
+    pub drain: Drain,
+    pub ready: Ready,
+    pub metrics: prometheus::Registry,
+    /// What RELOAD in the console does: reads the files again.
+    pub reload: Arc<dyn Fn() -> Result<(), String> + Send + Sync>,
+}
+
+/// The PostgreSQL half of the process.
+pub struct Pooler {
+    pub(super) running: ArcSwap<Running>,
+    pub(super) auth: ArcSwap<Auth>,
+    pub(super) shared: Shared,
+    pub(super) statements: Arc<Interner>,
+    pub(super) metrics: PoolMetrics,
+    pub(super) drain: Drain,
+    pub(super) reload: Arc<dyn Fn() -> Result<(), String> + Send + Sync>,
+    pub(super) board: Arc<Board>,
+    ready: Ready,
+    databases: Mutex<HashMap<Arc<str>, Arc<Database>>>,
+    pub(super) all_paused: AtomicBool,
+    probes: Probes,
+    runtime: Mutex<Option<tokio::runtime::Handle>>,
+    me: Weak<Self>,
+}
+
+impl Pooler {
+    /// Builds the pool; nothing runs until [`Self::start`].
+    ///
+    /// # Errors
+    /// When the metrics registry has a pool already.
+    pub fn new(pool: Arc<config::Pool>, deps: Deps) -> prometheus::Result<Arc<Self>> {
+        let metrics = PoolMetrics::register(&deps.metrics)?;
+        let mut process_key = [0; 32];
+        rand::rng().fill_bytes(&mut process_key);
+        let deriver = Arc::new(Deriver::new(process_key));
+        let registry = Registry::new(Instant::now(), SystemTime::now());
+        let pooler = Arc::new_cyclic(|me| Self {
+            auth: ArcSwap::from_pointee(auth(&pool, &deriver)),
+            running: ArcSwap::from_pointee(running(pool)),
+            shared: Shared { registry, deriver, metrics: metrics.clone() },
+            statements: Arc::default(),
+            metrics,
+            drain: deps.drain,
+            reload: deps.reload,
+            board: deps.board,
+            ready: deps.ready,
+            databases: Mutex::default(),
+            all_paused: AtomicBool::new(false),
+            probes: Probes::default(),
+            runtime: Mutex::default(),
+            me: me.clone(),
+        });
+        let census: Weak<dyn PoolCensus> = pooler.me.clone();
+        pooler.board.publish_pool(census);
+        let source: Weak<dyn Source> = pooler.me.clone();
+        pooler.metrics.read_from(source);
+        Ok(pooler)
+    }
+
+    /// Starts upkeep, probes, and the watch for leaving, on the current runtime: that of the pool's listening service.
+    pub fn start(&self) {
+        *self.runtime.lock() = Some(tokio::runtime::Handle::current());
+        tokio::spawn(upkeep(self.me.clone()));
+        tokio::spawn(leave(self.me.clone(), self.drain.clone()));
+        self.probe();
+    }
+
+    /// Takes a changed configuration in. What did not change keeps its connections; what changed about the way to a server
+    /// closes those at their next boundary; clients of a database that is gone finish their transactions first. The
+    /// address and the threads of the listener stay as they are.
+    pub fn reload(&self, pool: &Arc<config::Pool>) -> ReloadSummary {
+        let changed = changes(&self.running.load().pool, pool);
+        self.auth.store(Arc::new(auth(pool, &self.shared.deriver)));
+        self.running.store(Arc::new(running(pool.clone())));
+        let running = self.running.load_full();
+        for database in self.databases() {
+            match rules::resolve(pool, &database.name) {
+                Some(config) => database.apply(&running, config, &self.shared),
+                None => self.remove(&database),
+            }
+        }
+        let runtime = self.runtime.lock().clone();
+        if let Some(runtime) = runtime {
+            let _inside = runtime.enter();
+            self.probe();
+        }
+        ReloadSummary { changed, needs_restart: Vec::new() }
+    }
+
+    /// Returns the configuration in force.
+    pub fn config(&self) -> Arc<config::Pool> {
+        self.running.load().pool.clone()
+    }
+
+    /// Returns how the process leaves.
+    pub fn drain(&self) -> &Drain {
+        &self.drain
+    }
+
+    /// Returns the registry of clients and servers.
+    pub fn registry(&self) -> &Arc<Registry> {
+        &self.shared.registry
+    }
+
+    /// Returns the pool's part of the status page. No secrets.
+    pub fn view(&self) -> serde_json::Value {
+        let running = self.running.load();
+        let databases: serde_json::Map<_, _> = self
+            .databases()
+            .iter()
+            .map(|database| (database.name.to_string(), database_view(&running.pool, database, Instant::now())))
+            .collect();
+        serde_json::json!({
+            "listen": running.pool.listen.to_string(),
+            "pool_mode": rules::mode_word(running.pool.pool_mode),
+            "clients": self.shared.registry.client_count(),
+            "max_client_conn": running.pool.max_client_conn,
+            "paused": self.all_paused.load(Ordering::Relaxed),
+            "databases": databases,
+        })
+    }
+
+    /// Stops lending servers of `database` (or of all) and returns when none is left. Cancel safe; stays paused then.
+    ///
+    /// # Errors
+    /// When there is no such database.
+    pub async fn pause(&self, database: Option<&str>) -> Result<(), String> {
+        let databases = self.chosen(database)?;
+        self.all_paused.fetch_or(database.is_none(), Ordering::AcqRel);
+        databases.iter().for_each(|database| database.pause());
+        for database in &databases {
+            database.emptied().await;
+        }
+        Ok(())
+    }
+
+    /// Undoes [`Self::pause`] and [`Self::kill`].
+    ///
+    /// # Errors
+    /// When there is no such database.
+    pub fn resume(&self, database: Option<&str>) -> Result<(), String> {
+        let databases = self.chosen(database)?;
+        if database.is_none() {
+            self.all_paused.store(false, Ordering::Release);
+        }
+        databases.iter().for_each(|database| database.resume());
+        Ok(())
+    }
+
+    /// Closes every server connection at its next boundary.
+    ///
+    /// # Errors
+    /// When there is no such database.
+    pub fn reconnect(&self, database: Option<&str>) -> Result<(), String> {
+        self.chosen(database)?.iter().for_each(|database| database.reconnect());
+        Ok(())
+    }
+
+    /// Drops clients and servers at once and pauses the database.
+    ///
+    /// # Errors
+    /// When there is no such database.
+    pub fn kill(&self, database: Option<&str>) -> Result<(), String> {
+        let databases = self.chosen(database)?;
+        self.all_paused.fetch_or(database.is_none(), Ordering::AcqRel);
+        for database in &databases {
+            database.pause();
+            database.reconnect();
+            self.ask_clients(Some(&database.name), Leave::Killed);
+        }
+        Ok(())
+    }
+
+    /// Drops one client at once.
+    ///
+    /// # Errors
+    /// When no client has the id.
+    pub fn kill_client(&self, id: u64) -> Result<(), String> {
+        let client = self.shared.registry.client_by_id(id).ok_or_else(|| format!("no such client: {id}"))?;
+        client.ask_to_leave(Leave::Killed);
+        Ok(())
+    }
+
+    // --- for the parts of the pool ---
+
+    /// Returns the database of a name, made on first use; `None` when pool.yaml has neither it nor `*`.
+    pub(super) fn database(&self, name: &str) -> Option<Arc<Database>> {
+        let running = self.running.load();
+        let config = rules::resolve(&running.pool, name)?;
+        let mut databases = self.databases.lock();
+        if let Some(database) = databases.get(name) {
+            return Some(database.clone());
+        }
+        let label = if rules::is_named(&running.pool, name) { name } else { OTHER };
+        let database = Database::new(&running, config, self.metrics.database(label));
+        if self.all_paused.load(Ordering::Acquire) {
+            database.pause();
+        }
+        databases.insert(database.name.clone(), database.clone());
+        Some(database)
+    }
+
+    /// Returns the databases in use, in the order of pool.yaml, then by name.
+    pub(super) fn databases(&self) -> Vec<Arc<Database>> {
+        let running = self.running.load();
+        let place = |name: &str| rules::names(&running.pool).position(|each| **each == *name).unwrap_or(usize::MAX);
+        let mut databases: Vec<_> = self.databases.lock().values().cloned().collect();
+        databases.sort_by_cached_key(|database| (place(&database.name), database.name.clone()));
+        databases
+    }
+
+    /// Looks a database up without making it.
+    pub(super) fn known(&self, name: &str) -> Option<Arc<Database>> {
+        self.databases.lock().get(name).cloned()
+    }
+
+    fn chosen(&self, name: Option<&str>) -> Result<Vec<Arc<Database>>, String> {
+        match name {
+            None => Ok(self.databases()),
+            Some(name) => Ok(vec![self.database(name).ok_or_else(|| format!("no such database: {name}"))?]),
+        }
+    }
+
+    fn ask_clients(&self, database: Option<&str>, leave: Leave) {
+        for client in self.shared.registry.clients() {
+            let here = client.group().is_some_and(|group| database.is_none_or(|name| *group.database == *name));
+            // Those that are not logged in yet end with their login's own timeout, or are asked when they are.
+            if here || database.is_none() {
+                client.ask_to_leave(leave);
+            }
+        }
+    }
+
+    fn remove(&self, database: &Arc<Database>) {
+        self.databases.lock().remove(&database.name);
+        self.ask_clients(Some(&database.name), Leave::DatabaseRemoved);
+        // Nothing is lent any more; idle connections go now, the others with their clients.
+        database.pause();
+    }
+
+    fn probe(&self) {
+        let metrics = self.metrics.clone();
+        let me = self.me.clone();
+        let on_look = move |name: &str, took: Duration, serving: Serving| {
+            metrics.probed(name, took);
+            if serving == Serving::Up
+                && let Some(database) = me.upgrade().and_then(|pooler| pooler.known(name))
+            {
+                database.server_is_up();
+            }
+        };
+        self.probes.apply(&self.running.load().pool, &self.board, &self.ready, on_look);
+    }
+
+    fn sweep(&self, now: Instant) {
+        let period = self.running.load().pool.stats_period;
+        for database in self.databases() {
+            let in_use = database.sweep(now, period);
+            if !in_use {
+                let mut databases = self.databases.lock();
+                // Looked at again under the lock: a client may have come.
+                let named = rules::is_named(&self.running.load().pool, &database.name);
+                if !named && Arc::strong_count(&database) <= 2 && !database.is_used() {
+                    databases.remove(&database.name);
+                }
+            }
+        }
+    }
+}
+
+fn auth(pool: &config::Pool, deriver: &Arc<Deriver>) -> Auth {
+    Auth {
+        auth_type: pool.auth_type,
+        users: Users::new(&pool.users),
+        scram_iterations: pool.scram_iterations,
+        deriver: deriver.clone(),
+    }
+}
+
+fn running(pool: Arc<config::Pool>) -> Running {
+    Running { users: Users::new(&pool.users), pool }
+}
+
+/// Says what is different, a line each. Secrets are compared and not said.
+fn changes(old: &config::Pool, new: &config::Pool) -> Vec<String> {
+    let mut changed = Vec::new();
+    let find =
+        |pool: &config::Pool, name: &str| pool.databases.iter().find(|database| *database.name == *name).cloned();
+    for database in &new.databases {
+        match find(old, &database.name) {
+            None => changed.push(format!("database {}: added", database.name)),
+            Some(before) if before != *database => changed.push(format!("database {}: changed", database.name)),
+            Some(_) => {}
+        }
+    }
+    let gone = old.databases.iter().filter(|database| find(new, &database.name).is_none());
+    changed.extend(gone.map(|database| format!("database {}: removed", database.name)));
+    if old.users != new.users {
+        changed.push("pool: users changed".into());
+    }
+    let general = |pool: &config::Pool| config::Pool { databases: Vec::new(), users: Vec::new(), ..pool.clone() };
+    if general(old) != general(new) {
+        changed.push("pool: settings changed".into());
+    }
+    changed
+}
+
+fn database_view(pool: &config::Pool, database: &Database, now: Instant) -> serde_json::Value {
+    let pools: Vec<_> = database
+        .pools()
+        .iter()
+        .map(|pool| {
+            let snapshot = pool.store.snapshot(now);
+            serde_json::json!({
+                "user": &*pool.group.user,
+                "servers": snapshot.open,
+                "idle": snapshot.idle,
+                "logins": snapshot.dialing,
+                "waiting": snapshot.waiting,
+                "waited_seconds": snapshot.waited.as_secs_f64(),
+                "login_error": snapshot.login_error.map(|error| error.to_string()),
+            })
+        })
+        .collect();
+    serde_json::json!({
+        "host": database.config.load().host,
+        "port": database.config.load().port,
+        "max_connections": rules::most(pool, &database.config.load()),
+        "paused": database.is_paused(),
+        "pools": pools,
+    })
+}
+
+/// Runs until the pooler has gone.
+async fn upkeep(pooler: Weak<Pooler>) {
+    let mut tick = tokio::time::interval(UPKEEP);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tick.tick().await;
+        match pooler.upgrade() {
+            Some(pooler) => pooler.sweep(Instant::now()),
+            None => return,
+        }
+    }
+}
+
+/// Tells the clients when the process leaves: at their next boundary first, at once when the time is over.
+async fn leave(pooler: Weak<Pooler>, mut drain: Drain) {
+    drain.draining().await;
+    if let Some(pooler) = pooler.upgrade() {
+        pooler.ask_clients(None, Leave::Draining);
+    }
+    drain.cut().await;
+    if let Some(pooler) = pooler.upgrade() {
+        pooler.ask_clients(None, Leave::Cut);
+    }
+}
+
+impl PoolCensus for Pooler {
+    fn databases(&self) -> Vec<(Arc<str>, PoolCounts)> {
+        let running = self.running.load();
+        let mut names: Vec<_> = rules::names(&running.pool).cloned().collect();
+        names.extend(
+            Self::databases(self).iter().map(|d| d.name.clone()).filter(|n| !rules::is_named(&running.pool, n)),
+        );
+        let groups = self.shared.registry.groups();
+        let counts = |name: &Arc<str>| {
+            let mut counts = PoolCounts::default();
+            for group in groups.iter().filter(|group| group.database == *name) {
+                let servers = |state| group.servers(state);
+                counts.active += servers(ServerState::Leased) + servers(ServerState::Resetting);
+                counts.idle += servers(ServerState::Idle) + servers(ServerState::BeingCancelled);
+                counts.waiting += group.clients(ClientState::Waiting);
+                counts.clients += [ClientState::Idle, ClientState::Waiting, ClientState::Active]
+                    .map(|state| group.clients(state))
+                    .iter()
+                    .sum::<u32>();
+            }
+            counts.total = counts.active + counts.idle;
+            counts.max = rules::resolve(&running.pool, name).map_or(0, |config| rules::most(&running.pool, &config));
+            counts
+        };
+        names.iter().map(|name| (name.clone(), counts(name))).collect()
+    }
+
+    fn clients(&self) -> Vec<ClientCount> {
+        self.shared.registry.census()
+    }
+
+    fn pool_mode(&self) -> &'static str {
+        rules::mode_word(self.running.load().pool.pool_mode)
+    }
+}

@@ -1,0 +1,105 @@
+//! What pool.yaml means for one (database, user): PgBouncer's order of precedence, in one place. Pure.
+//!
+//! A user's own value counts before the database's, the database's before the general one.
+
+use std::{sync::Arc, time::Duration};
+
+use crate::{
+    config::pool::{Database, Pool, PoolMode, User},
+    pool::{
+        lease::{Settings, Sizes},
+        relay::Limits,
+    },
+};
+
+/// The fallback database of `databases:`.
+pub const ANY: &str = "*";
+
+/// Everything a session and a store must know of the configuration.
+#[derive(Debug, Clone)]
+pub struct Rules {
+    pub settings: Settings,
+    pub limits: Limits,
+    pub client_idle_timeout: Option<Duration>,
+}
+
+impl Rules {
+    /// Returns what holds for `user` (the one the servers are logged in as) on `database`.
+    pub fn of(pool: &Pool, database: &Database, user: Option<&User>) -> Self {
+        let sizes = Sizes {
+            pool: no_limit(
+                user.and_then(|user| user.pool_size).or(database.pool_size).unwrap_or(pool.default_pool_size),
+            ),
+            min: database.min_pool_size.unwrap_or(pool.min_pool_size),
+            reserve: database.reserve_pool_size.unwrap_or(pool.reserve_pool_size),
+            reserve_after: pool.reserve_pool_timeout,
+        };
+        Self {
+            settings: Settings {
+                sizes,
+                query_wait_timeout: pool.query_wait_timeout,
+                server_idle_timeout: pool.server_idle_timeout,
+                server_lifetime: pool.server_lifetime,
+                server_login_retry: pool.server_login_retry,
+            },
+            limits: Limits {
+                mode: mode(pool, database, user),
+                max_packet_size: pool.max_packet_size,
+                max_held_message: pool.max_held_message,
+                max_prepared_statements: pool.max_prepared_statements,
+                query_timeout: pool.query_timeout,
+                transaction_timeout: pool.transaction_timeout,
+                idle_transaction_timeout: pool.idle_transaction_timeout,
+                rollback_timeout: pool.rollback_timeout,
+            },
+            client_idle_timeout: pool.client_idle_timeout,
+        }
+    }
+}
+
+/// Returns the mode in force.
+pub fn mode(pool: &Pool, database: &Database, user: Option<&User>) -> PoolMode {
+    user.and_then(|user| user.pool_mode).or(database.pool_mode).unwrap_or(pool.pool_mode)
+}
+
+/// Returns the mode's word.
+pub fn mode_word(mode: PoolMode) -> &'static str {
+    match mode {
+        PoolMode::Session => "session",
+        PoolMode::Transaction => "transaction",
+    }
+}
+
+/// A size of 0 is PgBouncer's "no limit".
+fn no_limit(size: u32) -> u32 {
+    if size == 0 { u32::MAX } else { size }
+}
+
+/// Returns the entry of `databases:` that a client means by `name`, with its name on the server filled in: the entry of
+/// that name, or the fallback made out for it.
+pub fn resolve(pool: &Pool, name: &str) -> Option<Database> {
+    let entry = |wanted: &str| pool.databases.iter().find(|database| &*database.name == wanted);
+    let mut found = match entry(name) {
+        // `*` itself is nobody's name.
+        Some(found) if name != ANY => found.clone(),
+        _ => Database { name: name.into(), ..entry(ANY)?.clone() },
+    };
+    found.dbname.get_or_insert_with(|| name.to_owned());
+    Some(found)
+}
+
+/// Returns whether pool.yaml names the database itself.
+pub fn is_named(pool: &Pool, name: &str) -> bool {
+    name != ANY && pool.databases.iter().any(|database| &*database.name == name)
+}
+
+/// Returns how many connections all pools of a database may have together at most, as far as that is bounded: for pages.
+pub fn most(pool: &Pool, database: &Database) -> u32 {
+    let sizes = Rules::of(pool, database, None).settings.sizes;
+    database.max_db_connections.or(pool.max_db_connections).map_or(sizes.most(), |limit| limit.min(sizes.most()))
+}
+
+/// The names of pool.yaml in its order, without the fallback.
+pub fn names(pool: &Pool) -> impl Iterator<Item = &Arc<str>> {
+    pool.databases.iter().map(|database| &database.name).filter(|name| &***name != ANY)
+}

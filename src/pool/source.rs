@@ -1,0 +1,265 @@
+//! The pool as the console and the metrics read it: rows made from the tables on demand, and the commands.
+
+use std::sync::{Arc, atomic::Ordering};
+
+use async_trait::async_trait;
+use tokio::time::Instant;
+
+use crate::{
+    config::pool as config,
+    health::board::Serving,
+    pool::{
+        console::rows::{ConfigRow, DatabaseRow, PoolRow, SocketRow, Source, StatsRow, UserRow},
+        database::Pool,
+        pooler::Pooler,
+        registry::{ClientEntry, ClientState, Group, ServerEntry, ServerState},
+        rules::{self, Rules},
+    },
+};
+
+#[async_trait]
+impl Source for Pooler {
+    fn pools(&self) -> Vec<PoolRow> {
+        let now = Instant::now();
+        self.databases().iter().flat_map(|database| database.pools()).map(|pool| pool_row(&pool, now)).collect()
+    }
+
+    fn stats(&self) -> Vec<StatsRow> {
+        let row = |database: &Arc<super::database::Database>| StatsRow {
+            database: database.name.clone(),
+            total: database.totals(),
+            average: database.averages(),
+        };
+        self.databases().iter().map(row).collect()
+    }
+
+    fn clients(&self) -> Vec<SocketRow> {
+        let now = Instant::now();
+        self.registry().clients().iter().filter_map(|client| client_row(client, now)).collect()
+    }
+
+    fn servers(&self) -> Vec<SocketRow> {
+        self.registry().servers().iter().map(|server| server_row(server)).collect()
+    }
+
+    fn databases(&self) -> Vec<DatabaseRow> {
+        let running = self.running.load();
+        let groups = self.registry().groups();
+        running.pool.databases.iter().map(|config| database_row(self, &running.pool, config, &groups)).collect()
+    }
+
+    fn users(&self) -> Vec<UserRow> {
+        let running = self.running.load();
+        let groups = self.registry().groups();
+        let row = |user: &config::User| {
+            let own = groups.iter().filter(|group| *group.user == *user.name);
+            let (clients, servers) = own
+                .fold((0, 0), |(clients, servers), group| (clients + clients_of(group), servers + servers_of(group)));
+            UserRow {
+                name: user.name.clone(),
+                pool_size: user.pool_size,
+                pool_mode: user.pool_mode.map(rules::mode_word),
+                current_connections: servers,
+                current_client_connections: clients,
+            }
+        };
+        running.pool.users.iter().map(row).collect()
+    }
+
+    fn config(&self) -> Vec<ConfigRow> {
+        config_rows(&self.running.load().pool)
+    }
+
+    fn serving(&self) -> Vec<(Arc<str>, &'static str, bool)> {
+        let running = self.running.load();
+        let row = |name: &Arc<str>| {
+            let entry = self.board.database(name);
+            match entry.serving() {
+                Serving::Unknown => None,
+                serving => Some((name.clone(), entry.state().role.as_str(), serving == Serving::Up)),
+            }
+        };
+        rules::names(&running.pool).filter_map(row).collect()
+    }
+
+    fn paused(&self) -> bool {
+        self.all_paused.load(Ordering::Acquire)
+    }
+
+    async fn pause(&self, database: Option<&str>) -> Result<(), String> {
+        Self::pause(self, database).await
+    }
+
+    fn resume(&self, database: Option<&str>) -> Result<(), String> {
+        Self::resume(self, database)
+    }
+
+    fn reconnect(&self, database: Option<&str>) -> Result<(), String> {
+        Self::reconnect(self, database)
+    }
+
+    fn kill(&self, database: Option<&str>) -> Result<(), String> {
+        Self::kill(self, database)
+    }
+
+    async fn reload(&self) -> Result<(), String> {
+        let reload = self.reload.clone();
+        // Reads files.
+        tokio::task::spawn_blocking(move || reload()).await.map_err(|_| "the reload did not end".to_owned())?
+    }
+}
+
+fn pool_row(pool: &Pool, now: Instant) -> PoolRow {
+    let group = &pool.group;
+    let (client, server) = (|state| group.clients(state), |state| group.servers(state));
+    PoolRow {
+        database: group.database.clone(),
+        user: group.user.clone(),
+        cl_active: client(ClientState::Active) + client(ClientState::Idle),
+        cl_idle: client(ClientState::Idle),
+        cl_waiting: client(ClientState::Waiting),
+        // Requests under way are not logged in, so they are nobody's clients; their servers are counted below.
+        cl_active_cancel_req: 0,
+        cl_waiting_cancel_req: 0,
+        sv_active: server(ServerState::Leased),
+        sv_active_cancel: 0,
+        sv_being_canceled: server(ServerState::BeingCancelled),
+        sv_idle: server(ServerState::Idle),
+        sv_used: 0,
+        sv_tested: server(ServerState::Resetting),
+        sv_login: server(ServerState::Connecting),
+        maxwait: pool.store.snapshot(now).waited,
+        pool_mode: rules::mode_word(pool.rules.load().limits.mode),
+    }
+}
+
+/// Console clients have no row of their own: they are counted in no pool.
+fn client_row(client: &Arc<ClientEntry>, now: Instant) -> Option<SocketRow> {
+    let group = client.group()?;
+    Some(SocketRow {
+        user: group.user.clone(),
+        database: group.database.clone(),
+        state: match client.state() {
+            ClientState::Active => "active",
+            ClientState::Waiting => "waiting",
+            ClientState::Idle => "idle",
+            ClientState::Startup | ClientState::Authenticating => "login",
+            ClientState::Cancelling => "active_cancel_req",
+            ClientState::Closing => "disconnect",
+        },
+        address: Some(client.peer()),
+        local_address: Some(client.local()),
+        connect_time: client.connected_at(),
+        request_time: client.requested_at(),
+        wait: client.waiting_for(now),
+        close_needed: client.leave() > super::registry::Leave::Stay,
+        id: client.id(),
+        link: client.link().map(|server| server.id()),
+        remote_pid: 0,
+        application_name: client.application_name(),
+        prepared_statements: client.prepared_statements() as usize,
+    })
+}
+
+fn server_row(server: &ServerEntry) -> SocketRow {
+    SocketRow {
+        user: server.group().user.clone(),
+        database: server.group().database.clone(),
+        state: match server.state() {
+            ServerState::Connecting => "login",
+            ServerState::Idle => "idle",
+            ServerState::Leased => "active",
+            ServerState::Resetting => "tested",
+            ServerState::BeingCancelled => "being_canceled",
+            ServerState::Closed => "disconnect",
+        },
+        address: server.remote(),
+        local_address: server.local(),
+        connect_time: server.connected_at(),
+        request_time: server.leased_at(),
+        wait: std::time::Duration::ZERO,
+        close_needed: server.close_needed(),
+        id: server.id(),
+        link: server.link(),
+        remote_pid: server.remote_pid().unwrap_or(0),
+        application_name: server.application_name(),
+        prepared_statements: server.prepared_statements() as usize,
+    }
+}
+
+fn database_row(pooler: &Pooler, pool: &config::Pool, config: &config::Database, groups: &[Arc<Group>]) -> DatabaseRow {
+    let sizes = Rules::of(pool, config, None).settings.sizes;
+    let own = groups.iter().filter(|group| group.database == config.name);
+    let (clients, servers) =
+        own.fold((0, 0), |(clients, servers), group| (clients + clients_of(group), servers + servers_of(group)));
+    DatabaseRow {
+        name: config.name.clone(),
+        host: config.host.clone(),
+        port: config.port,
+        database: config.dbname.clone().unwrap_or_else(|| config.name.to_string()),
+        force_user: config.user.clone(),
+        pool_size: config.pool_size.unwrap_or(pool.default_pool_size),
+        min_pool_size: sizes.min,
+        reserve_pool_size: sizes.reserve,
+        server_lifetime: pool.server_lifetime,
+        pool_mode: rules::mode_word(rules::mode(pool, config, None)),
+        max_connections: config.max_db_connections.or(pool.max_db_connections).unwrap_or(0),
+        current_connections: servers,
+        current_client_connections: clients,
+        paused: pooler.known(&config.name).is_some_and(|database| database.is_paused()),
+        disabled: false,
+    }
+}
+
+fn clients_of(group: &Group) -> u32 {
+    [ClientState::Idle, ClientState::Waiting, ClientState::Active].map(|state| group.clients(state)).iter().sum()
+}
+
+fn servers_of(group: &Group) -> u32 {
+    ServerState::ALL.map(|state| group.servers(state)).iter().sum()
+}
+
+/// The general settings with PgBouncer's defaults beside them. Times in seconds, as PgBouncer shows them.
+fn config_rows(pool: &config::Pool) -> Vec<ConfigRow> {
+    let seconds = |time: Option<std::time::Duration>| {
+        time.map_or_else(|| "0".to_owned(), |time| format!("{}", time.as_secs_f64()))
+    };
+    let row = |key, value: String, default: &str| ConfigRow { key, value, default: default.into(), changeable: true };
+    let fixed = |key, value: String, default: &str| ConfigRow { changeable: false, ..row(key, value, default) };
+    let auth_type = match pool.auth_type {
+        config::AuthType::Trust => "trust",
+        config::AuthType::Md5 => "md5",
+        config::AuthType::ScramSha256 => "scram-sha-256",
+    };
+    vec![
+        row("admin_users", pool.admin_users.join(","), ""),
+        row("auth_type", auth_type.into(), "md5"),
+        row("cancel_wait_timeout", seconds(Some(pool.cancel_wait_timeout)), "10"),
+        row("client_idle_timeout", seconds(pool.client_idle_timeout), "0"),
+        row("client_login_timeout", seconds(Some(pool.client_login_timeout)), "60"),
+        row("default_pool_size", pool.default_pool_size.to_string(), "20"),
+        row("idle_transaction_timeout", seconds(pool.idle_transaction_timeout), "0"),
+        row("ignore_startup_parameters", pool.ignore_startup_parameters.join(","), ""),
+        fixed("listen_addr", pool.listen.ip().to_string(), ""),
+        fixed("listen_port", pool.listen.port().to_string(), "6432"),
+        row("max_client_conn", pool.max_client_conn.to_string(), "100"),
+        row("max_db_connections", pool.max_db_connections.unwrap_or(0).to_string(), "0"),
+        row("max_packet_size", pool.max_packet_size.to_string(), "2147483647"),
+        row("max_prepared_statements", pool.max_prepared_statements.to_string(), "200"),
+        row("min_pool_size", pool.min_pool_size.to_string(), "0"),
+        row("pool_mode", rules::mode_word(pool.pool_mode).into(), "session"),
+        row("query_timeout", seconds(pool.query_timeout), "0"),
+        row("query_wait_timeout", seconds(pool.query_wait_timeout), "120"),
+        row("reserve_pool_size", pool.reserve_pool_size.to_string(), "0"),
+        row("reserve_pool_timeout", seconds(pool.reserve_pool_timeout), "5"),
+        row("scram_iterations", pool.scram_iterations.to_string(), "4096"),
+        row("server_connect_timeout", seconds(Some(pool.server_connect_timeout)), "15"),
+        row("server_idle_timeout", seconds(pool.server_idle_timeout), "600"),
+        row("server_lifetime", seconds(pool.server_lifetime), "3600"),
+        row("server_login_retry", seconds(Some(pool.server_login_retry)), "15"),
+        row("stats_period", seconds(Some(pool.stats_period)), "60"),
+        row("stats_users", pool.stats_users.join(","), ""),
+        row("track_extra_parameters", pool.track_extra_parameters.join(","), "IntervalStyle"),
+        row("transaction_timeout", seconds(pool.transaction_timeout), "0"),
+    ]
+}

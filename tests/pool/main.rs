@@ -1,0 +1,10 @@
+//! The pool in this process, in front of a real PostgreSQL, with real clients.
+
+mod cancel;
+mod console;
+mod limits;
+mod reload;
+mod servers;
+mod sessions;
+mod support;
+mod transactions;

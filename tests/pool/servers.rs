@@ -1,0 +1,65 @@
+//! Servers that die, restart, or are not there.
+
+use bookend::config::pool::Pool;
+
+use crate::support::*;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn terminated_idle_servers_are_never_noticed_by_a_client() {
+    let cluster = postgres::Cluster::start();
+    let pooled = start(config(&cluster)).await;
+    let direct = cluster.direct().await;
+    let client = pooled.client().await;
+    for turn in 0..50 {
+        assert_eq!(ask(&client, &format!("SELECT {turn}")).await.unwrap(), turn.to_string());
+        // Waits until they have ended: a query that crosses its own server's end is no idle server's.
+        let others = "SELECT count(pg_terminate_backend(pid, 5000)) FROM pg_stat_activity \
+                      WHERE pid <> pg_backend_pid() AND backend_type = 'client backend' AND application_name = ''";
+        ask(&direct, others).await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restart_costs_only_the_transactions_that_were_open() {
+    let cluster = std::sync::Arc::new(postgres::Cluster::start());
+    let pooled = start(config(&cluster)).await;
+    let (idle, open, waits) = (pooled.client().await, pooled.client().await, pooled.client().await);
+    ask(&idle, "SELECT 1").await.unwrap();
+    open.batch_execute("BEGIN").await.unwrap();
+    let stopped = cluster.clone();
+    tokio::task::spawn_blocking(move || stopped.down()).await.unwrap();
+    let waiting = tokio::spawn(async move { ask(&waits, "SELECT 'waited'").await });
+    assert!(open.batch_execute("SELECT 1").await.is_err());
+    let started = cluster.clone();
+    tokio::task::spawn_blocking(move || started.up()).await.unwrap();
+    let back = std::time::Instant::now();
+    assert_eq!(waiting.await.unwrap().unwrap(), "waited");
+    assert_eq!(ask(&idle, "SELECT 2").await.unwrap(), "2");
+    assert!(back.elapsed() < 5 * SECOND, "{:?}", back.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_database_that_the_server_does_not_have_is_said_so_at_once() {
+    let cluster = postgres::shared();
+    let mut missing = database(&cluster, "missing");
+    missing.dbname = Some("no_such_database".into());
+    let pooled = start(Pool { databases: vec![missing], ..config(&cluster) }).await;
+    let began = std::time::Instant::now();
+    let error = postgres::connect(pooled.port, "missing", "").await.err().unwrap();
+    assert_eq!(told(&error).0, "3D000");
+    assert!(began.elapsed() < 5 * SECOND);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_logs_in_while_the_server_is_away_waits_for_it() {
+    let cluster = std::sync::Arc::new(postgres::Cluster::start());
+    cluster.down();
+    let pooled = start(config(&cluster)).await;
+    let port = pooled.port;
+    let login = tokio::spawn(async move { postgres::connect(port, DATABASE, "").await });
+    tokio::time::sleep(SECOND / 2).await;
+    let started = cluster.clone();
+    tokio::task::spawn_blocking(move || started.up()).await.unwrap();
+    let client = tokio::time::timeout(10 * SECOND, login).await.unwrap().unwrap().unwrap();
+    assert_eq!(ask(&client, "SELECT 1").await.unwrap(), "1");
+}

@@ -1,0 +1,170 @@
+//! A pooler on a free port, over loopback.
+
+#[path = "../support/postgres.rs"]
+pub mod postgres;
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use bookend::{
+    config::{
+        pool::{AuthType, Database, Pool, PoolMode, Probe, User, UserSecret},
+        secret::Secret,
+    },
+    health::{
+        board::Board,
+        drain::{self, DrainControl, Phase},
+        ready::Ready,
+    },
+    pool::{
+        client::login,
+        pooler::{Deps, Pooler},
+    },
+};
+use tokio::net::TcpListener;
+
+pub use self::postgres::{Cluster, PASSWORD, USER};
+
+pub const SECOND: Duration = Duration::from_secs(1);
+
+/// The pool's name of the cluster's database.
+pub const DATABASE: &str = "arena";
+
+pub struct Pooled {
+    pub pooler: Arc<Pooler>,
+    pub port: u16,
+    pub drain: DrainControl,
+    accepting: tokio::task::JoinHandle<()>,
+}
+
+impl Drop for Pooled {
+    fn drop(&mut self) {
+        self.accepting.abort();
+        self.drain.advance(Phase::Cut);
+    }
+}
+
+/// A configuration with PgBouncer's defaults, and one database.
+pub fn config(cluster: &Cluster) -> Pool {
+    Pool {
+        listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+        threads: 1,
+        auth_type: AuthType::ScramSha256,
+        admin_users: vec![USER.into()],
+        stats_users: Vec::new(),
+        pool_mode: PoolMode::Transaction,
+        max_client_conn: 1000,
+        default_pool_size: 5,
+        min_pool_size: 0,
+        reserve_pool_size: 0,
+        reserve_pool_timeout: Some(5 * SECOND),
+        max_db_connections: None,
+        query_wait_timeout: Some(30 * SECOND),
+        server_idle_timeout: Some(600 * SECOND),
+        server_lifetime: Some(3600 * SECOND),
+        server_connect_timeout: 15 * SECOND,
+        server_login_retry: 15 * SECOND,
+        query_timeout: None,
+        transaction_timeout: None,
+        idle_transaction_timeout: None,
+        client_idle_timeout: None,
+        client_login_timeout: 60 * SECOND,
+        rollback_timeout: 5 * SECOND,
+        cancel_wait_timeout: 10 * SECOND,
+        max_prepared_statements: 200,
+        max_packet_size: i32::MAX as u32,
+        max_held_message: 16 << 20,
+        ignore_startup_parameters: Vec::new(),
+        track_extra_parameters: Vec::new(),
+        scram_iterations: 4096,
+        stats_period: 60 * SECOND,
+        probe: Probe { interval: 2 * SECOND, down_interval: SECOND / 2, timeout: SECOND, rise: 1, fall: 2 },
+        databases: vec![database(cluster, DATABASE)],
+        users: vec![User {
+            name: USER.into(),
+            secret: UserSecret::Plain(Secret::new(PASSWORD)),
+            pool_size: None,
+            pool_mode: None,
+        }],
+    }
+}
+
+pub fn database(cluster: &Cluster, name: &str) -> Database {
+    Database {
+        name: name.into(),
+        dbname: Some("postgres".into()),
+        host: "127.0.0.1".into(),
+        port: cluster.port,
+        user: None,
+        password: None,
+        pool_size: None,
+        min_pool_size: None,
+        reserve_pool_size: None,
+        max_db_connections: None,
+        pool_mode: None,
+    }
+}
+
+pub async fn start(config: Pool) -> Pooled {
+    let (control, drain) = drain::channel();
+    let deps = Deps {
+        board: Arc::new(Board::default()),
+        drain: drain.clone(),
+        ready: Ready::default(),
+        metrics: prometheus::Registry::new(),
+        reload: Arc::new(|| Ok(())),
+    };
+    let pooler = Pooler::new(Arc::new(config), deps).unwrap();
+    pooler.start();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let served = pooler.clone();
+    let accepting = tokio::spawn(async move {
+        while let Ok((stream, peer)) = listener.accept().await {
+            stream.set_nodelay(true).unwrap();
+            let local = stream.local_addr().unwrap();
+            drain.spawn(login::serve(served.clone(), stream, peer, local));
+        }
+    });
+    Pooled { pooler, port, drain: control, accepting }
+}
+
+impl Pooled {
+    pub async fn client(&self) -> tokio_postgres::Client {
+        postgres::connect(self.port, DATABASE, "").await.unwrap()
+    }
+
+    pub async fn client_with(&self, more: &str) -> Result<tokio_postgres::Client, tokio_postgres::Error> {
+        postgres::connect(self.port, DATABASE, more).await
+    }
+
+    /// Server connections that are open now.
+    pub fn servers(&self) -> usize {
+        self.pooler.registry().servers().len()
+    }
+}
+
+/// Waits until `what` is so.
+pub async fn eventually(what: &str, mut so: impl FnMut() -> bool) {
+    let wait = async {
+        while !so() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    assert!(tokio::time::timeout(20 * SECOND, wait).await.is_ok(), "never: {what}");
+}
+
+/// The SQLSTATE and message of an error that came from the pool or the server.
+pub fn told(error: &tokio_postgres::Error) -> (String, String) {
+    let error = error.as_db_error().unwrap_or_else(|| panic!("not told by a server: {error:?}"));
+    (error.code().code().to_owned(), error.message().to_owned())
+}
+
+/// The first value of a simple query.
+pub async fn ask(client: &tokio_postgres::Client, sql: &str) -> Result<String, tokio_postgres::Error> {
+    for message in client.simple_query(sql).await? {
+        if let tokio_postgres::SimpleQueryMessage::Row(row) = message {
+            return Ok(row.get(0).unwrap_or_default().to_owned());
+        }
+    }
+    Ok(String::new())
+}
