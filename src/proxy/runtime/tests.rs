@@ -124,6 +124,15 @@ fn two_servers() -> Vec<lb::Server> {
     vec![server("web-1", 8001), server("web-2", 8002)]
 }
 
+async fn eventually(what: impl Fn() -> bool) {
+    let happened = async {
+        while !what() {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    tokio::time::timeout(seconds(10), happened).await.expect("did not happen in time");
+}
+
 fn cluster_of(runtime: &Runtime, path: &str) -> Arc<Cluster> {
     match &runtime.route(None, path.as_bytes()).unwrap().target {
         Target::Upstream(cluster) => cluster.clone(),
@@ -204,9 +213,7 @@ async fn first_checks_hold_readiness_back_at_the_start_and_never_at_a_reload() {
     let first = Runtime::build(&checked, None, &bench.deps);
     assert_eq!(bench.deps.ready.pending(), ["first health checks of upstream django"]);
     first.checked_once().await;
-    while !bench.deps.ready.is_ready() {
-        tokio::task::yield_now().await;
-    }
+    eventually(|| bench.deps.ready.is_ready()).await;
     assert_eq!(endpoints(&first)[0].facts().passing, Health::Down);
     let mut more = checked.clone();
     more.upstreams[0].servers = lb::Servers::Own(vec![server("web-1", 1), server("web-2", 1)]);
@@ -225,14 +232,10 @@ async fn checks_of_a_server_that_left_the_file_end() {
     assert_eq!(bench.drain.in_flight(), 2);
     checked.upstreams[0].servers = lb::Servers::Own(vec![server("web-1", 1)]);
     let second = Runtime::build(&checked, Some(&first), &bench.deps);
-    while bench.drain.in_flight() != 1 {
-        tokio::task::yield_now().await;
-    }
+    eventually(|| bench.drain.in_flight() == 1).await;
     checked.upstreams[0].health_check = None;
     let third = Runtime::build(&checked, Some(&second), &bench.deps);
-    while bench.drain.in_flight() != 0 {
-        tokio::task::yield_now().await;
-    }
+    eventually(|| bench.drain.in_flight() == 0).await;
     let ask = Ask { client: Ipv4Addr::LOCALHOST.into(), needs_database: true };
     assert!(
         cluster_of(&third, "/").pick(&ask, &Tried::default(), std::time::Instant::now()).is_ok(),
