@@ -4,26 +4,39 @@
 //! and returns when the process has left. Whatever can fail fails in `build`, before a single connection is accepted:
 //! files, limits, ports. [`reload`] and [`life`] are what happens afterwards.
 //!
-//! Threads: the front and the pool have a runtime each (`threads` of their files), admin one thread, signals one, and
-//! pingora's main thread waits. Work stealing is on for all of them because pingora 0.9.1 knows it only per server: the
+//! Threads: the front and the pool have a runtime each (`threads` of their files), admin, checks and signals one thread
+//! each, and pingora's main thread waits. Work stealing is on for all of them because pingora 0.9.1 knows it only per server: the
 //! front wants it (one thread must not be stuck with all long uploads), and the pool has one thread unless told otherwise.
 
 pub mod ask;
 mod departure;
+mod front;
 mod half;
 mod life;
 mod limits;
 mod listen;
 mod pages;
+mod pool;
 mod reload;
 mod service;
 mod signals;
 
-use std::{collections::HashMap, fs, net::SocketAddr, sync::Arc};
+use std::{
+    fs,
+    net::SocketAddr,
+    sync::{Arc, OnceLock, Weak},
+    time::Duration,
+};
 
 use parking_lot::Mutex;
-use pingora::server::{RunArgs, Server, configuration::ServerConf};
-use tokio::sync::mpsc;
+use pingora::{
+    server::{RunArgs, Server, configuration::ServerConf},
+    services::ServiceWithDependents,
+};
+use tokio::{
+    runtime::{self, Runtime},
+    sync::mpsc,
+};
 use tracing::{info, warn};
 
 use crate::{
@@ -32,23 +45,20 @@ use crate::{
         half::Half,
         life::{Life, Watch},
         listen::Wanted,
-        pages::Sections,
+        reload::Reloader,
         service::{Governed, Stops},
     },
-    config::{
-        self, Config, Errors, Surroundings,
-        lb::{Builtin, Sources},
-        open_files_needed,
-    },
+    config::{self, Config, Errors, Surroundings, lb::Sources, open_files_needed},
     health::{
         board::Board,
+        control::Control,
         drain::{self, Drain},
         ready::Ready,
     },
+    proxy::{Front, Pages},
     telemetry::{
         log,
         metrics::{ProgramMetrics, Registry, Started},
-        view::View,
     },
 };
 
@@ -56,24 +66,26 @@ pub use crate::app::{reload::Load, signals::Signal};
 
 /// Seconds that pingora gives runtimes to end, after everything that had to be waited for is over.
 const RUNTIME_SHUTDOWN_SECONDS: u64 = 1;
-/// Idle connections to servers that are kept, per process.
-const UPSTREAM_KEEPALIVE_POOL: usize = 1024;
+/// How long the last lines of the access log may take to be written: its reader may be gone.
+const ACCESS_LOG_PATIENCE: Duration = Duration::from_secs(2);
 
-/// What every part is handed.
-#[derive(Clone)]
+/// What both halves are handed.
 struct Shared {
     board: Arc<Board>,
     drain: Drain,
     ready: Ready,
     registry: Arc<Registry>,
-    pages: Arc<HashMap<Builtin, Arc<dyn View>>>,
-    server: Arc<ServerConf>,
+    pages: Arc<Pages>,
+    /// Where checks run.
+    background: runtime::Handle,
 }
 
 /// The whole program, built and not started.
 pub struct App {
     services: Vec<Governed>,
     life: Life,
+    front: Option<Arc<Front>>,
+    background: Runtime,
 }
 
 /// Serves what `sources` say until the process is told to stop.
@@ -108,52 +120,64 @@ impl App {
         if let Some(shortage) = limits::shortage(open_files_needed(&config), open_files_limit) {
             warn!("{shortage}");
         }
+        let background = background().map_err(|error| one(format!("cannot start a runtime: {error}")))?;
         let (phases, drain) = drain::channel();
-        let registry = Arc::new(Registry::new());
-        let metrics = ProgramMetrics::register(&registry, started).map_err(|error| one(error.to_string()))?;
-        let (board, ready, sections) = (Arc::new(Board::default()), Ready::default(), Arc::new(Sections::default()));
-        let pages = pages::builtin(pages::Sources {
-            started,
-            board: board.clone(),
-            drain: drain.clone(),
-            ready: ready.clone(),
-            registry: registry.clone(),
-            sections: sections.clone(),
-            container: host_name(),
-        });
         let shared = Shared {
-            board,
+            board: Arc::default(),
             drain: drain.clone(),
-            ready: ready.clone(),
-            registry,
-            pages: Arc::new(pages),
-            server: Arc::new(server_conf()),
+            ready: Ready::default(),
+            registry: Arc::default(),
+            pages: Arc::default(),
+            background: background.handle().clone(),
         };
+        let metrics = ProgramMetrics::register(&shared.registry, started).map_err(|error| one(error.to_string()))?;
 
+        let reloader = Arc::new(OnceLock::new());
         let mut halves = Vec::new();
-        // (the halves)
-        let reloader = Arc::new(reload::Reloader {
+        let mut front = None;
+        if let Some(lb) = &config.lb {
+            let (built, half) = front::build(lb, &config.sources, &shared).map_err(one)?;
+            front = Some(built);
+            halves.push(half);
+        }
+        if let Some(pool) = &config.pool {
+            halves.push(pool::build(pool, &config.sources, &shared, reload_later(reloader.clone())).map_err(one)?);
+        }
+        let control = Arc::new(Reloader {
             load,
-            parts: halves.iter().map(|half: &Half| half.part.clone()).collect(),
+            parts: halves.iter().map(|half| half.part.clone()).collect(),
             servers: halves.iter().find_map(|half| half.servers.clone()),
             running: Mutex::new(config.clone()),
             started: config.clone(),
             metrics,
             open_files_limit,
         });
-        sections.fill(halves.iter_mut().flat_map(|half| half.sections.drain(..)).collect());
+        let _ = reloader.set(Arc::downgrade(&control));
+
+        let pages = pages::builtin(pages::Sources {
+            started,
+            board: shared.board.clone(),
+            drain: drain.clone(),
+            ready: shared.ready.clone(),
+            registry: shared.registry.clone(),
+            sections: halves.iter_mut().flat_map(|half| half.sections.drain(..)).collect(),
+            container: host_name(),
+        });
+        for (name, page) in &pages {
+            shared.pages.set(*name, page.clone());
+        }
         let mut services = govern(halves, &drain)?;
         if let Some(admin) = &config.admin {
-            let pages = pages::admin(&shared.pages);
-            let service = Admin::new(pages, reloader.clone()).service(&admin.address.to_string());
+            let service = Admin::new(pages::admin(&pages), control.clone()).service(&admin.address.to_string());
             let wanted = Wanted { address: admin.address, key: "admin.address".into() };
             services.push(governed(Box::new(service), &[wanted], 1, Stops::Last, &drain)?);
         }
         let shutdown = {
-            let reloader = reloader.clone();
-            Arc::new(move || reloader.shutdown())
+            let control = control.clone();
+            Arc::new(move || control.shutdown())
         };
-        Ok(Self { services, life: Life { signals, phases, drain, ready, control: reloader, shutdown } })
+        let life = Life { signals, phases, drain, ready: shared.ready, control, shutdown };
+        Ok(Self { services, life, front, background })
     }
 
     /// Serves until the end. Blocks.
@@ -164,7 +188,24 @@ impl App {
         }
         info!(version = env!("CARGO_PKG_VERSION"), pid = std::process::id(), "started");
         server.run(RunArgs { shutdown_signal: Box::new(Watch::new(self.life)) });
+        self.background.shutdown_background();
+        if self.front.is_some_and(|front| !front.close_log(ACCESS_LOG_PATIENCE)) {
+            warn!("the last lines of the access log could not be written");
+        }
     }
+}
+
+/// One thread for what belongs to no connection: the front's checks.
+fn background() -> std::io::Result<Runtime> {
+    runtime::Builder::new_multi_thread().worker_threads(1).thread_name("background").enable_all().build()
+}
+
+/// What the pool's console calls for RELOAD: the reloader is made after the pool is.
+fn reload_later(reloader: Arc<OnceLock<Weak<Reloader>>>) -> Arc<dyn Fn() -> Result<(), String> + Send + Sync> {
+    Arc::new(move || {
+        let reloader = reloader.get().and_then(Weak::upgrade).ok_or("the process is starting or leaving")?;
+        reloader.reload().map(drop).map_err(|errors| errors.join("; "))
+    })
 }
 
 fn load(sources: Sources) -> Load {
@@ -181,7 +222,6 @@ fn server_conf() -> ServerConf {
     ServerConf {
         grace_period_seconds: Some(0),
         graceful_shutdown_timeout_seconds: Some(RUNTIME_SHUTDOWN_SECONDS),
-        upstream_keepalive_pool_size: UPSTREAM_KEEPALIVE_POOL,
         ..ServerConf::default()
     }
 }
@@ -208,7 +248,7 @@ fn govern(halves: Vec<Half>, drain: &Drain) -> Result<Vec<Governed>, Vec<String>
 }
 
 fn governed(
-    service: Box<dyn pingora::services::ServiceWithDependents>,
+    service: Box<dyn ServiceWithDependents>,
     wanted: &[Wanted],
     threads: usize,
     stops: Stops,

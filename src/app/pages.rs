@@ -22,22 +22,6 @@ use crate::{
 /// A part of the status page, drawn anew for each request.
 pub type Section = Box<dyn Fn() -> Value + Send + Sync>;
 
-/// Sections by name, in order. Filled after the halves are built, which are handed the pages first.
-#[derive(Default)]
-pub struct Sections(std::sync::OnceLock<Vec<(&'static str, Section)>>);
-
-impl Sections {
-    /// Fills in the sections, once.
-    pub fn fill(&self, sections: Vec<(&'static str, Section)>) {
-        let first = self.0.set(sections).is_ok();
-        debug_assert!(first, "sections are filled once");
-    }
-
-    fn draw(&self) -> impl Iterator<Item = (String, Value)> {
-        self.0.get().into_iter().flatten().map(|(name, section)| ((*name).to_owned(), section()))
-    }
-}
-
 /// What the pages show.
 pub struct Sources {
     pub started: Started,
@@ -45,7 +29,8 @@ pub struct Sources {
     pub drain: Drain,
     pub ready: Ready,
     pub registry: Arc<Registry>,
-    pub sections: Arc<Sections>,
+    /// The halves' parts of the status page.
+    pub sections: Vec<(&'static str, Section)>,
     /// The host name of this process.
     pub container: String,
 }
@@ -94,7 +79,13 @@ fn ready_page(ready: &Ready) -> Page {
     Page::json_with(status, &json!({ "ready": missing.is_empty(), "missing": missing }))
 }
 
-fn status(started: Started, board: &Board, drain: &Drain, ready: &Ready, sections: &Sections) -> Value {
+fn status(
+    started: Started,
+    board: &Board,
+    drain: &Drain,
+    ready: &Ready,
+    sections: &[(&'static str, Section)],
+) -> Value {
     let mut status = Map::new();
     status.insert("version".into(), env!("CARGO_PKG_VERSION").into());
     status.insert("uptime_seconds".into(), started.instant.elapsed().as_secs().into());
@@ -102,7 +93,7 @@ fn status(started: Started, board: &Board, drain: &Drain, ready: &Ready, section
     status.insert("in_flight".into(), drain.in_flight().into());
     status.insert("ready".into(), ready.is_ready().into());
     status.insert("missing".into(), ready.pending().into());
-    status.extend(sections.draw());
+    status.extend(sections.iter().map(|(name, section)| ((*name).to_owned(), section())));
     status.insert("clients".into(), report::clients(board));
     Value::Object(status)
 }
@@ -122,17 +113,15 @@ mod tests {
     use crate::health::drain;
 
     fn pages(ready: &Ready) -> admin::Pages {
-        let sections = Arc::new(Sections::default());
         let builtin = builtin(Sources {
             started: Started::now(),
             board: Arc::default(),
             drain: drain::channel().1,
             ready: ready.clone(),
             registry: Arc::default(),
-            sections: sections.clone(),
+            sections: vec![("upstreams", Box::new(|| json!({ "django": { "servers": 3 } })))],
             container: "bookend-1".into(),
         });
-        sections.fill(vec![("upstreams", Box::new(|| json!({ "django": { "servers": 3 } })))]);
         admin(&builtin)
     }
 

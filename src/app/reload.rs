@@ -140,14 +140,14 @@ fn needs_restart(started: &Config, new: &Config) -> Vec<String> {
     if let (Some(old), Some(new)) = (&started.lb, &new.lb) {
         let addresses =
             |lb: &crate::config::lb::Lb| lb.listeners.iter().map(|listener| listener.address).collect::<Vec<_>>();
-        differs(addresses(old) != addresses(new), "listeners");
-        differs(old.threads != new.threads, "threads");
-        differs(old.access_log != new.access_log, "access_log");
+        differs(addresses(old) != addresses(new), "lb.yaml listeners");
+        differs(old.threads != new.threads, "lb.yaml threads");
+        differs(old.access_log != new.access_log, "lb.yaml access_log");
     }
     if let (Some(old), Some(new)) = (&started.pool, &new.pool) {
-        differs(old.listen.ip() != new.listen.ip(), "pool.listen_addr");
-        differs(old.listen.port() != new.listen.port(), "pool.listen_port");
-        differs(old.threads != new.threads, "pool.threads");
+        differs(old.listen.ip() != new.listen.ip(), "pool.yaml pool.listen_addr");
+        differs(old.listen.port() != new.listen.port(), "pool.yaml pool.listen_port");
+        differs(old.threads != new.threads, "pool.yaml pool.threads");
     }
     differs(started.admin != new.admin, "admin.address");
     keys

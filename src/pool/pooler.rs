@@ -45,7 +45,7 @@ pub struct Deps {
     pub board: Arc<Board>,
     pub drain: Drain,
     pub ready: Ready,
-    pub metrics: prometheus::Registry,
+    pub metrics: crate::telemetry::metrics::Registry,
     /// What RELOAD in the console does: reads the files again.
     pub reload: Arc<dyn Fn() -> Result<(), String> + Send + Sync>,
 }
@@ -73,7 +73,7 @@ impl Pooler {
     ///
     /// # Errors
     /// When the metrics registry has a pool already.
-    pub fn new(pool: Arc<config::Pool>, deps: Deps) -> prometheus::Result<Arc<Self>> {
+    pub fn new(pool: Arc<config::Pool>, deps: Deps) -> Result<Arc<Self>, crate::telemetry::metrics::MetricsError> {
         let metrics = PoolMetrics::register(&deps.metrics)?;
         let mut process_key = [0; 32];
         rand::rng().fill_bytes(&mut process_key);

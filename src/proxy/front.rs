@@ -4,7 +4,6 @@ use std::{io, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 use pingora::{proxy::HttpProxy, server::configuration::ServerConf, services::Service};
-use prometheus::Registry;
 use tokio::{sync::Mutex, time::timeout};
 
 use super::{
@@ -13,7 +12,7 @@ use super::{
     access_log::AccessLog,
     builtin::Pages,
     gateway::Gateway,
-    listener::{self, BindError},
+    listener,
     metrics::Metrics,
     reload,
     runtime::{self, Runtime},
@@ -22,6 +21,7 @@ use super::{
 use crate::{
     config::lb::Lb,
     health::{board::Board, control::ReloadSummary, drain::Drain, ready::Ready},
+    telemetry::metrics::{MetricsError, Registry},
 };
 
 /// Idle server connections kept, over all servers and threads. One costs a socket and a task; too few, and every request
@@ -48,12 +48,10 @@ pub struct Deps<'a> {
 /// Why the front could not be made.
 #[derive(Debug, thiserror::Error)]
 pub enum FrontError {
-    #[error(transparent)]
-    Bind(#[from] BindError),
     #[error("cannot start the access log")]
     AccessLog(#[source] io::Error),
     #[error("cannot register metrics")]
-    Metrics(#[from] prometheus::Error),
+    Metrics(#[from] MetricsError),
 }
 
 /// The front.
@@ -68,14 +66,11 @@ pub struct Front {
 
 impl Front {
     /// Puts a configuration to work: checks begin, readiness is held back until each server was looked at once. Nothing is
-    /// listened on before [`Front::service`] runs, but that it can be is checked here.
+    /// listened on before [`Front::service`] runs.
     ///
     /// # Errors
-    /// When an address cannot be listened on.
+    /// When the access log cannot be started, or the registry has a front already.
     pub fn new(lb: &Arc<Lb>, deps: Deps<'_>) -> Result<Self, FrontError> {
-        for listener in &lb.listeners {
-            listener::check(listener.address)?;
-        }
         let metrics = Metrics::register(deps.registry)?;
         let limits = lb
             .listeners

@@ -1,6 +1,6 @@
-//! The front's sockets: pingora listens and accepts, [`Accept`] serves.
+//! The front's sockets: `app` binds them, pingora accepts, [`Accept`] serves.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use pingora::{
     listeners::{L4BufferSettings, ListenerConfig, TcpSocketOptions},
@@ -15,23 +15,6 @@ use super::accept::{Accept, limit::Limit};
 pub(super) const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
 pub(super) const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 pub(super) const KEEPALIVE_PROBES: u32 = 5;
-
-/// An address that cannot be listened on.
-#[derive(Debug, thiserror::Error)]
-#[error("cannot listen on {address}")]
-pub struct BindError {
-    address: SocketAddr,
-    source: std::io::Error,
-}
-
-/// Checks that `address` can be listened on: pingora would try for 30 s and then panic.
-///
-/// # Errors
-/// When it is in use, not ours, or not allowed.
-pub(super) fn check(address: SocketAddr) -> Result<(), BindError> {
-    // The standard library sets SO_REUSEADDR as pingora does, so a port that only lingers counts as free.
-    std::net::TcpListener::bind(address).map(drop).map_err(|source| BindError { address, source })
-}
 
 /// Returns the service for pingora to run.
 pub(super) fn service<H>(accept: Accept<H>, limits: &[Arc<Limit>], threads: usize) -> Service<Accept<H>> {
@@ -53,19 +36,4 @@ pub(super) fn service<H>(accept: Accept<H>, limits: &[Arc<Limit>], threads: usiz
         service.add_listener(config);
     }
     service
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_port_in_use_is_an_error_at_once() {
-        let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = taken.local_addr().unwrap();
-        let error = check(address).unwrap_err();
-        assert_eq!(error.to_string(), format!("cannot listen on {address}"));
-        drop(taken);
-        assert!(check(address).is_ok());
-    }
 }

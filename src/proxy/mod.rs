@@ -39,7 +39,6 @@ use self::{access_log::AccessLog, runtime::Runtime};
 pub use self::{
     builtin::Pages,
     front::{Deps, Front, FrontError},
-    listener::BindError,
 };
 use crate::health::drain::Drain;
 

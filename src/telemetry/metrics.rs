@@ -9,13 +9,13 @@ use std::{
 };
 
 use parking_lot::Mutex;
-/// What components register their metrics into; the one type of the library that others hand around.
-pub use prometheus::Registry;
 use prometheus::{
     Counter, Encoder, Gauge, IntCounterVec, IntGauge, Opts, TextEncoder,
     core::{Collector, Desc},
     proto::MetricFamily,
 };
+/// What components register their metrics into; and what is wrong when one cannot; all of the library that others name.
+pub use prometheus::{Error as MetricsError, Registry};
 
 use crate::telemetry::{
     procfs::Process,

@@ -1,0 +1,86 @@
+//! The front, tied to the rest: its service, its pages, its reload, its servers.
+
+use std::{io, sync::Arc, time::Instant};
+
+use tokio::runtime::Handle;
+
+use crate::{
+    app::{
+        Shared,
+        half::Half,
+        listen::Wanted,
+        pages::Section,
+        reload::{Part, Servers},
+    },
+    config::{
+        Config,
+        lb::{Lb, Sources},
+    },
+    health::control::{DrainError, ReloadSummary},
+    proxy::{Deps, Front, view},
+};
+
+/// Builds the front; its checks begin now.
+///
+/// # Errors
+/// Why it cannot serve.
+pub fn build(lb: &Arc<Lb>, sources: &Sources, shared: &Shared) -> Result<(Arc<Front>, Half), String> {
+    let deps = Deps {
+        board: shared.board.clone(),
+        ready: shared.ready.clone(),
+        drain: shared.drain.clone(),
+        registry: &shared.registry,
+        pages: shared.pages.clone(),
+        checks: shared.background.clone(),
+        access_log: Box::new(io::stdout()),
+    };
+    let front = Arc::new(Front::new(lb, deps).map_err(|error| error.to_string())?);
+    let file = sources.lb.as_deref().unwrap_or("lb.yaml".as_ref()).display();
+    let wanted = |(index, address)| Wanted { address, key: format!("{file} listeners[{index}].address") };
+    let tied = Arc::new(Tied { front: front.clone(), background: shared.background.clone() });
+    let shown = front.clone();
+    let upstreams: Section = Box::new(move || view::upstreams(&shown.runtime(), Instant::now()));
+    let half = Half {
+        services: vec![Box::new(front.service())],
+        threads: lb.threads,
+        listens: lb.listeners.iter().map(|listener| listener.address).enumerate().map(wanted).collect(),
+        part: tied.clone(),
+        servers: Some(tied),
+        sections: vec![("upstreams", upstreams)],
+    };
+    Ok((front, half))
+}
+
+/// The front as a reload and an operator see it.
+struct Tied {
+    front: Arc<Front>,
+    background: Handle,
+}
+
+impl Part for Tied {
+    fn reload(&self, config: &Config) -> ReloadSummary {
+        let Some(lb) = &config.lb else { return ReloadSummary::default() };
+        // Reloads run on threads that may block.
+        let mut summary = self.background.block_on(self.front.reload(lb));
+        summary.needs_restart.clear(); // Judged in one place, against what the process was started with.
+        for endpoint in self.front.runtime().endpoints().filter(|endpoint| endpoint.draining()) {
+            endpoint.set_draining(false);
+            summary.changed.push(format!("server {}/{} gets requests again", endpoint.upstream(), endpoint.name()));
+        }
+        summary
+    }
+}
+
+impl Servers for Tied {
+    fn drain(&self, name: &str) -> Result<usize, DrainError> {
+        let runtime = self.front.runtime();
+        let endpoint = runtime.server_named(name)?;
+        endpoint.set_draining(true);
+        Ok(endpoint.counts().in_flight)
+    }
+
+    fn undrain(&self, name: &str) -> Result<(), DrainError> {
+        self.front.runtime().server_named(name)?.set_draining(false);
+        Ok(())
+    }
+}

@@ -1,0 +1,57 @@
+//! The pool, tied to the rest: its service, its pages, its reload.
+
+use std::sync::Arc;
+
+use crate::{
+    app::{Shared, half::Half, listen::Wanted, pages::Section, reload::Part},
+    config::{Config, lb::Sources, pool::Pool},
+    health::control::ReloadSummary,
+    pool::{
+        listener::PoolService,
+        pooler::{Deps, Pooler},
+    },
+};
+
+/// Builds the pool; it starts with its service. `reload` is what RELOAD in its console does.
+///
+/// # Errors
+/// Why it cannot serve.
+pub fn build(
+    pool: &Arc<Pool>,
+    sources: &Sources,
+    shared: &Shared,
+    reload: Arc<dyn Fn() -> Result<(), String> + Send + Sync>,
+) -> Result<Half, String> {
+    let deps = Deps {
+        board: shared.board.clone(),
+        drain: shared.drain.clone(),
+        ready: shared.ready.clone(),
+        metrics: (*shared.registry).clone(),
+        reload,
+    };
+    let pooler = Pooler::new(pool.clone(), deps).map_err(|error| error.to_string())?;
+    let file = sources.pool.as_deref().unwrap_or("pool.yaml".as_ref()).display();
+    let shown = pooler.clone();
+    let section: Section = Box::new(move || shown.view());
+    Ok(Half {
+        services: vec![Box::new(PoolService::new(pooler.clone()))],
+        threads: pool.threads,
+        listens: vec![Wanted { address: pool.listen, key: format!("{file} pool.listen_port") }],
+        part: Arc::new(Tied(pooler)),
+        servers: None,
+        sections: vec![("pool", section)],
+    })
+}
+
+/// The pool as a reload sees it.
+struct Tied(Arc<Pooler>);
+
+impl Part for Tied {
+    fn reload(&self, config: &Config) -> ReloadSummary {
+        let Some(pool) = &config.pool else { return ReloadSummary::default() };
+        let changed = if **pool == *self.0.config() { Vec::new() } else { vec!["pool: settings changed".into()] };
+        // What takes a restart is judged in one place, against what the process was started with.
+        let _ = self.0.reload(pool);
+        ReloadSummary { changed, needs_restart: Vec::new() }
+    }
+}
