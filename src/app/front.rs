@@ -7,6 +7,7 @@ use tokio::runtime::Handle;
 use crate::{
     app::{
         Shared,
+        first_up::FirstUp,
         half::Half,
         listen::Wanted,
         pages::Section,
@@ -35,6 +36,8 @@ pub fn build(lb: &Arc<Lb>, sources: &Sources, shared: &Shared) -> Result<(Arc<Fr
         access_log: Box::new(io::stdout()),
     };
     let front = Arc::new(Front::new(lb, deps).map_err(|error| error.to_string())?);
+    let first_up = FirstUp::hold(&front, &shared.ready);
+    shared.background.spawn(first_up.wait(front.clone()));
     let file = sources.lb.as_deref().unwrap_or("lb.yaml".as_ref()).display();
     let wanted = |(index, address)| Wanted { address, key: format!("{file} listeners[{index}].address") };
     let tied = Arc::new(Tied { front: front.clone(), background: shared.background.clone() });

@@ -10,6 +10,7 @@
 
 pub mod ask;
 mod departure;
+mod first_up;
 mod front;
 mod half;
 mod life;

@@ -63,6 +63,23 @@ fn a_signal_in_the_first_moment_is_not_the_end() {
 }
 
 #[test]
+fn ready_means_that_there_is_a_server_to_send_to() {
+    let port = free_port();
+    let process = Process::spawn(&Process::config(free_port(), free_port(), port, "", ""));
+    eventually("the first look is over", || process.log().contains("server is down").then_some(()));
+    let missing = eventually("only the server is missing", || {
+        Some(process.admin("/ready")).filter(|page| !page.contains("first health checks"))
+    });
+    assert!(
+        missing.starts_with("HTTP/1.1 503 ") && missing.contains("upstream django: no server is up yet"),
+        "{missing}"
+    );
+    let _upstream = Upstream::start_on(port);
+    process.ready();
+    assert!(answer(request(process.front, "/")).contains("hello"));
+}
+
+#[test]
 fn a_bad_file_changes_nothing_and_both_ways_to_reload_say_why() {
     let upstream = Upstream::start();
     let process = Process::start(&upstream, "", "");
