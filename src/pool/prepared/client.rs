@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use super::{Batch, Statement};
+use super::{Batch, Statement, Ticket};
 
 /// Bytes of bookkeeping counted for each name, beside the name and the statement's text.
 const ENTRY_LEN: usize = 128;
@@ -12,6 +12,17 @@ const ENTRY_LEN: usize = 128;
 pub struct ClientStatements {
     by_name: HashMap<Arc<[u8]>, Entry, ahash::RandomState>,
     bytes: usize,
+    /// How often everything was forgotten.
+    clears: u64,
+}
+
+/// What a Close that was sent took away.
+#[derive(Debug)]
+pub struct Closed {
+    pub name: Arc<[u8]>,
+    statement: Arc<Statement>,
+    /// Of a statement whose Parse was answered: [`ClientStatements::clears`] then.
+    clears: Option<u64>,
 }
 
 #[derive(Debug)]
@@ -24,16 +35,17 @@ struct Entry {
 enum State {
     Present,
     /// Its Parse was sent and is not answered.
-    Parsing(Batch),
+    Parsing(Ticket),
     /// Its Close was sent and is not answered.
-    Closing(Batch),
+    Closing(Ticket),
 }
 
 /// What a name stands for.
 #[derive(Debug, Clone)]
 pub enum Meaning {
     Nothing,
-    Statement(Arc<Statement>),
+    /// The name itself, shared, and its statement.
+    Statement(Arc<[u8]>, Arc<Statement>),
     /// Decided by an answer that has not come yet.
     Undecided,
 }
@@ -41,11 +53,12 @@ pub enum Meaning {
 impl ClientStatements {
     /// Returns what `name` stands for in a message of `batch`.
     pub fn look_up(&self, name: &[u8], batch: Batch) -> Meaning {
-        let Some(entry) = self.by_name.get(name) else { return Meaning::Nothing };
+        let Some((name, entry)) = self.by_name.get_key_value(name) else { return Meaning::Nothing };
+        let statement = || Meaning::Statement(name.clone(), entry.statement.clone());
         match entry.state {
-            State::Present => Meaning::Statement(entry.statement.clone()),
-            State::Parsing(of) if of == batch => Meaning::Statement(entry.statement.clone()),
-            State::Closing(of) if of == batch => Meaning::Nothing,
+            State::Present => statement(),
+            State::Parsing(of) if of.batch == batch => statement(),
+            State::Closing(of) if of.batch == batch => Meaning::Nothing,
             State::Parsing(_) | State::Closing(_) => Meaning::Undecided,
         }
     }
@@ -56,53 +69,59 @@ impl ClientStatements {
     }
 
     /// Notes a Parse that was sent.
-    pub fn parsing(&mut self, name: Arc<[u8]>, statement: Arc<Statement>, batch: Batch) {
-        self.insert(name, statement, State::Parsing(batch));
+    pub fn parsing(&mut self, name: Arc<[u8]>, statement: Arc<Statement>, ticket: Ticket) {
+        self.insert(name, statement, State::Parsing(ticket));
     }
 
-    /// Notes that the Parse of `batch` was answered.
-    pub fn parsed(&mut self, name: &[u8], batch: Batch) {
+    /// Notes that the Parse of `ticket` was answered.
+    pub fn parsed(&mut self, name: &[u8], ticket: Ticket) {
         if let Some(entry) = self.by_name.get_mut(name)
-            && entry.state == State::Parsing(batch)
+            && entry.state == State::Parsing(ticket)
         {
             entry.state = State::Present;
         }
     }
 
     /// Takes back a Parse that failed or was discarded.
-    pub fn undo_parse(&mut self, name: &[u8], statement: &Statement, batch: Batch) {
+    pub fn undo_parse(&mut self, name: &[u8], statement: &Statement, ticket: Ticket) {
         if let Some(entry) = self.by_name.get(name)
             && entry.statement.id == statement.id
-            && matches!(entry.state, State::Present | State::Parsing(_))
-            && !matches!(entry.state, State::Parsing(of) if of != batch)
+            && (entry.state == State::Present || entry.state == State::Parsing(ticket))
         {
             self.remove(name);
         }
     }
 
     /// Notes a Close that was sent; returns what it closes, to take it back.
-    pub fn closing(&mut self, name: &[u8], batch: Batch) -> Option<(Arc<[u8]>, Arc<Statement>)> {
+    pub fn closing(&mut self, name: &[u8], ticket: Ticket) -> Option<Closed> {
         let (key, _) = self.by_name.get_key_value(name)?;
-        let key = key.clone();
-        let entry = self.by_name.get_mut(name)?;
-        entry.state = State::Closing(batch);
-        Some((key, entry.statement.clone()))
+        let name = key.clone();
+        let entry = self.by_name.get_mut(&name)?;
+        let clears = (entry.state == State::Present).then_some(self.clears);
+        entry.state = State::Closing(ticket);
+        Some(Closed { name, statement: entry.statement.clone(), clears })
     }
 
-    /// Notes that the Close of `batch` was answered.
-    pub fn closed(&mut self, name: &[u8], batch: Batch) {
-        if self.by_name.get(name).is_some_and(|entry| entry.state == State::Closing(batch)) {
+    /// Notes that the Close of `ticket` was answered.
+    pub fn closed(&mut self, name: &[u8], ticket: Ticket) {
+        if self.by_name.get(name).is_some_and(|entry| entry.state == State::Closing(ticket)) {
             self.remove(name);
         }
     }
 
-    /// Takes back a Close that was discarded. Changes are taken back last one first, so nothing newer has the name.
-    pub fn undo_close(&mut self, name: Arc<[u8]>, statement: Arc<Statement>) {
-        self.insert(name, statement, State::Present);
+    /// Takes back a Close that was discarded. Changes are taken back last one first, so nothing newer has the name. What
+    /// `DEALLOCATE ALL` has dropped since does not come back.
+    pub fn undo_close(&mut self, closed: Closed) {
+        if closed.clears.is_some_and(|then| then != self.clears) {
+            self.remove(&closed.name);
+        } else {
+            self.insert(closed.name, closed.statement, State::Present);
+        }
     }
 
     /// Forgets all that was there when `DEALLOCATE ALL` ran; what is still to be answered came after it.
     pub fn clear(&mut self) {
+        self.clears += 1;
         let bytes = &mut self.bytes;
         self.by_name.retain(|_, entry| {
             let keep = entry.state != State::Present;
@@ -111,11 +130,6 @@ impl ClientStatements {
             }
             keep
         });
-    }
-
-    /// Returns a name that stands for the statement of this id. Walks them all: for error texts.
-    pub fn name_of(&self, id: u64) -> Option<&[u8]> {
-        self.by_name.iter().find(|(_, entry)| entry.statement.id == id).map(|(name, _)| &**name)
     }
 
     /// Returns how many names there are.

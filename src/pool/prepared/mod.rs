@@ -18,5 +18,12 @@ pub use statement::{Interner, Statement};
 /// Counts a client's Sync messages: what stands or falls together.
 pub type Batch = u64;
 
+/// One change that was sent: in which batch, and which of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ticket {
+    pub batch: Batch,
+    pub number: u64,
+}
+
 #[cfg(test)]
 mod tests;

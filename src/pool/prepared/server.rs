@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use super::{Batch, Statement};
+use super::{Batch, Statement, Ticket};
 
 /// The statements of one server connection, by use.
 #[derive(Debug, Default)]
@@ -25,9 +25,9 @@ struct Entry {
 enum State {
     Present,
     /// Its Parse was sent and is not answered.
-    Parsing(Batch),
+    Parsing(Ticket),
     /// Its Close was sent and is not answered.
-    Closing(Batch),
+    Closing(Ticket),
     /// It may be there or not. Closing what is not there is no error, so a Close before its Parse is right either way.
     Unknown,
 }
@@ -58,15 +58,15 @@ impl ServerStatements {
 
     /// Returns whether a Parse sent in this very batch will have made the statement.
     pub fn is_parsing(&self, id: u64, batch: Batch) -> bool {
-        self.by_id.get(&id).is_some_and(|entry| entry.state == State::Parsing(batch))
+        self.by_id.get(&id).is_some_and(|entry| matches!(entry.state, State::Parsing(of) if of.batch == batch))
     }
 
-    /// Returns what must be sent for `statement` to be there in `batch`, and notes it as sent.
-    pub fn prepare(&mut self, statement: &Arc<Statement>, batch: Batch) -> Need {
+    /// Returns what must be sent for `statement` to be there in the ticket's batch, and notes it as sent.
+    pub fn prepare(&mut self, statement: &Arc<Statement>, ticket: Ticket) -> Need {
         self.uses += 1;
         let last_use = self.uses;
         let Some(entry) = self.by_id.get_mut(&statement.id) else {
-            let entry = Entry { statement: statement.clone(), last_use, state: State::Parsing(batch) };
+            let entry = Entry { statement: statement.clone(), last_use, state: State::Parsing(ticket) };
             self.by_id.insert(statement.id, entry);
             self.count += 1;
             return Need::Parse { fresh: true };
@@ -74,51 +74,51 @@ impl ServerStatements {
         entry.last_use = last_use;
         let need = match entry.state {
             State::Present => return Need::Nothing,
-            State::Parsing(of) if of == batch => return Need::Nothing,
+            State::Parsing(of) if of.batch == ticket.batch => return Need::Nothing,
             State::Closing(of) => {
                 self.count += 1;
-                if of == batch { Need::Parse { fresh: false } } else { Need::CloseAndParse }
+                if of.batch == ticket.batch { Need::Parse { fresh: false } } else { Need::CloseAndParse }
             }
             State::Parsing(_) | State::Unknown => Need::CloseAndParse,
         };
-        entry.state = State::Parsing(batch);
+        entry.state = State::Parsing(ticket);
         need
     }
 
-    /// Notes that `statement` is closed and parsed again in `batch`, whatever is there.
-    pub fn prepare_again(&mut self, statement: &Arc<Statement>, batch: Batch) {
-        self.prepare(statement, batch);
+    /// Notes that `statement` is closed and parsed again, whatever is there.
+    pub fn prepare_again(&mut self, statement: &Arc<Statement>, ticket: Ticket) {
+        self.prepare(statement, ticket);
         if let Some(entry) = self.by_id.get_mut(&statement.id) {
-            entry.state = State::Parsing(batch);
+            entry.state = State::Parsing(ticket);
         }
     }
 
     /// Returns the statement to close, least recently used first, while there are more than `max`. Those still to be
     /// answered are left: a long pipeline may exceed the limit until it is.
-    pub fn evict(&mut self, max: usize, batch: Batch) -> Option<Arc<Statement>> {
+    pub fn evict(&mut self, max: usize, ticket: Ticket) -> Option<Arc<Statement>> {
         if self.count <= max {
             return None;
         }
         let settled = |entry: &&mut Entry| matches!(entry.state, State::Present | State::Unknown);
         let entry = self.by_id.values_mut().filter(settled).min_by_key(|entry| entry.last_use)?;
-        entry.state = State::Closing(batch);
+        entry.state = State::Closing(ticket);
         self.count -= 1;
         Some(entry.statement.clone())
     }
 
-    /// Notes that the Parse of `batch` was answered.
-    pub fn parsed(&mut self, id: u64, batch: Batch) {
+    /// Notes that the Parse of `ticket` was answered.
+    pub fn parsed(&mut self, id: u64, ticket: Ticket) {
         if let Some(entry) = self.by_id.get_mut(&id)
-            && entry.state == State::Parsing(batch)
+            && entry.state == State::Parsing(ticket)
         {
             entry.state = State::Present;
         }
     }
 
     /// Takes back a Parse that failed or was discarded.
-    pub fn undo_parse(&mut self, id: u64, batch: Batch, fresh: bool) {
+    pub fn undo_parse(&mut self, id: u64, ticket: Ticket, fresh: bool) {
         let Some(entry) = self.by_id.get_mut(&id) else { return };
-        if entry.state != State::Parsing(batch) {
+        if entry.state != State::Parsing(ticket) {
             return;
         }
         if fresh {
@@ -129,17 +129,17 @@ impl ServerStatements {
         }
     }
 
-    /// Notes that the Close of `batch` was answered.
-    pub fn closed(&mut self, id: u64, batch: Batch) {
-        if self.by_id.get(&id).is_some_and(|entry| entry.state == State::Closing(batch)) {
+    /// Notes that the Close of `ticket` was answered.
+    pub fn closed(&mut self, id: u64, ticket: Ticket) {
+        if self.by_id.get(&id).is_some_and(|entry| entry.state == State::Closing(ticket)) {
             self.by_id.remove(&id);
         }
     }
 
     /// Takes back a Close that was discarded.
-    pub fn undo_close(&mut self, id: u64, batch: Batch) {
+    pub fn undo_close(&mut self, id: u64, ticket: Ticket) {
         if let Some(entry) = self.by_id.get_mut(&id)
-            && entry.state == State::Closing(batch)
+            && entry.state == State::Closing(ticket)
         {
             entry.state = State::Unknown;
             self.count += 1;

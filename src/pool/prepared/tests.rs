@@ -1,10 +1,15 @@
 use std::sync::Arc;
 
 use super::{
-    Interner, Statement,
+    Interner, Statement, Ticket,
     client::{ClientStatements, Meaning},
     server::{Need, ServerStatements},
 };
+
+/// A change in a batch.
+fn t(batch: u64) -> Ticket {
+    Ticket { batch, number: batch }
+}
 
 fn statement(interner: &Interner, text: &str) -> Arc<Statement> {
     interner.intern(format!("{text}\0\0\0").as_bytes())
@@ -13,7 +18,7 @@ fn statement(interner: &Interner, text: &str) -> Arc<Statement> {
 fn means(client: &ClientStatements, name: &str, batch: u64) -> &'static str {
     match client.look_up(name.as_bytes(), batch) {
         Meaning::Nothing => "nothing",
-        Meaning::Statement(_) => "statement",
+        Meaning::Statement(..) => "statement",
         Meaning::Undecided => "undecided",
     }
 }
@@ -41,15 +46,15 @@ fn statements_nobody_has_are_forgotten() {
 fn a_name_holds_inside_its_batch_and_is_undecided_outside() {
     let interner = Interner::default();
     let mut client = ClientStatements::default();
-    client.parsing(b"a"[..].into(), statement(&interner, "select 1"), 1);
+    client.parsing(b"a"[..].into(), statement(&interner, "select 1"), t(1));
     assert_eq!(means(&client, "a", 1), "statement");
     assert_eq!(means(&client, "a", 2), "undecided");
-    client.parsed(b"a", 1);
+    client.parsed(b"a", t(1));
     assert_eq!(means(&client, "a", 2), "statement");
-    client.closing(b"a", 2).unwrap();
+    client.closing(b"a", t(2)).unwrap();
     assert_eq!(means(&client, "a", 2), "nothing");
     assert_eq!(means(&client, "a", 3), "undecided");
-    client.closed(b"a", 2);
+    client.closed(b"a", t(2));
     assert_eq!(means(&client, "a", 3), "nothing");
 }
 
@@ -58,16 +63,16 @@ fn a_discarded_batch_leaves_a_client_what_it_had() {
     let interner = Interner::default();
     let (old, new) = (statement(&interner, "select 1"), statement(&interner, "select 2"));
     let mut client = ClientStatements::default();
-    client.parsing(b"a"[..].into(), old.clone(), 1);
-    client.parsed(b"a", 1);
+    client.parsing(b"a"[..].into(), old.clone(), t(1));
+    client.parsed(b"a", t(1));
     // Close(a) Parse(a) Close(a), all discarded, taken back from the last.
-    let (key, closed) = client.closing(b"a", 2).unwrap();
-    client.parsing(b"a"[..].into(), new.clone(), 2);
-    let (key2, closed2) = client.closing(b"a", 2).unwrap();
-    client.undo_close(key2, closed2);
-    client.undo_parse(b"a", &new, 2);
-    client.undo_close(key, closed);
-    let Meaning::Statement(now) = client.look_up(b"a", 3) else { panic!("{client:?}") };
+    let closed = client.closing(b"a", t(2)).unwrap();
+    client.parsing(b"a"[..].into(), new.clone(), t(2));
+    let closed2 = client.closing(b"a", t(2)).unwrap();
+    client.undo_close(closed2);
+    client.undo_parse(b"a", &new, t(2));
+    client.undo_close(closed);
+    let Meaning::Statement(_, now) = client.look_up(b"a", 3) else { panic!("{client:?}") };
     assert_eq!(now.id, old.id);
     assert_eq!(client.len(), 1);
 }
@@ -78,8 +83,8 @@ fn a_clients_names_are_bounded_by_count_and_bytes() {
     let mut client = ClientStatements::default();
     let text = statement(&interner, &"x".repeat(1000));
     assert!(!client.is_full(&text, 1, 2000));
-    client.parsing(b"a"[..].into(), text.clone(), 1);
-    client.parsed(b"a", 1);
+    client.parsing(b"a"[..].into(), text.clone(), t(1));
+    client.parsed(b"a", t(1));
     assert!(client.is_full(&text, 1, 1_000_000));
     assert!(client.is_full(&text, 100, 2000));
     client.clear();
@@ -91,19 +96,31 @@ fn deallocate_all_forgets_what_was_there_and_keeps_what_came_after() {
     let interner = Interner::default();
     let (a, b) = (statement(&interner, "a"), statement(&interner, "b"));
     let mut client = ClientStatements::default();
-    client.parsing(b"a"[..].into(), a.clone(), 1);
-    client.parsed(b"a", 1);
-    client.parsing(b"b"[..].into(), b.clone(), 1);
+    client.parsing(b"a"[..].into(), a.clone(), t(1));
+    client.parsed(b"a", t(1));
+    client.parsing(b"b"[..].into(), b.clone(), t(1));
     client.clear();
-    client.parsed(b"b", 1);
+    client.parsed(b"b", t(1));
     assert_eq!((means(&client, "a", 2), means(&client, "b", 2)), ("nothing", "statement"));
     let mut server = ServerStatements::default();
-    server.prepare(&a, 1);
-    server.parsed(a.id, 1);
-    server.prepare(&b, 1);
+    server.prepare(&a, t(1));
+    server.parsed(a.id, t(1));
+    server.prepare(&b, t(1));
     server.clear();
-    server.parsed(b.id, 1);
+    server.parsed(b.id, t(1));
     assert_eq!((server.touch(a.id), server.touch(b.id), server.len()), (false, true, 1));
+}
+
+#[test]
+fn what_deallocate_all_dropped_does_not_come_back_when_a_close_is_discarded() {
+    let interner = Interner::default();
+    let mut client = ClientStatements::default();
+    client.parsing(b"a"[..].into(), statement(&interner, "a"), t(1));
+    client.parsed(b"a", t(1));
+    let closed = client.closing(b"a", t(2)).unwrap();
+    client.clear();
+    client.undo_close(closed);
+    assert_eq!((means(&client, "a", 3), client.len()), ("nothing", 0));
 }
 
 #[test]
@@ -111,12 +128,12 @@ fn a_server_is_told_once() {
     let interner = Interner::default();
     let a = statement(&interner, "a");
     let mut server = ServerStatements::default();
-    assert_eq!(server.prepare(&a, 1), Need::Parse { fresh: true });
-    assert_eq!(server.prepare(&a, 1), Need::Nothing, "sent before in the same batch");
+    assert_eq!(server.prepare(&a, t(1)), Need::Parse { fresh: true });
+    assert_eq!(server.prepare(&a, t(1)), Need::Nothing, "sent before in the same batch");
     assert!(!server.touch(a.id), "not proven yet");
-    server.parsed(a.id, 1);
+    server.parsed(a.id, t(1));
     assert!(server.touch(a.id));
-    assert_eq!(server.prepare(&a, 7), Need::Nothing);
+    assert_eq!(server.prepare(&a, t(7)), Need::Nothing);
 }
 
 #[test]
@@ -124,18 +141,18 @@ fn a_parse_that_failed_leaves_nothing_and_one_unanswered_is_not_relied_on() {
     let interner = Interner::default();
     let a = statement(&interner, "a");
     let mut server = ServerStatements::default();
-    server.prepare(&a, 1);
-    assert_eq!(server.prepare(&a, 2), Need::CloseAndParse, "batch 1 may yet fail");
-    server.undo_parse(a.id, 1, true);
+    server.prepare(&a, t(1));
+    assert_eq!(server.prepare(&a, t(2)), Need::CloseAndParse, "batch 1 may yet fail");
+    server.undo_parse(a.id, t(1), true);
     assert!(server.is_parsing(a.id, 2), "the later Parse stands by itself");
-    server.undo_parse(a.id, 2, false);
-    assert_eq!(server.prepare(&a, 3), Need::CloseAndParse, "the Close before it may or may not have run");
-    server.parsed(a.id, 3);
+    server.undo_parse(a.id, t(2), false);
+    assert_eq!(server.prepare(&a, t(3)), Need::CloseAndParse, "the Close before it may or may not have run");
+    server.parsed(a.id, t(3));
     assert!(server.touch(a.id));
     let b = statement(&interner, "b");
-    server.prepare(&b, 4);
-    server.undo_parse(b.id, 4, true);
-    assert_eq!(server.prepare(&b, 5), Need::Parse { fresh: true });
+    server.prepare(&b, t(4));
+    server.undo_parse(b.id, t(4), true);
+    assert_eq!(server.prepare(&b, t(5)), Need::Parse { fresh: true });
 }
 
 #[test]
@@ -144,18 +161,18 @@ fn the_least_recently_used_goes_first_and_comes_back_when_its_close_is_discarded
     let [a, b, c] = ["a", "b", "c"].map(|text| statement(&interner, text));
     let mut server = ServerStatements::default();
     for statement in [&a, &b] {
-        server.prepare(statement, 1);
-        server.parsed(statement.id, 1);
+        server.prepare(statement, t(1));
+        server.parsed(statement.id, t(1));
     }
     server.touch(a.id);
-    server.prepare(&c, 2);
-    assert_eq!(server.evict(2, 2).unwrap().id, b.id);
-    assert!(server.evict(2, 2).is_none());
-    assert_eq!(server.prepare(&b, 3), Need::CloseAndParse, "its Close is not answered");
-    server.undo_parse(b.id, 3, false);
-    server.undo_close(b.id, 2);
-    assert_eq!(server.prepare(&b, 4), Need::CloseAndParse);
-    server.parsed(b.id, 4);
+    server.prepare(&c, t(2));
+    assert_eq!(server.evict(2, t(2)).unwrap().id, b.id);
+    assert!(server.evict(2, t(2)).is_none());
+    assert_eq!(server.prepare(&b, t(3)), Need::CloseAndParse, "its Close is not answered");
+    server.undo_parse(b.id, t(3), false);
+    server.undo_close(b.id, t(2));
+    assert_eq!(server.prepare(&b, t(4)), Need::CloseAndParse);
+    server.parsed(b.id, t(4));
     assert!(server.touch(b.id));
 }
 
@@ -164,13 +181,13 @@ fn an_eviction_that_ran_makes_room() {
     let interner = Interner::default();
     let [a, b] = ["a", "b"].map(|text| statement(&interner, text));
     let mut server = ServerStatements::default();
-    server.prepare(&a, 1);
-    assert!(server.evict(0, 1).is_none(), "what is not answered is left");
-    server.parsed(a.id, 1);
-    server.prepare(&b, 2);
-    assert_eq!(server.evict(1, 2).unwrap().id, a.id);
-    server.closed(a.id, 2);
-    assert_eq!((server.len(), server.prepare(&a, 2)), (1, Need::Parse { fresh: true }));
+    server.prepare(&a, t(1));
+    assert!(server.evict(0, t(1)).is_none(), "what is not answered is left");
+    server.parsed(a.id, t(1));
+    server.prepare(&b, t(2));
+    assert_eq!(server.evict(1, t(2)).unwrap().id, a.id);
+    server.closed(a.id, t(2));
+    assert_eq!((server.len(), server.prepare(&a, t(2))), (1, Need::Parse { fresh: true }));
 }
 
 #[test]
@@ -178,11 +195,11 @@ fn changed_tables_make_every_server_prepare_again() {
     let interner = Interner::default();
     let a = statement(&interner, "a");
     let mut server = ServerStatements::default();
-    server.prepare(&a, 1);
-    server.parsed(a.id, 1);
+    server.prepare(&a, t(1));
+    server.parsed(a.id, t(1));
     server.refresh(interner.schema());
     assert!(server.touch(a.id));
     interner.schema_changed();
     server.refresh(interner.schema());
-    assert_eq!(server.prepare(&a, 2), Need::CloseAndParse);
+    assert_eq!(server.prepare(&a, t(2)), Need::CloseAndParse);
 }

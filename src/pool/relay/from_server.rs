@@ -162,12 +162,13 @@ impl Session<'_> {
         self.server.tx = status;
         self.copy_in = false;
         self.pop_copy_ends();
+        self.probe = false;
         if let Some(next) = self.server.owed.front_mut()
             && next.kind == Kind::Sync
         {
             // Which of two Syncs was answered, if the first may have been ignored in COPY? What is answered next tells.
             next.doubtful |= entry.doubtful;
-            self.probe |= next.doubtful;
+            self.probe = next.doubtful;
         }
         if entry.action == Action::Skip {
             return Ok(Verdict::Skip);
@@ -182,6 +183,7 @@ impl Session<'_> {
             return Err(confused("in a transaction between two clients"));
         }
         self.server.owed.pop();
+        self.pop_copy_ends();
         self.server.applied.set(self.client.options.as_ref());
         self.client.params.adopt(&self.server.params, |name, value| {
             backend::parameter_status(out.writer(), name, value);
@@ -238,10 +240,9 @@ impl Session<'_> {
             (b"42P05", Some(Change::Reject(error @ PoolError::DuplicatePreparedStatement { .. })))
             | (b"26000", Some(Change::Reject(error))) => Some(error.clone()),
             (b"26000", None) => {
-                let id = statement_id(fields.message)?;
-                self.server.statements.doubt(id);
-                let name = String::from_utf8_lossy(self.client.statements.name_of(id)?).into_owned();
-                Some(PoolError::NoPreparedStatement { name })
+                let (name, id) = front.named.as_ref()?;
+                self.server.statements.doubt(*id);
+                Some(PoolError::NoPreparedStatement { name: String::from_utf8_lossy(name).into_owned() })
             }
             (b"0A000", _) if fields.routine == STALE_PLAN_ROUTINE => {
                 self.client.interner.schema_changed();
@@ -266,13 +267,6 @@ impl Session<'_> {
         }
         Ok(Verdict::NeedMore)
     }
-}
-
-/// Finds our name for a statement in a server's text, in whatever language it is.
-fn statement_id(message: &[u8]) -> Option<u64> {
-    let text = std::str::from_utf8(message).ok()?;
-    let (_, after) = text.split_once("\"bookend_")?;
-    after.split_once('"')?.0.parse().ok()
 }
 
 fn confused(why: &'static str) -> PoolError {

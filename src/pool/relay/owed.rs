@@ -9,7 +9,7 @@ use std::{collections::VecDeque, sync::Arc};
 
 use crate::pool::{
     error::PoolError,
-    prepared::{Batch, Statement},
+    prepared::{Statement, Ticket, client::Closed},
 };
 
 /// A request that has an answer.
@@ -48,11 +48,11 @@ pub(super) enum Action {
 #[derive(Debug)]
 pub(super) enum Change {
     /// A Parse: the client's name if it was the client's, the statement on the server if it was sent there.
-    Parsed { batch: Batch, statement: Arc<Statement>, name: Option<Arc<[u8]>>, sent: Sent },
+    Parsed { ticket: Ticket, statement: Arc<Statement>, name: Option<Arc<[u8]>>, sent: Sent },
     /// A Close by the client, answered by us.
-    ClientClosed { batch: Batch, name: Arc<[u8]>, statement: Arc<Statement> },
+    ClientClosed { ticket: Ticket, closed: Closed },
     /// A Close of our own.
-    ServerClosed { batch: Batch, id: u64 },
+    ServerClosed { ticket: Ticket, id: u64 },
     /// Sent so that the server fails, in its own order and state, where we want to say this.
     Reject(PoolError),
 }
@@ -74,6 +74,8 @@ pub(super) struct Entry {
     pub action: Action,
     /// A Sync that the server may have read, and ignored, while it was in COPY.
     pub doubtful: bool,
+    /// Of a Bind or Describe: the client's name for the statement, and the statement's id. For error texts.
+    pub named: Option<(Arc<[u8]>, u64)>,
     /// Boxed: most requests change nothing, and their entries stay small.
     pub change: Option<Box<Change>>,
 }
@@ -88,15 +90,20 @@ pub(super) struct Owed {
 
 impl Owed {
     pub(super) fn push(&mut self, kind: Kind, action: Action) {
-        self.push_entry(Entry { kind, action, doubtful: false, change: None });
+        self.push_entry(Entry { kind, action, doubtful: false, named: None, change: None });
+    }
+
+    pub(super) fn push_named(&mut self, kind: Kind, name: Arc<[u8]>, id: u64) {
+        let named = Some((name, id));
+        self.push_entry(Entry { kind, action: Action::Forward, doubtful: false, named, change: None });
     }
 
     pub(super) fn push_change(&mut self, kind: Kind, action: Action, change: Change) {
-        self.push_entry(Entry { kind, action, doubtful: false, change: Some(Box::new(change)) });
+        self.push_entry(Entry { kind, action, doubtful: false, named: None, change: Some(Box::new(change)) });
     }
 
     pub(super) fn push_sync(&mut self, doubtful: bool) {
-        self.push_entry(Entry { kind: Kind::Sync, action: Action::Forward, doubtful, change: None });
+        self.push_entry(Entry { kind: Kind::Sync, action: Action::Forward, doubtful, named: None, change: None });
     }
 
     fn push_entry(&mut self, entry: Entry) {
@@ -124,6 +131,11 @@ impl Owed {
 
     pub(super) fn len(&self) -> usize {
         self.queue.len()
+    }
+
+    /// Returns whether nothing that has an answer is behind the oldest.
+    pub(super) fn is_only_front(&self) -> bool {
+        self.queue.iter().skip(1).all(|entry| entry.kind == Kind::CopyEnd)
     }
 
     /// Returns whether a ReadyForQuery is still to come: the transaction's status is not known until it has.

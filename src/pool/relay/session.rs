@@ -12,7 +12,7 @@ use crate::{
     pool::{
         error::PoolError,
         params,
-        prepared::{Batch, client::ClientStatements, server::ServerStatements},
+        prepared::{Batch, Ticket, client::ClientStatements, server::ServerStatements},
         wire::{backend, backend::TxStatus, frame, frontend, tag},
     },
 };
@@ -29,6 +29,8 @@ pub(super) struct Session<'a> {
     down: Framer,
     /// Syncs the client has sent.
     pub(super) batch: Batch,
+    /// Tickets handed out.
+    tickets: u64,
     /// Extended-protocol messages were sent since the last Sync: portals and the unnamed statement live on this server.
     pub(super) batch_open: bool,
     /// The server discards everything up to a Sync that the client has not sent yet; so do we.
@@ -90,6 +92,7 @@ impl<'a> Session<'a> {
             up: Framer::default(),
             down: Framer::default(),
             batch: 0,
+            tickets: 0,
             batch_open: false,
             discarding: false,
             copy_in: false,
@@ -159,13 +162,18 @@ impl<'a> Session<'a> {
         self.control.set_replaying(true);
     }
 
-    /// Asks the server something whose answer is unlike any other: an empty Query.
+    /// Asks the server something whose answer is unlike any other, an empty Query, when a doubtful Sync is all it may owe.
     pub(super) fn put_probe(&mut self, out: &mut Sink<'_>) {
-        if self.probe && !self.discarding {
+        if self.may_probe() {
             self.probe = false;
             frontend::query(out.writer(), b"");
             self.server.owed.push(Kind::Query, Action::Skip);
         }
+    }
+
+    /// With another request behind the doubtful Sync, that one's answer will tell; and it may be a COPY.
+    fn may_probe(&self) -> bool {
+        self.probe && !self.discarding && self.server.owed.is_only_front()
     }
 
     /// Writes the answers whose turn has come and that we give ourselves.
@@ -175,6 +183,12 @@ impl<'a> Session<'a> {
             write_fake(entry.kind, out.writer());
             self.confirm(entry.change);
         }
+    }
+
+    /// Returns a ticket for a change in the batch under way.
+    pub(super) fn ticket(&mut self) -> Ticket {
+        self.tickets += 1;
+        Ticket { batch: self.batch, number: self.tickets }
     }
 
     /// Answers a request ourselves: now, if it is its turn.
@@ -192,16 +206,16 @@ impl<'a> Session<'a> {
         let Some(change) = change else { return };
         let (names, on_server) = (&mut self.client.statements, &mut self.server.statements);
         match *change {
-            Change::Parsed { batch, statement, name, sent } => {
+            Change::Parsed { ticket, statement, name, sent } => {
                 if let Some(name) = name {
-                    names.parsed(&name, batch);
+                    names.parsed(&name, ticket);
                 }
                 if let Sent::Yes { .. } = sent {
-                    on_server.parsed(statement.id, batch);
+                    on_server.parsed(statement.id, ticket);
                 }
             }
-            Change::ClientClosed { batch, name, .. } => names.closed(&name, batch),
-            Change::ServerClosed { batch, id } => on_server.closed(id, batch),
+            Change::ClientClosed { ticket, closed } => names.closed(&closed.name, ticket),
+            Change::ServerClosed { ticket, id } => on_server.closed(id, ticket),
             Change::Reject(_) => {}
         }
     }
@@ -215,7 +229,7 @@ impl<'a> Session<'a> {
 
     /// Returns whether `client_bytes` has something to do without new bytes.
     pub(super) fn wants_turn(&self) -> bool {
-        self.replay == Replay::Due || (self.probe && !self.discarding && self.up.is_at_start())
+        self.replay == Replay::Due || (self.may_probe() && self.up.is_at_start())
     }
 
     /// Returns whether nothing is under way on the server.
@@ -270,16 +284,16 @@ fn write_fake(kind: Kind, out: &mut Vec<u8>) {
 
 fn undo(change: Change, names: &mut ClientStatements, on_server: &mut ServerStatements) {
     match change {
-        Change::Parsed { batch, statement, name, sent } => {
+        Change::Parsed { ticket, statement, name, sent } => {
             if let Some(name) = name {
-                names.undo_parse(&name, &statement, batch);
+                names.undo_parse(&name, &statement, ticket);
             }
             if let Sent::Yes { fresh } = sent {
-                on_server.undo_parse(statement.id, batch, fresh);
+                on_server.undo_parse(statement.id, ticket, fresh);
             }
         }
-        Change::ClientClosed { name, statement, .. } => names.undo_close(name, statement),
-        Change::ServerClosed { batch, id } => on_server.undo_close(id, batch),
+        Change::ClientClosed { closed, .. } => names.undo_close(closed),
+        Change::ServerClosed { ticket, id } => on_server.undo_close(id, ticket),
         Change::Reject(_) => {}
     }
 }

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::pool::{
     error::PoolError,
-    prepared::{Statement, client::Meaning, server::Need, statement::NAME_PREFIX},
+    prepared::{Statement, Ticket, client::Meaning, server::Need, statement::NAME_PREFIX},
     wire::{
         backend::TxStatus,
         frame::{self, Header, put_cstr},
@@ -64,7 +64,9 @@ impl Session<'_> {
         let parse = ParseBody::parse(body).map_err(malformed)?;
         match self.client.statements.look_up(parse.name, self.batch) {
             Meaning::Undecided => return Ok(Verdict::Later),
-            Meaning::Statement(_) => self.refuse_duplicate(parse, out),
+            // A Query on its way may be DEALLOCATE ALL. In COPY the server does not answer before it has read this.
+            Meaning::Statement(..) if self.server.owed.awaits_ready() && !self.copy_in => return Ok(Verdict::Later),
+            Meaning::Statement(..) => self.refuse_duplicate(parse, out),
             Meaning::Nothing => self.prepare(parse, out, back),
         }
         self.batch_open = true;
@@ -81,24 +83,24 @@ impl Session<'_> {
             let error = PoolError::TooManyPreparedStatements { limit: CLIENT_STATEMENTS_MAX, bytes: text_max };
             return self.reject(error, out);
         }
-        let (name, batch) = (Arc::<[u8]>::from(parse.name), self.batch);
-        self.client.statements.parsing(name.clone(), statement.clone(), batch);
+        let (name, ticket) = (Arc::<[u8]>::from(parse.name), self.ticket());
+        self.client.statements.parsing(name.clone(), statement.clone(), ticket);
         let on_server = &mut self.server.statements;
         // In a failed transaction a server refuses Parse (25P02), and so it must be asked; likewise while an answer is on
         // its way that may say so.
         let tx_is_sound = self.server.tx != TxStatus::Failed && !self.server.owed.awaits_ready();
-        let has = on_server.touch(statement.id) || on_server.is_parsing(statement.id, batch);
+        let has = on_server.touch(statement.id) || on_server.is_parsing(statement.id, ticket.batch);
         if has && tx_is_sound {
-            let change = Change::Parsed { batch, statement, name: Some(name), sent: Sent::No };
+            let change = Change::Parsed { ticket, statement, name: Some(name), sent: Sent::No };
             return self.fake(Kind::Parse, change, back);
         }
         let need = if has {
-            on_server.prepare_again(&statement, batch);
+            on_server.prepare_again(&statement, ticket);
             Need::CloseAndParse
         } else {
-            on_server.prepare(&statement, batch)
+            on_server.prepare(&statement, ticket)
         };
-        self.send_parse(&statement, need, Some(name), out);
+        self.send_parse(&statement, need, ticket, Some(name), out);
     }
 
     /// A name that is taken: PostgreSQL looks at the text first and then says 42P05, so the server is given the text under a
@@ -130,8 +132,8 @@ impl Session<'_> {
             };
         };
         let name = &body[portal_end + 1..name_end];
-        let statement = match self.named(name, out) {
-            Named::Statement(statement) => statement,
+        let (known, statement) = match self.named(name, out) {
+            Named::Statement(name, statement) => (name, statement),
             Named::Verdict(verdict) => {
                 self.counts.binds += u64::from(verdict != Verdict::Later);
                 return Ok(if verdict == Verdict::Pass { self.pass_extended(Kind::Bind) } else { verdict });
@@ -148,7 +150,7 @@ impl Session<'_> {
         put_cstr(writer, &body[..portal_end]);
         put_cstr(writer, statement.name());
         self.counts.binds += 1;
-        self.pass_extended(Kind::Bind);
+        self.sent_named(Kind::Bind, known, &statement);
         Ok(Verdict::PassBodyFrom(name_end + 1))
     }
 
@@ -171,13 +173,13 @@ impl Session<'_> {
         match self.named(name, out) {
             Named::Verdict(Verdict::Pass) => Ok(self.pass_extended(Kind::Describe)),
             Named::Verdict(verdict) => Ok(verdict),
-            Named::Statement(statement) => {
+            Named::Statement(known, statement) => {
                 self.ensure(&statement, out);
                 frame::write(out.writer(), tag::DESCRIBE, |out| {
                     out.push(b'S');
                     put_cstr(out, statement.name());
                 });
-                self.pass_extended(Kind::Describe);
+                self.sent_named(Kind::Describe, known, &statement);
                 Ok(Verdict::Skip)
             }
         }
@@ -195,20 +197,18 @@ impl Session<'_> {
             Target::Portal(_) | Target::Statement(b"") => return Ok(self.pass_extended(Kind::Close)),
             Target::Statement(name) => name,
         };
-        let batch = self.batch;
-        match self.client.statements.look_up(name, batch) {
+        match self.client.statements.look_up(name, self.batch) {
             Meaning::Undecided => return Ok(Verdict::Later),
             // Made by SQL, or not at all: the server says CloseComplete either way.
             Meaning::Nothing if !is_ours(name) => return Ok(self.pass_extended(Kind::Close)),
-            Meaning::Nothing | Meaning::Statement(_) => {}
+            Meaning::Nothing | Meaning::Statement(..) => {}
         }
         self.batch_open = true;
         self.pace.sent();
-        match self.client.statements.closing(name, batch) {
-            Some((name, statement)) => {
-                self.fake(Kind::Close, Change::ClientClosed { batch, name, statement }, back);
-            }
-            None => self.fake(Kind::Close, Change::ServerClosed { batch, id: 0 }, back), // no statement has id 0
+        let ticket = self.ticket();
+        match self.client.statements.closing(name, ticket) {
+            Some(closed) => self.fake(Kind::Close, Change::ClientClosed { ticket, closed }, back),
+            None => self.fake(Kind::Close, Change::ServerClosed { ticket, id: 0 }, back), // no statement has id 0
         }
         Ok(Verdict::Skip)
     }
@@ -220,7 +220,7 @@ impl Session<'_> {
         }
         match self.client.statements.look_up(name, self.batch) {
             Meaning::Undecided => Named::Verdict(Verdict::Later),
-            Meaning::Statement(statement) => Named::Statement(statement),
+            Meaning::Statement(name, statement) => Named::Statement(name, statement),
             // Made by SQL PREPARE, or not at all: the server knows.
             Meaning::Nothing if !is_ours(name) => Named::Verdict(Verdict::Pass),
             Meaning::Nothing => {
@@ -233,34 +233,50 @@ impl Session<'_> {
         }
     }
 
+    /// A message went to the server with the statement's name in place of the client's.
+    fn sent_named(&mut self, kind: Kind, name: Arc<[u8]>, statement: &Statement) {
+        self.batch_open = true;
+        self.pace.sent();
+        self.server.owed.push_named(kind, name, statement.id);
+    }
+
     /// Makes the server have `statement` before what is sent next.
     fn ensure(&mut self, statement: &Arc<Statement>, out: &mut Sink<'_>) {
-        let need = self.server.statements.prepare(statement, self.batch);
+        let ticket = self.ticket();
+        let need = self.server.statements.prepare(statement, ticket);
         if need != Need::Nothing {
-            self.send_parse(statement, need, None, out);
+            self.send_parse(statement, need, ticket, None, out);
         }
     }
 
     /// Sends a Parse: the client's when it has the client's `name`, else our own. Makes room for it first.
-    fn send_parse(&mut self, statement: &Arc<Statement>, need: Need, name: Option<Arc<[u8]>>, out: &mut Sink<'_>) {
-        let batch = self.batch;
-        while let Some(old) = self.server.statements.evict(self.limits.max_prepared_statements, batch) {
-            self.send_close(&old, out);
+    fn send_parse(
+        &mut self,
+        statement: &Arc<Statement>,
+        need: Need,
+        ticket: Ticket,
+        name: Option<Arc<[u8]>>,
+        out: &mut Sink<'_>,
+    ) {
+        loop {
+            let closing = self.ticket();
+            let Some(old) = self.server.statements.evict(self.limits.max_prepared_statements, closing) else { break };
+            self.send_close(&old, closing, out);
         }
         if need == Need::CloseAndParse {
-            self.send_close(statement, out);
+            self.send_close(statement, ticket, out);
         }
         frontend::parse(out.writer(), statement.name(), statement.definition());
         self.counts.server_parses += 1;
         let action = if name.is_some() { Action::Forward } else { Action::Skip };
         let sent = Sent::Yes { fresh: need == Need::Parse { fresh: true } };
-        let change = Change::Parsed { batch, statement: statement.clone(), name, sent };
+        let change = Change::Parsed { ticket, statement: statement.clone(), name, sent };
         self.server.owed.push_change(Kind::Parse, action, change);
     }
 
-    fn send_close(&mut self, statement: &Statement, out: &mut Sink<'_>) {
+    fn send_close(&mut self, statement: &Statement, ticket: Ticket, out: &mut Sink<'_>) {
         frontend::close_statement(out.writer(), statement.name());
-        let change = Change::ServerClosed { batch: self.batch, id: statement.id };
+        let change = Change::ServerClosed { ticket, id: statement.id };
         self.server.owed.push_change(Kind::Close, Action::Skip, change);
     }
 
@@ -276,7 +292,7 @@ impl Session<'_> {
 }
 
 enum Named {
-    Statement(Arc<Statement>),
+    Statement(Arc<[u8]>, Arc<Statement>),
     Verdict(Verdict),
 }
 

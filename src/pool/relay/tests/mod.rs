@@ -1,3 +1,8 @@
-//! One file for each idea of the relay; `model` is PostgreSQL as far as its messages go, `script` says what a client sends.
+//! `model` is PostgreSQL as far as its messages go, `script` what a client sends, `link` moves bytes between a client, the
+//! core and the model without sockets. The rest are tests, one file for each idea.
 
 mod driver;
+mod link;
+mod model;
+mod random;
+mod script;

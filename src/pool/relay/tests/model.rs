@@ -1,0 +1,442 @@
+//! PostgreSQL as far as its messages go: a state machine of statements, portals, transactions, COPY and settings, after
+//! postgres.c (`PostgresMain`, `exec_*_message`) and copyfromparse.c (`CopyGetData`). Its SQL is a handful of words.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+
+use crate::pool::wire::{
+    backend::{self, Report, Severity, TxStatus},
+    frame,
+    read::{ParseBody, Reader, Target},
+    tag::frontend as tag,
+};
+
+pub const NO_LIMIT: u32 = i32::MAX as u32;
+
+type Failure = (&'static str, String);
+
+#[derive(Clone, Default)]
+struct World {
+    rows: BTreeMap<String, usize>,
+    settings: BTreeMap<String, String>,
+}
+
+/// One backend.
+pub struct Model {
+    input: Vec<u8>,
+    pub output: Vec<u8>,
+    pub tx: TxStatus,
+    world: World,
+    /// The world to go back to when the transaction, implicit ones too, fails.
+    saved: Option<World>,
+    defaults: BTreeMap<String, String>,
+    reported: BTreeMap<String, String>,
+    pub statements: HashMap<Vec<u8>, Vec<u8>>,
+    portals: HashMap<Vec<u8>, String>,
+    ignore_till_sync: bool,
+    copy: Option<Copy>,
+    /// Commands of a simple Query that are still to run.
+    pending: VecDeque<String>,
+    /// Most statements it ever had.
+    pub statements_max: usize,
+    pub parses: usize,
+}
+
+struct Copy {
+    simple: bool,
+    kind: String,
+}
+
+impl Model {
+    pub fn new() -> Self {
+        let defaults: BTreeMap<String, String> =
+            [("TimeZone", "UTC"), ("application_name", ""), ("statement_timeout", "0")]
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                .into();
+        let world = World { rows: BTreeMap::new(), settings: defaults.clone() };
+        let mut reported = defaults.clone();
+        reported.remove("statement_timeout");
+        Self {
+            input: Vec::new(),
+            output: Vec::new(),
+            tx: TxStatus::Idle,
+            world,
+            saved: None,
+            defaults,
+            reported,
+            statements: HashMap::new(),
+            portals: HashMap::new(),
+            ignore_till_sync: false,
+            copy: None,
+            pending: VecDeque::new(),
+            statements_max: 0,
+            parses: 0,
+        }
+    }
+
+    /// What it reports at login.
+    pub fn reports(&self) -> Vec<(String, String)> {
+        self.reported.clone().into_iter().collect()
+    }
+
+    /// Says something nobody asked for.
+    pub fn say(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
+        write(&mut self.output);
+    }
+
+    /// Reads what a frontend sends.
+    pub fn feed(&mut self, bytes: &[u8]) {
+        self.input.extend_from_slice(bytes);
+        let input = std::mem::take(&mut self.input);
+        let mut rest = &input[..];
+        while let Some(message) = frame::whole(rest, NO_LIMIT).expect("the relay sends sound lengths") {
+            rest = &rest[message.total_len()..];
+            self.message(message.tag, message.body);
+        }
+        self.input = rest.to_vec();
+    }
+
+    fn message(&mut self, tag: u8, body: &[u8]) {
+        if self.copy.is_some() {
+            return self.in_copy(tag, body);
+        }
+        if self.ignore_till_sync && tag != tag::SYNC {
+            return;
+        }
+        let result = match tag {
+            tag::QUERY => return self.query(body),
+            tag::SYNC => {
+                self.ignore_till_sync = false;
+                self.end_implicit();
+                return self.ready();
+            }
+            tag::FLUSH | tag::COPY_DATA | tag::COPY_DONE | tag::COPY_FAIL => return,
+            tag::PARSE => self.parse(body),
+            tag::BIND => self.bind(body),
+            tag::DESCRIBE => self.describe(body),
+            tag::CLOSE => self.close(body),
+            tag::EXECUTE => self.execute(body),
+            other => panic!("unexpected message {other}"),
+        };
+        if let Err(failure) = result {
+            self.fail(failure);
+            self.ignore_till_sync = true;
+        }
+    }
+
+    fn query(&mut self, body: &[u8]) {
+        self.statements.remove(&b""[..]);
+        let text = String::from_utf8(body[..body.len() - 1].to_vec()).unwrap();
+        self.pending = text.split(';').map(|part| part.trim().to_owned()).filter(|part| !part.is_empty()).collect();
+        if self.pending.is_empty() {
+            backend::empty_query_response(&mut self.output);
+        }
+        self.go_on();
+    }
+
+    /// Runs what is left of a simple Query.
+    fn go_on(&mut self) {
+        while let Some(command) = self.pending.pop_front() {
+            match self.run(&command, true) {
+                Ok(()) if self.copy.is_some() => return self.early_failure(),
+                Ok(()) => {}
+                Err(failure) => {
+                    self.pending.clear();
+                    self.fail(failure);
+                }
+            }
+        }
+        self.end_implicit();
+        self.ready();
+    }
+
+    fn parse(&mut self, body: &[u8]) -> Result<(), Failure> {
+        let parse = ParseBody::parse(body).unwrap();
+        self.parses += 1;
+        self.start();
+        let text = text_of(parse.definition);
+        if text.starts_with("syntax") {
+            return Err(("42601", format!("syntax error at or near \"{text}\"")));
+        }
+        self.check_sound(&text)?;
+        if !parse.name.is_empty() && self.statements.contains_key(parse.name) {
+            let name = String::from_utf8_lossy(parse.name);
+            return Err(("42P05", format!("prepared statement \"{name}\" already exists")));
+        }
+        self.statements.insert(parse.name.to_vec(), parse.definition.to_vec());
+        self.statements_max = self.statements_max.max(self.statements.len());
+        backend::parse_complete(&mut self.output);
+        Ok(())
+    }
+
+    fn statement(&self, name: &[u8]) -> Result<String, Failure> {
+        match self.statements.get(name) {
+            Some(definition) => Ok(text_of(definition)),
+            None if name.is_empty() => Err(("26000", "unnamed prepared statement does not exist".to_owned())),
+            None => {
+                let name = String::from_utf8_lossy(name);
+                Err(("26000", format!("prepared statement \"{name}\" does not exist")))
+            }
+        }
+    }
+
+    fn bind(&mut self, body: &[u8]) -> Result<(), Failure> {
+        let mut reader = Reader::new(body);
+        let portal = reader.cstr().unwrap();
+        let text = self.statement(reader.cstr().unwrap())?;
+        self.start();
+        self.check_sound(&text)?;
+        if !portal.is_empty() && self.portals.contains_key(portal) {
+            return Err(("42P03", format!("cursor \"{}\" already exists", String::from_utf8_lossy(portal))));
+        }
+        self.portals.insert(portal.to_vec(), text);
+        frame::write(&mut self.output, b'2', |_| {});
+        Ok(())
+    }
+
+    fn describe(&mut self, body: &[u8]) -> Result<(), Failure> {
+        self.start();
+        let text = match Target::parse(body).unwrap() {
+            Target::Statement(name) => {
+                let text = self.statement(name)?;
+                frame::write(&mut self.output, b't', |out| out.extend_from_slice(&[0, 0]));
+                text
+            }
+            Target::Portal(name) => self.portal(name)?,
+        };
+        if text.starts_with("select") || text.starts_with("rows") || text.starts_with("show") {
+            backend::row_description(&mut self.output, [("value", backend::oid::TEXT)].into_iter());
+        } else {
+            frame::write(&mut self.output, b'n', |_| {});
+        }
+        Ok(())
+    }
+
+    fn portal(&self, name: &[u8]) -> Result<String, Failure> {
+        let missing = || ("34000", format!("portal \"{}\" does not exist", String::from_utf8_lossy(name)));
+        self.portals.get(name).cloned().ok_or_else(missing)
+    }
+
+    fn close(&mut self, body: &[u8]) -> Result<(), Failure> {
+        match Target::parse(body).unwrap() {
+            Target::Statement(name) => drop(self.statements.remove(name)),
+            Target::Portal(name) => drop(self.portals.remove(name)),
+        }
+        backend::close_complete(&mut self.output);
+        Ok(())
+    }
+
+    fn execute(&mut self, body: &[u8]) -> Result<(), Failure> {
+        let text = self.portal(Reader::new(body).cstr().unwrap())?;
+        self.start();
+        self.check_sound(&text)?;
+        self.run(&text, false)?;
+        if self.copy.is_some() {
+            self.early_failure();
+        }
+        Ok(())
+    }
+
+    fn run(&mut self, command: &str, simple: bool) -> Result<(), Failure> {
+        self.start();
+        self.check_sound(command)?;
+        let (word, rest) = command.split_once(' ').unwrap_or((command, ""));
+        let done = match word {
+            "select" => {
+                self.row(rest, simple);
+                "SELECT 1"
+            }
+            "SELECT" => {
+                for (name, value) in set_configs(rest) {
+                    self.set(&name, &value)?;
+                }
+                self.row("set", simple);
+                "SELECT 1"
+            }
+            "rows" => {
+                let count = self.world.rows.get(rest).copied().unwrap_or(0).to_string();
+                self.row(&count, simple);
+                "SELECT 1"
+            }
+            "show" => {
+                let value = self.world.settings[rest].clone();
+                self.row(&value, simple);
+                "SHOW"
+            }
+            "insert" => {
+                *self.world.rows.entry(rest.to_owned()).or_default() += 1;
+                "INSERT 0 1"
+            }
+            "error" => return Err(("22012", "division by zero".to_owned())),
+            "set" => {
+                let (name, value) = rest.split_once(' ').unwrap();
+                self.set(name, value)?;
+                "SET"
+            }
+            "RESET" => {
+                let name = rest.trim_matches('"');
+                let value = self.defaults[name].clone();
+                self.set(name, &value)?;
+                "RESET"
+            }
+            "begin" => {
+                if self.tx == TxStatus::Idle {
+                    self.tx = TxStatus::InTransaction;
+                }
+                "BEGIN"
+            }
+            "commit" if self.tx != TxStatus::Failed => {
+                self.finish();
+                "COMMIT"
+            }
+            "commit" | "rollback" => {
+                self.roll_back();
+                self.finish();
+                "ROLLBACK"
+            }
+            "deallocate" => {
+                self.statements.retain(|name, _| name.is_empty());
+                "DEALLOCATE ALL"
+            }
+            "listen" => "LISTEN",
+            "copy" => {
+                self.copy = Some(Copy { simple, kind: rest.to_owned() });
+                frame::write(&mut self.output, b'G', |out| out.extend_from_slice(&[0, 0, 0]));
+                return Ok(());
+            }
+            "out" => {
+                frame::write(&mut self.output, b'H', |out| out.extend_from_slice(&[0, 0, 0]));
+                frame::write(&mut self.output, b'd', |out| out.extend_from_slice(rest.as_bytes()));
+                frame::write(&mut self.output, b'c', |_| {});
+                "COPY 1"
+            }
+            other => panic!("not understood: {other}"),
+        };
+        backend::command_complete(&mut self.output, done);
+        Ok(())
+    }
+
+    fn row(&mut self, value: &str, simple: bool) {
+        if simple {
+            backend::row_description(&mut self.output, [("value", backend::oid::TEXT)].into_iter());
+        }
+        backend::data_row(&mut self.output, [Some(value.as_bytes())].into_iter());
+    }
+
+    fn set(&mut self, name: &str, value: &str) -> Result<(), Failure> {
+        if value == "bad" {
+            return Err(("22023", format!("invalid value for parameter \"{name}\": \"bad\"")));
+        }
+        let value = if value == "utc" { "UTC" } else { value };
+        match self.world.settings.iter_mut().find(|(known, _)| known.eq_ignore_ascii_case(name)) {
+            Some((_, slot)) => *slot = value.to_owned(),
+            None => return Err(("42704", format!("unrecognized configuration parameter \"{name}\""))),
+        }
+        Ok(())
+    }
+
+    fn in_copy(&mut self, tag: u8, _body: &[u8]) {
+        let Some(copy) = &self.copy else { return };
+        let failure = match (tag, copy.kind.as_str()) {
+            (tag::SYNC | tag::FLUSH, _) => return,
+            (tag::COPY_DATA, "data") => ("22P02", "bad row".to_owned()),
+            (tag::COPY_DATA, _) => return,
+            (tag::COPY_DONE, "end") => ("23505", "duplicate key".to_owned()),
+            (tag::COPY_FAIL, _) => ("57014", "COPY from stdin failed".to_owned()),
+            (tag::COPY_DONE, _) => {
+                let simple = copy.simple;
+                self.copy = None;
+                backend::command_complete(&mut self.output, "COPY 1");
+                return if simple { self.go_on() } else { () };
+            }
+            _ => ("08P01", "unexpected message type during COPY from stdin".to_owned()),
+        };
+        self.fail_copy(failure);
+    }
+
+    /// A trigger may fail after CopyInResponse and before anything is read.
+    fn early_failure(&mut self) {
+        if self.copy.as_ref().is_some_and(|copy| copy.kind == "early") {
+            self.fail_copy(("P0001", "raised before the first row".to_owned()));
+        }
+    }
+
+    fn fail_copy(&mut self, failure: Failure) {
+        let simple = self.copy.take().is_some_and(|copy| copy.simple);
+        self.fail(failure);
+        if simple {
+            self.pending.clear();
+            self.go_on();
+        } else {
+            self.ignore_till_sync = true;
+        }
+    }
+
+    /// In a failed transaction only its end is understood.
+    fn check_sound(&self, text: &str) -> Result<(), Failure> {
+        let ends = text.starts_with("rollback") || text.starts_with("commit") || text.is_empty();
+        if self.tx == TxStatus::Failed && !ends {
+            return Err(("25P02", "current transaction is aborted".to_owned()));
+        }
+        Ok(())
+    }
+
+    fn start(&mut self) {
+        if self.saved.is_none() {
+            self.saved = Some(self.world.clone());
+        }
+    }
+
+    fn roll_back(&mut self) {
+        if let Some(saved) = self.saved.take() {
+            self.world = saved;
+        }
+        self.portals.clear();
+    }
+
+    fn finish(&mut self) {
+        self.saved = None;
+        self.tx = TxStatus::Idle;
+        self.portals.clear();
+    }
+
+    fn end_implicit(&mut self) {
+        if self.tx == TxStatus::Idle {
+            self.finish();
+        }
+    }
+
+    fn fail(&mut self, (sqlstate, message): Failure) {
+        let report = Report { severity: Severity::Error, sqlstate, message: &message, detail: None, hint: None };
+        backend::error_response(&mut self.output, &report);
+        self.roll_back();
+        if self.tx == TxStatus::InTransaction {
+            self.tx = TxStatus::Failed;
+        }
+    }
+
+    fn ready(&mut self) {
+        for (name, value) in &mut self.reported {
+            let now = &self.world.settings[name];
+            if now != value {
+                *value = now.clone();
+                backend::parameter_status(&mut self.output, name, value.as_bytes());
+            }
+        }
+        backend::ready_for_query(&mut self.output, self.tx);
+    }
+}
+
+fn text_of(definition: &[u8]) -> String {
+    String::from_utf8(definition[..definition.iter().position(|&b| b == 0).unwrap()].to_vec()).unwrap()
+}
+
+/// Reads `pg_catalog.set_config('name','value',false),…`; the tests' values have no quotes.
+fn set_configs(text: &str) -> Vec<(String, String)> {
+    let calls = text.split("pg_catalog.set_config(").skip(1);
+    calls
+        .map(|call| {
+            let parts: Vec<_> = call.split('\'').collect();
+            (parts[1].to_owned(), parts[3].to_owned())
+        })
+        .collect()
+}

@@ -1,0 +1,156 @@
+//! Random pipelines of several clients over one server, against what each would see on a connection of its own.
+
+use proptest::prelude::*;
+
+use super::{
+    link::{Pool, Schedule},
+    script::{Script, script},
+};
+
+#[derive(Debug, Clone)]
+enum Ext {
+    Parse(u8, u8),
+    Bind(u8, bool),
+    Describe(u8),
+    DescribePortal(bool),
+    Execute(bool),
+    Close(u8),
+    ClosePortal(bool),
+    Text(u8),
+    Run(u8),
+    Query(Vec<u8>),
+    Flush,
+}
+
+#[derive(Debug, Clone)]
+enum Turn {
+    Simple(Vec<u8>),
+    Batch(Vec<Ext>),
+    /// Kind, extended, a Sync before the data, rows, how it ends.
+    Copy(u8, bool, bool, u8, bool),
+    Late,
+    DeallocateAll,
+}
+
+/// `who` keeps the rows of clients apart.
+fn command(kind: u8, who: usize) -> String {
+    match kind {
+        0 => "error".to_owned(),
+        1 => "begin".to_owned(),
+        2 => "commit".to_owned(),
+        3 => "rollback".to_owned(),
+        4 => format!("insert {who}"),
+        5 => format!("rows {who}"),
+        6 => "set TimeZone Europe/Oslo".to_owned(),
+        7 => "show TimeZone".to_owned(),
+        8 => "out copied".to_owned(),
+        9 => "syntax".to_owned(),
+        10 => "set TimeZone Asia/Tokyo".to_owned(),
+        n => format!("select {n}"),
+    }
+}
+
+/// Shared texts, so that clients meet on statements; those of rows are each client's own.
+fn prepared(kind: u8, who: usize) -> String {
+    command(kind % 16, who)
+}
+
+fn portal(named: bool) -> &'static str {
+    if named { "p" } else { "" }
+}
+
+fn write(ext: &Ext, who: usize, to: Script) -> Script {
+    let name = |n: &u8| format!("s{n}");
+    match ext {
+        Ext::Parse(n, kind) => to.parse(&name(n), &prepared(*kind, who)),
+        Ext::Bind(n, named) => to.bind(portal(*named), &name(n)),
+        Ext::Describe(n) => to.describe_statement(&name(n)),
+        Ext::DescribePortal(named) => to.describe_portal(portal(*named)),
+        Ext::Execute(named) => to.execute(portal(*named)),
+        Ext::Close(n) => to.close_statement(&name(n)),
+        Ext::ClosePortal(named) => to.close_portal(portal(*named)),
+        Ext::Text(kind) => to.run_text(&prepared(*kind, who)),
+        Ext::Run(n) => to.run(&name(n)),
+        Ext::Query(kinds) => to.query(&sql(kinds, who)),
+        Ext::Flush => to.flush(),
+    }
+}
+
+fn sql(kinds: &[u8], who: usize) -> String {
+    kinds.iter().filter(|&&kind| kind != 9).map(|kind| command(*kind, who)).collect::<Vec<_>>().join(";")
+}
+
+fn turn(turn: &Turn, who: usize, to: Script) -> Script {
+    match turn {
+        Turn::Simple(kinds) => to.query(&sql(kinds, who)),
+        Turn::Batch(batch) => batch.iter().fold(to, |to, ext| write(ext, who, to)).sync(),
+        Turn::Copy(kind, extended, sync_first, rows, ends_well) => {
+            let text = format!("copy {}", ["ok", "early", "data", "end"][usize::from(*kind % 4)]);
+            let mut to = if *extended { to.run_text(&text) } else { to.query(&text) };
+            if *extended && *sync_first {
+                to = to.sync();
+            }
+            for _ in 0..*rows {
+                to = to.copy_data("row");
+            }
+            to = if *ends_well { to.copy_done() } else { to.copy_fail() };
+            if *extended { to.sync() } else { to }
+        }
+        Turn::Late => to.copy_data("late").copy_done(),
+        Turn::DeallocateAll => to.query("deallocate all"),
+    }
+}
+
+fn whole(turns: &[Turn], who: usize) -> Script {
+    turns.iter().fold(script(), |to, each| turn(each, who, to)).sync().query("rollback")
+}
+
+fn ext() -> impl Strategy<Value = Ext> {
+    let name = 0u8..3;
+    prop_oneof![
+        3 => (name.clone(), 0u8..16).prop_map(|(n, kind)| Ext::Parse(n, kind)),
+        2 => (name.clone(), any::<bool>()).prop_map(|(n, named)| Ext::Bind(n, named)),
+        2 => name.clone().prop_map(Ext::Describe),
+        1 => any::<bool>().prop_map(Ext::DescribePortal),
+        2 => any::<bool>().prop_map(Ext::Execute),
+        2 => name.clone().prop_map(Ext::Close),
+        1 => any::<bool>().prop_map(Ext::ClosePortal),
+        2 => (0u8..16).prop_map(Ext::Text),
+        4 => name.prop_map(Ext::Run),
+        1 => proptest::collection::vec(0u8..14, 0..3).prop_map(Ext::Query),
+        1 => Just(Ext::Flush),
+    ]
+}
+
+fn any_turn() -> impl Strategy<Value = Turn> {
+    prop_oneof![
+        3 => proptest::collection::vec(0u8..14, 0..4).prop_map(Turn::Simple),
+        6 => proptest::collection::vec(ext(), 0..6).prop_map(Turn::Batch),
+        2 => (any::<u8>(), any::<bool>(), any::<bool>(), 0u8..3, any::<bool>())
+            .prop_map(|(kind, extended, first, rows, well)| Turn::Copy(kind, extended, first, rows, well)),
+        1 => Just(Turn::Late),
+        1 => Just(Turn::DeallocateAll),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: ProptestConfig::default().cases * 6, ..ProptestConfig::default() })]
+
+    /// The heart of the product: a client cannot tell the pool from PostgreSQL, whoever used the server before it.
+    #[test]
+    fn each_client_sees_what_it_would_see_alone(
+        clients in proptest::collection::vec(proptest::collection::vec(any_turn(), 1..6), 1..4),
+        seed: u64,
+        piece in prop_oneof![Just(1usize), Just(7), Just(64), Just(4096)],
+    ) {
+        let mut pool = Pool::new();
+        let scripts: Vec<_> = clients.iter().enumerate().map(|(who, turns)| whole(turns, who)).collect();
+        for script in &scripts {
+            pool.client(script.clone());
+        }
+        pool.serve_all(&mut Schedule::new(seed, piece));
+        for (who, script) in scripts.iter().enumerate() {
+            prop_assert_eq!(pool.clients[who].lines(), Pool::alone(script), "client {}", who);
+        }
+    }
+}
