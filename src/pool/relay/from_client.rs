@@ -36,6 +36,10 @@ impl Session<'_> {
             return Ok(Verdict::Skip);
         }
         self.put_probe(out);
+        let copies = matches!(header.tag, tag::COPY_DATA | tag::COPY_DONE | tag::COPY_FAIL);
+        if !copies && (self.server.owed.is_past_copy() || self.probe) {
+            return Ok(Verdict::Later);
+        }
         match header.tag {
             tag::PARSE => self.on_parse(header, body, out, back),
             tag::BIND => self.on_bind(header, body, out),

@@ -62,12 +62,7 @@ impl Session<'_> {
 
     /// Part of an answer to the oldest request.
     fn on_answer(&mut self, header: Header, body: &[u8]) -> Result<Verdict, PoolError> {
-        if self.server.owed.front().is_some_and(|entry| entry.doubtful && entry.kind == Kind::Sync) {
-            // Something after it is answered, so it was ignored in COPY or its answer was taken for the one before.
-            self.server.owed.pop();
-            self.pop_copy_ends();
-            self.probe = false;
-        }
+        self.settle_doubt();
         let Some(front) = self.server.owed.front() else { return Err(confused("an answer nobody asked for")) };
         let verdict = if front.action == Action::Skip { Verdict::Skip } else { Verdict::Pass };
         match (header.tag, front.kind) {
@@ -162,14 +157,9 @@ impl Session<'_> {
         self.server.tx = status;
         self.copy_in = false;
         self.pop_copy_ends();
-        self.probe = false;
-        if let Some(next) = self.server.owed.front_mut()
-            && next.kind == Kind::Sync
-        {
-            // Which of two Syncs was answered, if the first may have been ignored in COPY? What is answered next tells.
-            next.doubtful |= entry.doubtful;
-            self.probe = next.doubtful;
-        }
+        // Which of two Syncs was answered, if the first may have been ignored in COPY? What is answered next tells.
+        let doubt = entry.doubtful || self.server.owed.front().is_some_and(|next| next.doubtful);
+        self.probe = doubt && self.server.owed.doubt_leading_syncs();
         if entry.action == Action::Skip {
             return Ok(Verdict::Skip);
         }
@@ -203,16 +193,8 @@ impl Session<'_> {
             self.dying = true;
             return Ok(Verdict::Pass);
         }
-        let kind = match self.server.owed.front() {
-            Some(entry) if entry.doubtful => {
-                self.server.owed.pop();
-                self.pop_copy_ends();
-                self.probe = false;
-                self.server.owed.front().map(|entry| entry.kind)
-            }
-            front => front.map(|entry| entry.kind),
-        };
-        match kind {
+        self.settle_doubt();
+        match self.server.owed.front().map(|entry| entry.kind) {
             None => Err(confused("an error nobody caused")),
             Some(Kind::Replay) => Err(PoolError::ParametersRefused {
                 sqlstate: String::from_utf8_lossy(fields.code).into_owned(),
@@ -250,6 +232,15 @@ impl Session<'_> {
                 None
             }
             _ => None,
+        }
+    }
+
+    /// Something is answered that is not a Sync: doubtful ones before it were ignored in COPY, or their answer was taken for
+    /// the one before.
+    fn settle_doubt(&mut self) {
+        if self.server.owed.front().is_some_and(|entry| entry.doubtful) {
+            self.server.owed.pop_doubtful();
+            self.probe = false;
         }
     }
 

@@ -86,6 +86,7 @@ pub(super) struct Owed {
     queue: VecDeque<Entry>,
     /// Entries for which [`Kind::is_ready`] holds.
     ready_count: usize,
+    copy_ends: usize,
 }
 
 impl Owed {
@@ -108,6 +109,7 @@ impl Owed {
 
     fn push_entry(&mut self, entry: Entry) {
         self.ready_count += usize::from(entry.kind.is_ready());
+        self.copy_ends += usize::from(entry.kind == Kind::CopyEnd);
         self.queue.push_back(entry);
     }
 
@@ -115,13 +117,10 @@ impl Owed {
         self.queue.front()
     }
 
-    pub(super) fn front_mut(&mut self) -> Option<&mut Entry> {
-        self.queue.front_mut()
-    }
-
     pub(super) fn pop(&mut self) -> Option<Entry> {
         let entry = self.queue.pop_front()?;
         self.ready_count -= usize::from(entry.kind.is_ready());
+        self.copy_ends -= usize::from(entry.kind == Kind::CopyEnd);
         Some(entry)
     }
 
@@ -133,9 +132,23 @@ impl Owed {
         self.queue.len()
     }
 
-    /// Returns whether nothing that has an answer is behind the oldest.
-    pub(super) fn is_only_front(&self) -> bool {
-        self.queue.iter().skip(1).all(|entry| entry.kind == Kind::CopyEnd)
+    /// One of the Syncs at the front may have been answered already, or ignored; which, the next answer will tell. Returns
+    /// whether there are any.
+    pub(super) fn doubt_leading_syncs(&mut self) -> bool {
+        let leading = self.queue.iter_mut().take_while(|entry| matches!(entry.kind, Kind::Sync | Kind::CopyEnd));
+        leading.filter(|entry| entry.kind == Kind::Sync).map(|entry| entry.doubtful = true).count() > 0
+    }
+
+    /// Takes out the doubtful Syncs at the front: something behind them was answered.
+    pub(super) fn pop_doubtful(&mut self) {
+        while self.front().is_some_and(|entry| entry.doubtful || entry.kind == Kind::CopyEnd) {
+            self.pop();
+        }
+    }
+
+    /// Returns whether all that is owed is doubtful, so that nothing on its way will tell.
+    pub(super) fn is_all_doubtful(&self) -> bool {
+        self.queue.iter().all(|entry| entry.doubtful || entry.kind == Kind::CopyEnd)
     }
 
     /// Returns whether a ReadyForQuery is still to come: the transaction's status is not known until it has.
@@ -150,6 +163,7 @@ impl Owed {
         let end = sync.unwrap_or(self.queue.len());
         for entry in self.queue.drain(..end).rev() {
             self.ready_count -= usize::from(entry.kind.is_ready());
+            self.copy_ends -= usize::from(entry.kind == Kind::CopyEnd);
             if let Some(change) = entry.change {
                 undo(*change);
             }
@@ -169,12 +183,13 @@ impl Owed {
     pub(super) fn finish_copy(&mut self) {
         let Some(end) = self.queue.iter().position(|entry| entry.kind == Kind::CopyEnd) else { return };
         let mut index = 0;
-        let ready_count = &mut self.ready_count;
+        let (ready_count, copy_ends) = (&mut self.ready_count, &mut self.copy_ends);
         self.queue.retain(|entry| {
             let ignored = (1..=end).contains(&index) && (entry.doubtful || index == end);
             index += 1;
             if ignored {
                 *ready_count -= usize::from(entry.kind.is_ready());
+                *copy_ends -= usize::from(entry.kind == Kind::CopyEnd);
             }
             !ignored
         });
@@ -182,6 +197,12 @@ impl Owed {
 
     /// Returns whether the end of a COPY has been sent.
     pub(super) fn has_copy_end(&self) -> bool {
-        self.queue.iter().any(|entry| entry.kind == Kind::CopyEnd)
+        self.copy_ends > 0
+    }
+
+    /// Returns whether a COPY's end and what is answered after it are on their way: a ReadyForQuery will come of itself, and
+    /// until it has come it is not known which Sync it answers.
+    pub(super) fn is_past_copy(&self) -> bool {
+        self.copy_ends > 0 && self.queue.back().is_some_and(|entry| entry.kind.is_ready())
     }
 }

@@ -171,9 +171,9 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// With another request behind the doubtful Sync, that one's answer will tell; and it may be a COPY.
+    /// With another request behind the doubtful Syncs, that one's answer will tell.
     fn may_probe(&self) -> bool {
-        self.probe && !self.discarding && self.server.owed.is_only_front()
+        self.probe && !self.discarding && self.server.owed.is_all_doubtful()
     }
 
     /// Writes the answers whose turn has come and that we give ourselves.
