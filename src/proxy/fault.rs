@@ -3,6 +3,8 @@
 //! pingora says who failed (server, client, itself) and how; a request's failure is both together, and whether an answer
 //! had begun. The reason a client's body broke its framing is further down the chain of causes.
 
+use std::io;
+
 use pingora::{Error, ErrorSource, ErrorType};
 
 use super::{accept::body::BadBody, error::Failure};
@@ -33,8 +35,12 @@ fn of_server(kind: &ErrorType, answered: bool) -> Failure {
 }
 
 fn of_client(error: &Error) -> Failure {
+    let io = error.root_cause().downcast_ref::<io::Error>();
     match error.etype() {
-        _ if malformed(error) => Failure::BadRequest,
+        // The client's body broke its framing.
+        _ if io.and_then(|io| io.get_ref()).is_some_and(|inner| inner.is::<BadBody>()) => Failure::BadRequest,
+        // It took nothing of the answer for too long.
+        ErrorType::WriteError if io.is_some_and(|io| io.kind() == io::ErrorKind::TimedOut) => Failure::ClientTooSlow,
         ErrorType::ReadTimedout => Failure::BodyTimeout,
         ErrorType::WriteTimedout => Failure::ClientTooSlow,
         ErrorType::InvalidHTTPHeader => Failure::BadRequest,
@@ -42,16 +48,8 @@ fn of_client(error: &Error) -> Failure {
     }
 }
 
-/// Returns whether the client's body broke its framing.
-fn malformed(error: &Error) -> bool {
-    let io = error.root_cause().downcast_ref::<std::io::Error>();
-    io.and_then(|error| error.get_ref()).is_some_and(|inner| inner.is::<BadBody>())
-}
-
 #[cfg(test)]
 mod tests {
-    use std::io;
-
     use super::*;
     use crate::proxy::accept::body::Body;
 
@@ -76,6 +74,7 @@ mod tests {
         assert_eq!(of(&broken, false), Failure::BadRequest);
         assert_eq!(of(&Error::new_down(ErrorType::ReadError), false), Failure::ClientGone);
         assert_eq!(of(&Error::new_down(ErrorType::ReadTimedout), false), Failure::BodyTimeout);
-        assert_eq!(of(&Error::new_down(ErrorType::WriteTimedout), true), Failure::ClientTooSlow);
+        let stalled = Error::because(ErrorType::WriteError, "", io::Error::from(io::ErrorKind::TimedOut)).into_down();
+        assert_eq!(of(&stalled, true), Failure::ClientTooSlow);
     }
 }

@@ -2,6 +2,8 @@
 
 use std::{sync::Arc, time::Duration};
 
+use tokio::io::AsyncReadExt;
+
 use bookend::{
     config::lb::{Builtin, PathMatch, Target},
     telemetry::view::Page,
@@ -157,6 +159,79 @@ async fn a_request_written_for_a_proxy_is_routed_by_its_target() {
     assert!(answer.body.starts_with("GET /x HTTP/1.1\r\n"), "{}", answer.body);
     let forged = ask(rig.address, "GET http://other.com/x HTTP/1.1\r\nHost: example.com\r\n\r\n").await;
     assert_eq!(forged.status, 400);
+}
+
+#[tokio::test]
+async fn a_path_reaches_the_server_as_it_came() {
+    let server = Script::start(|mut served| async move {
+        loop {
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                let Ok(byte) = served.io.read_u8().await else { return };
+                head.push(byte);
+            }
+            let line = head.split(|byte| *byte == b'\r').next().unwrap();
+            served.answer("200 OK", &hex(line)).await;
+        }
+    })
+    .await;
+    let rig = Rig::start(lb(&[server.address])).await;
+    for path in [&b"/a%2Fb/../c//d;e?x=%zz&y[]=1"[..], b"/a'()*!$,:@~^{|}\\"] {
+        let request = [b"GET ", path, b" HTTP/1.1\r\nHost: a\r\n\r\n"].concat();
+        let answer = ask(rig.address, request).await;
+        let expected = hex(&[b"GET ", path, b" HTTP/1.1"].concat());
+        assert_eq!((answer.status, answer.body), (200, expected), "{}", path.escape_ascii());
+    }
+    let odd: Vec<u8> = (b'!'..=b'~').filter(|byte| !b"#".contains(byte)).collect();
+    for path in [[b"/", &odd[..]].concat(), [b"/?", &odd[..]].concat()] {
+        let answer = ask(rig.address, [b"GET ", &path[..], b" HTTP/1.1\r\nHost: a\r\n\r\n"].concat()).await;
+        assert_eq!(answer.status, 200, "{}", path.escape_ascii());
+    }
+    let seen = ask(rig.address, b"GET /<a>?\xff HTTP/1.1\r\nHost: a\r\n\r\n").await.body;
+    assert_eq!(seen, hex(b"GET /%3Ca%3E?%FF HTTP/1.1"));
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[tokio::test]
+async fn interim_answers_are_passed_on() {
+    let server = Script::start(|mut served| async move {
+        served.head().await;
+        served.send(b"HTTP/1.1 100 Continue\r\n\r\n").await;
+        let mut body = [0; 3];
+        served.io.read_exact(&mut body).await.unwrap();
+        served.answer("200 OK", "thanks").await;
+    })
+    .await;
+    let rig = Rig::start(lb(&[server.address])).await;
+    let mut client = Client::connect(rig.address).await;
+    client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nExpect: 100-continue\r\n\r\n").await;
+    assert!(client.head().await.starts_with("HTTP/1.1 100"));
+    client.send("abc").await;
+    assert_eq!(client.answer().await.body, "thanks");
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_read_is_given_up() {
+    let server = Script::start(|mut served| async move {
+        served.request().await;
+        served.send(b"HTTP/1.1 200 OK\r\nContent-Length: 100000000\r\n\r\n").await;
+        let piece = vec![b'x'; 1 << 20];
+        for _ in 0..95 {
+            served.send(&piece).await;
+        }
+    })
+    .await;
+    let mut config = lb(&[server.address]);
+    config.client.send_timeout = Duration::from_millis(300);
+    let rig = Rig::start(config).await;
+    let mut client = Client::connect(rig.address).await;
+    client.send(get("/")).await;
+    let line = rig.log.find("the reason", |line| line["reason"] == "client_too_slow").await;
+    assert_eq!(line["status"], 200);
+    assert!(client.rest().await.len() < 100_000_000);
 }
 
 #[tokio::test]

@@ -30,8 +30,6 @@ pub struct Script {
 /// A connection to a scripted server.
 pub struct Served {
     pub io: BufReader<TcpStream>,
-    /// How many were accepted before this one.
-    pub number: usize,
     requests: Arc<AtomicUsize>,
 }
 
@@ -48,8 +46,8 @@ impl Script {
         let (accepted, seen) = (connections.clone(), requests.clone());
         let task = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                let number = accepted.fetch_add(1, Ordering::SeqCst);
-                tokio::spawn(script(Served { io: BufReader::new(stream), number, requests: seen.clone() }));
+                accepted.fetch_add(1, Ordering::SeqCst);
+                tokio::spawn(script(Served { io: BufReader::new(stream), requests: seen.clone() }));
             }
         });
         Self { address, connections, requests, task }

@@ -7,13 +7,16 @@
 //! find that a WebSocket took it away.
 //!
 //! Reads are unbuffered (the engine has buffers of its own while it works); small writes are gathered until the engine
-//! flushes, in a buffer that exists only while it holds something.
+//! flushes, in a buffer that exists only while it holds something. A write the client takes nothing of for `send_timeout`
+//! fails: pingora's own timeout covers a whole buffer however fast it goes, and no flush at all.
 
 use std::{
+    future::Future,
     io,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use async_trait::async_trait;
@@ -23,7 +26,10 @@ use pingora::protocols::{
     GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, Stream, TimingDigest,
     UniqueID, UniqueIDType, raw_connect::ProxyDigest,
 };
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf},
+    time::{Sleep, sleep},
+};
 
 use super::{body::Body, limit::Admission};
 use crate::proxy::scratch;
@@ -40,6 +46,9 @@ pub(crate) struct Conn {
     unsent: BytesMut,
     /// What is still to come of the current request.
     pub(super) body: Body,
+    pub(super) send_timeout: Duration,
+    /// Runs while the client takes nothing of what is written.
+    stalled: Option<Pin<Box<Sleep>>>,
     /// The place among the open connections, and the token leaving waits for.
     admission: Admission,
 }
@@ -54,7 +63,15 @@ pub(crate) struct Taken {
 
 impl Conn {
     pub(super) fn new(io: Stream, admission: Admission) -> Self {
-        Self { io, held: BytesMut::new(), unsent: BytesMut::new(), body: Body::Done, admission }
+        Self {
+            io,
+            held: BytesMut::new(),
+            unsent: BytesMut::new(),
+            body: Body::Done,
+            send_timeout: Duration::MAX,
+            stalled: None,
+            admission,
+        }
     }
 
     fn into_taken(self) -> Taken {
@@ -140,7 +157,8 @@ impl Conn {
     /// Writes out what was gathered.
     fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.unsent.is_empty() {
-            let sent = ready!(Pin::new(&mut self.io).poll_write(cx, &self.unsent))?;
+            let written = Pin::new(&mut self.io).poll_write(cx, &self.unsent);
+            let sent = ready!(self.watch(cx, written))?;
             if sent == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
@@ -149,13 +167,25 @@ impl Conn {
         Poll::Ready(Ok(()))
     }
 
+    /// Times how long a write makes no progress.
+    fn watch(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if written.is_ready() {
+            self.stalled = None;
+            return written;
+        }
+        let timer = self.stalled.get_or_insert_with(|| Box::pin(sleep(self.send_timeout)));
+        ready!(timer.as_mut().poll(cx));
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+    }
+
     /// Gathers small writes; a large one goes straight to the socket after what was gathered before.
     fn poll_gather(&mut self, cx: &mut Context<'_>, bufs: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
         let len = bufs.iter().map(|buf| buf.len()).sum::<usize>();
         if self.unsent.len() + len > GATHER_MAX {
             ready!(self.poll_drain(cx))?;
             if len > GATHER_MAX {
-                return Pin::new(&mut self.io).poll_write_vectored(cx, bufs);
+                let written = Pin::new(&mut self.io).poll_write_vectored(cx, bufs);
+                return self.watch(cx, written);
             }
         }
         for buf in bufs {

@@ -5,6 +5,7 @@
 //! have an opinion. Pure: bytes in, a verdict out; scanning resumes where it stopped, so a head that arrives byte by byte
 //! costs no more than one that arrives whole.
 
+use bytes::BytesMut;
 use httparse::{EMPTY_HEADER, Header, Request};
 use memchr::{memchr, memrchr};
 
@@ -12,6 +13,9 @@ use super::body::Body;
 
 /// Header lines the HTTP engine takes at most; a larger `max_headers` is cut to it.
 pub(crate) const HEADERS_HARD_MAX: usize = 256;
+
+/// Bytes of a target the HTTP engine takes at most, whatever `client_header_max_size` allows.
+const TARGET_HARD_MAX: usize = 65_534;
 
 /// Bounds of a head, from the configuration.
 #[derive(Debug, Clone, Copy)]
@@ -80,7 +84,12 @@ impl Scanner {
                 self.line_checked = true;
             }
             if buf[..lf - 1].ends_with(b"\r\n") {
-                return parse(&buf[..=lf], bounds).map(Some);
+                let head = &buf[..=lf];
+                let body = match with_valid_target(head) {
+                    Some(valid) => parse(&valid, bounds)?,
+                    None => parse(head, bounds)?,
+                };
+                return Ok(Some(Head { len: head.len(), body }));
             }
         }
         self.scanned = buf.len();
@@ -113,11 +122,39 @@ fn check_request_line(line: &[u8]) -> Result<(), Refusal> {
     if !is_target(target) {
         return Err(Refusal::Malformed("request target"));
     }
+    let escapes = target.iter().filter(|byte| is_to_escape(**byte)).count();
+    if target.len() + 2 * escapes > TARGET_HARD_MAX {
+        return Err(Refusal::TargetTooLong);
+    }
     match version {
         b"HTTP/1.1" | b"HTTP/1.0" => Ok(()),
         _ if version.starts_with(b"HTTP/") => Err(Refusal::Version),
         _ => Err(malformed),
     }
+}
+
+/// Returns the head with its target as the HTTP engine wants it, when it must be changed for that: the characters that no
+/// URI may have (RFC 3986 appendix A) and some clients send all the same are percent-encoded, as browsers do it. What
+/// anyone decodes is the same.
+pub(crate) fn with_valid_target(head: &[u8]) -> Option<BytesMut> {
+    let end = memchr(b'\r', head).unwrap_or(head.len());
+    if !head[..end].iter().any(|byte| is_to_escape(*byte)) {
+        return None;
+    }
+    let mut valid = BytesMut::with_capacity(head.len() + 64);
+    for byte in &head[..end] {
+        match *byte {
+            byte if is_to_escape(byte) => valid.extend_from_slice(format!("%{byte:02X}").as_bytes()),
+            byte => valid.extend_from_slice(&[byte]),
+        }
+    }
+    valid.extend_from_slice(&head[end..]);
+    Some(valid)
+}
+
+/// Neither a method nor a version has these, except a backtick, which no known method has.
+fn is_to_escape(byte: u8) -> bool {
+    matches!(byte, b'"' | b'<' | b'>' | b'`' | 0x80..)
 }
 
 /// An origin, absolute or asterisk form (RFC 9112 3.2) without blanks and control bytes.
@@ -130,7 +167,17 @@ fn is_target(target: &[u8]) -> bool {
         && (target.starts_with(b"/") || target == b"*" || absolute())
 }
 
-fn parse(head: &[u8], bounds: Bounds) -> Result<Head, Refusal> {
+/// Returns the authority of a target in absolute form.
+fn authority(target: &[u8]) -> Option<&[u8]> {
+    if target.starts_with(b"/") {
+        return None;
+    }
+    let rest = &target[memchr::memmem::find(target, b"://")? + 3..];
+    rest.split(|byte| matches!(byte, b'/' | b'?' | b'#')).next()
+}
+
+/// Checks a whole head; returns how its body is framed.
+fn parse(head: &[u8], bounds: Bounds) -> Result<Body, Refusal> {
     let mut headers = [EMPTY_HEADER; HEADERS_HARD_MAX];
     let limit = bounds.headers.min(HEADERS_HARD_MAX);
     let mut request = Request::new(&mut headers[..limit]);
@@ -145,17 +192,23 @@ fn parse(head: &[u8], bounds: Bounds) -> Result<Head, Refusal> {
         return Err(Refusal::Method);
     }
     let modern = request.version == Some(1);
-    check_host(request.headers, modern)?;
-    Ok(Head { len: head.len(), body: framing(request.headers, modern)? })
+    check_host(request.headers, request.path.unwrap_or_default().as_bytes(), modern)?;
+    framing(request.headers, modern)
 }
 
-/// Exactly one Host on HTTP/1.1 (RFC 9112 3.2), none or one before.
-fn check_host(headers: &[Header<'_>], modern: bool) -> Result<(), Refusal> {
+/// Exactly one Host on HTTP/1.1 (RFC 9112 3.2), none or one before; and no other name in the target.
+fn check_host(headers: &[Header<'_>], target: &[u8], modern: bool) -> Result<(), Refusal> {
     let mut hosts = values(headers, "host");
     match (hosts.next(), hosts.next()) {
         (_, Some(_)) => Err(Refusal::Malformed("two host headers")),
         (None, None) if modern => Err(Refusal::Malformed("no host header")),
         (Some(host), None) if !host.iter().all(|byte| is_host(*byte)) => Err(Refusal::Malformed("host")),
+        (Some(host), None) if authority(target).is_some_and(|named| named != host) => {
+            Err(Refusal::Malformed("host differs from the target"))
+        }
+        (None, None) if !authority(target).unwrap_or_default().iter().all(|byte| is_host(*byte)) => {
+            Err(Refusal::Malformed("host"))
+        }
         _ => Ok(()),
     }
 }

@@ -184,12 +184,13 @@ async fn begins(conn: &mut Conn, deadline: Instant, drain: &mut Drain) -> bool {
 /// Returns pingora's session for one request.
 fn session(mut conn: Box<Conn>, head: Head, home: &Home, client: &Client, left: u32) -> ServerSession {
     let bytes = conn.held.split_to(head.len);
+    let bytes = head::with_valid_target(&bytes).unwrap_or(bytes);
     conn.body = head.body;
+    conn.send_timeout = client.send_timeout;
     let mut session = ServerSession::new_http1(Box::new(Downstream::new(conn, home.clone())));
     // The head goes in front of the stream as if it had been read along with the request before.
     session.set_pipelined_prefix(bytes);
     session.set_read_timeout(Some(client.body_timeout));
-    session.set_write_timeout(Some(client.send_timeout));
     session.set_keepalive_reuses_remaining(Some(left));
     session
 }

@@ -99,3 +99,25 @@ async fn a_connection_taken_away_does_not_come_home() {
     assert_eq!(&taken.early[..], b"early");
     assert!(home.take().is_none());
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_takes_nothing_is_given_up_and_one_that_is_slow_is_not() {
+    let (mut client, mut conn) = pair();
+    conn.send_timeout = Duration::from_secs(60);
+    let (mut downstream, _home) = downstream(conn);
+    let writer = tokio::spawn(async move {
+        let result = downstream.write_all(&vec![b'x'; 1024 * 1024]).await;
+        (result, tokio::time::Instant::now())
+    });
+    // A little every 50 s for far longer than the timeout, then nothing.
+    let mut piece = vec![0; 70 * 1024];
+    for _ in 0..5 {
+        tokio::time::sleep(Duration::from_secs(50)).await;
+        client.read_exact(&mut piece[..20 * 1024]).await.unwrap();
+    }
+    assert!(!writer.is_finished());
+    let since = tokio::time::Instant::now();
+    let (result, at) = writer.await.unwrap();
+    assert_eq!(result.unwrap_err().kind(), io::ErrorKind::TimedOut);
+    assert_eq!((at - since).as_secs(), 60);
+}

@@ -93,6 +93,31 @@ fn a_host_is_needed_and_only_one() {
 }
 
 #[test]
+fn characters_no_uri_may_have_are_encoded_and_nothing_else() {
+    let encoded = |target: &[u8]| {
+        let head = [b"GET ", target, b" HTTP/1.1\r\nHost: a\r\nX: <\xff>\r\n\r\n"].concat();
+        assert!(Scanner::default().scan(&head, BOUNDS).is_ok_and(|head| head.is_some()));
+        with_valid_target(&head).map(|head| head[..].split(|byte| *byte == b' ').nth(1).unwrap().to_vec())
+    };
+    assert_eq!(encoded(b"/a<b>?c=<`"), Some(b"/a%3Cb%3E?c=%3C%60".to_vec()));
+    assert_eq!(encoded("/ü".as_bytes()), Some(b"/%C3%BC".to_vec()));
+    assert_eq!(encoded(b"/\xff"), Some(b"/%FF".to_vec()));
+    assert_eq!(encoded(b"/?\""), Some(b"/?%22".to_vec()));
+    assert_eq!(encoded(b"/a%3C?{|}^\\'"), None);
+}
+
+#[test]
+fn a_target_may_not_name_another_host() {
+    let of = |target: &str, host: &str| scan(&format!("GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n")).map(|_| ());
+    assert_eq!(of("http://a:80/x", "a:80"), Ok(()));
+    assert_eq!(of("/x?u=http://b/", "a"), Ok(()));
+    for target in ["http://b/", "http://a@b/", "http://a:80/", "http://b?/a"] {
+        assert_eq!(of(target, "a"), Err(Refusal::Malformed("host differs from the target")), "{target}");
+    }
+    assert_eq!(scan("GET http://u@b/ HTTP/1.0\r\n\r\n"), Err(Refusal::Malformed("host")));
+}
+
+#[test]
 fn a_bad_request_line_is_refused_as_soon_as_it_is_there() {
     for (line, refusal) in [
         ("GET /\r\n", Refusal::Malformed("request line")),
