@@ -34,10 +34,9 @@ fn a_reload_under_load_is_noticed_by_nobody() {
         let extra = format!("  - {{ path: /round-{round}/, upstream: django }}\n");
         bookend.write_file("lb.yaml", &(original.clone() + &extra));
         bookend.signal(libc::SIGHUP);
-        let route = format!("/round-{round}/");
-        eventually("the new route is served", Duration::from_secs(5), || {
-            let status = get(&bookend.admin("/status"))?.text();
-            status.contains(&route).then_some(())
+        let applied = format!("bookend_config_reloads_total{{result=\"applied\"}} {}", round + 1);
+        eventually("the reload is applied", Duration::from_secs(5), || {
+            get(&bookend.admin("/metrics"))?.text().contains(&applied).then_some(())
         });
         let message = runtime.block_on(async { tokio::time::timeout(Duration::from_secs(5), socket.next()).await });
         assert!(matches!(message, Ok(Some(Ok(Message::Text(_))))), "the WebSocket goes on: {message:?}");
@@ -63,7 +62,7 @@ fn a_bad_file_changes_nothing_and_says_where_it_is_wrong() {
         let log = bookend.log();
         log.contains("round_robbin").then_some(log)
     });
-    assert!(log.contains("lb.yaml:7"), "file and line: {log}");
+    assert!(log.contains("lb.yaml:8:14: upstreams.django.balance"), "file, line, column and key: {log}");
     assert_eq!(get(&bookend.url("/api/items/1/")).unwrap().status, 200);
     let metrics = get(&bookend.admin("/metrics")).unwrap().text();
     assert!(

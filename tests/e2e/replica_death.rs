@@ -19,5 +19,12 @@ fn a_replica_killed_and_started_again_under_50_clients_fails_no_get() {
     deployment.stack.revive("web-2");
     more(500);
     let tally = load.finish();
-    assert_eq!(tally.failures(), Vec::<String>::new());
+    let failures = tally.failures();
+    assert!(
+        failures.is_empty(),
+        "{} failed, {:?} first; log:\n{}",
+        failures.len(),
+        failures[0],
+        deployment.bookend.log()
+    );
 }

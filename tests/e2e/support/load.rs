@@ -44,6 +44,14 @@ pub fn get(url: &str) -> Option<Answer> {
     request(url, "GET", "", b"")
 }
 
+/// The same, giving up after `patience`.
+pub fn get_within(url: &str, patience: Duration) -> Option<Answer> {
+    let rest = url.strip_prefix("http://")?;
+    let (host, path) = rest.split_at(rest.find('/')?);
+    let head = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+    parse(&raw_within(host, head.as_bytes(), patience)?)
+}
+
 /// Sends a request on a connection of its own. `headers` are whole lines ending in CRLF.
 pub fn request(url: &str, method: &str, headers: &str, body: &[u8]) -> Option<Answer> {
     let rest = url.strip_prefix("http://")?;
@@ -55,10 +63,14 @@ pub fn request(url: &str, method: &str, headers: &str, body: &[u8]) -> Option<An
     parse(&answer)
 }
 
-/// Sends bytes and reads until the other side closes (at most 30 s).
+/// Sends bytes and reads until the other side closes, or is silent for 30 s.
 pub fn raw(host: &str, bytes: &[u8]) -> Option<Vec<u8>> {
+    raw_within(host, bytes, Duration::from_secs(30))
+}
+
+fn raw_within(host: &str, bytes: &[u8], silence: Duration) -> Option<Vec<u8>> {
     let mut stream = TcpStream::connect(host).ok()?;
-    stream.set_read_timeout(Some(Duration::from_secs(30))).ok()?;
+    stream.set_read_timeout(Some(silence)).ok()?;
     stream.write_all(bytes).ok()?;
     let mut answer = Vec::new();
     let mut chunk = [0; 16 * 1024];
@@ -147,12 +159,19 @@ impl Load {
     }
 
     /// Stops and returns what was seen.
-    pub fn finish(self) -> Arc<Tally> {
+    pub fn finish(mut self) -> Arc<Tally> {
         self.stop.store(true, Ordering::Relaxed);
-        for thread in self.threads {
+        for thread in self.threads.drain(..) {
             thread.join().unwrap();
         }
-        self.tally
+        self.tally.clone()
+    }
+}
+
+impl Drop for Load {
+    /// A test that fails must not go on loading the machine.
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
     }
 }
 
