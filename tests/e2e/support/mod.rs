@@ -33,7 +33,20 @@ impl Deployment {
         let bookend = Bookend::start(&stack.postgres, &replica_ports, settings);
         stack.start_replicas(bookend.pool_port, &replica_ports);
         bookend.wait_ready();
-        Self { stack, bookend }
+        let deployment = Self { stack, bookend };
+        deployment.wait_for_replicas();
+        deployment
+    }
+
+    /// Waits until every replica has been asked and has answered: the front is ready after its first round of checks,
+    /// whatever they said, and the replicas were started after it.
+    fn wait_for_replicas(&self) {
+        let mut seen = std::collections::BTreeSet::new();
+        eventually("all three replicas serve", Duration::from_secs(30), || {
+            let answer = load::get(&self.bookend.url("/api/items/1/"))?;
+            seen.extend(answer.header("x-replica").map(str::to_owned));
+            (seen.len() == 3).then_some(())
+        });
     }
 }
 
