@@ -26,6 +26,16 @@ const STANDARD: [&str; 7] = [
     "search_path",
 ];
 
+/// Reported, and not to be set by anybody: kept for no client.
+const FIXED: [&str; 6] = [
+    "server_version",
+    "server_encoding",
+    "integer_datetimes",
+    "is_superuser",
+    "in_hot_standby",
+    "session_authorization",
+];
+
 /// The values one side has.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Params {
@@ -47,7 +57,8 @@ impl Params {
 
     /// Returns what a new client starts from: of the reported values, the standard ones and `track_extra`.
     pub fn for_client(&self, track_extra: &[String]) -> Self {
-        let tracked = |name: &str| track_extra.iter().any(|extra| extra.eq_ignore_ascii_case(name));
+        let fixed = |name: &str| FIXED.iter().any(|fixed| fixed.eq_ignore_ascii_case(name));
+        let tracked = |name: &str| !fixed(name) && track_extra.iter().any(|extra| extra.eq_ignore_ascii_case(name));
         let extra = self.extra.iter().filter(|(name, _)| tracked(name)).cloned().collect();
         Self { standard: self.standard.clone(), extra }
     }
@@ -184,18 +195,22 @@ fn is_setting_name(name: &str) -> bool {
     name.len() <= 255 && name.split('.').all(part)
 }
 
+/// What puts every setting back to where the server's login left it, the role too, as in `DISCARD ALL`. Afterwards all that
+/// is tracked is set: what it is then is not known before the server has said so.
+const RESET: &[u8] = b"RESET SESSION AUTHORIZATION;RESET ROLE;RESET ALL;";
+
 /// What a server has been given beyond its reported parameters.
 #[derive(Debug, Clone, Default)]
 pub struct Applied {
     options: Option<Arc<Options>>,
-    /// Something may have changed them since: SQL `SET`, `RESET` or `DISCARD ALL` was run.
+    /// SQL may have set anything since.
     doubtful: bool,
 }
 
 impl Applied {
-    /// Notes that SQL may have changed what was applied.
+    /// Notes that SQL may have changed what was applied, or set something nobody reports.
     pub fn doubt(&mut self) {
-        self.doubtful = self.options.is_some();
+        self.doubtful = true;
     }
 
     /// Notes that `options` are now in force.
@@ -228,7 +243,9 @@ pub fn put_replay(
 ) -> bool {
     let from = out.len();
     let change_options = !applied.is(options);
-    if change_options && let Some(old) = &applied.options {
+    if applied.doubtful {
+        out.extend_from_slice(RESET);
+    } else if change_options && let Some(old) = &applied.options {
         for (name, _) in &old.settings {
             if !options.is_some_and(|options| options.contains(name)) {
                 put_reset(out, name);
@@ -245,8 +262,14 @@ pub fn put_replay(
         out.extend_from_slice(b",false)");
         separator = b",";
     };
-    for (name, ours, _) in client.differing(server) {
-        set(out, name, ours);
+    if applied.doubtful {
+        for (name, ours) in client.iter().filter(|(name, _)| server.value(name).is_some()) {
+            set(out, name, ours);
+        }
+    } else {
+        for (name, ours, _) in client.differing(server) {
+            set(out, name, ours);
+        }
     }
     if change_options && let Some(options) = options {
         for (name, value) in &options.settings {

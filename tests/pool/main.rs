@@ -2,6 +2,7 @@
 
 mod cancel;
 mod console;
+mod leftovers;
 mod limits;
 mod reload;
 mod servers;

@@ -130,9 +130,23 @@ fn options_are_applied_again_after_sql_may_have_changed_them() {
     let none = Params::default();
     let mut out = Vec::new();
     assert!(put_replay(&mut out, &none, &none, wanted.as_ref(), &applied));
+}
+
+#[test]
+fn after_sql_may_have_set_anything_the_next_client_starts_from_the_login() {
+    let server = params(&[("TimeZone", "UTC"), ("application_name", ""), ("is_superuser", "off")]);
+    let client = server.for_client(&["is_superuser".to_owned()]);
     let mut applied = Applied::default();
+    applied.set(options(&[("work_mem", "1MB")]).as_ref());
     applied.doubt();
-    assert!(applied.is(None), "a client without options costs nothing after somebody's SET");
+    let mut out = Vec::new();
+    assert!(put_replay(&mut out, &client, &server, None, &applied));
+    let sql = String::from_utf8(out).unwrap();
+    let expected = "RESET SESSION AUTHORIZATION;RESET ROLE;RESET ALL;SELECT pg_catalog.set_config('TimeZone','UTC',false),\
+                    pg_catalog.set_config('application_name','',false)";
+    assert_eq!(sql, expected, "what is equal now is not when all is reset");
+    applied.set(None);
+    assert!(!put_replay(&mut Vec::new(), &client, &server, None, &applied));
 }
 
 #[test]

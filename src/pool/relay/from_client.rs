@@ -47,7 +47,13 @@ impl Session<'_> {
             tag::CLOSE => self.on_close(header, body, back),
             tag::EXECUTE => Ok(self.pass_extended(Kind::Execute)),
             tag::SYNC => Ok(self.on_sync()),
-            tag::QUERY => Ok(self.pass_simple(Kind::Query)),
+            tag::QUERY => {
+                if !self.note_text(header, body) {
+                    return Ok(Verdict::NeedMore);
+                }
+                self.drop_unnamed();
+                Ok(self.pass_simple(Kind::Query))
+            }
             tag::FUNCTION_CALL => Ok(self.pass_simple(Kind::FunctionCall)),
             tag::FLUSH => {
                 self.pace.sent();
@@ -84,6 +90,7 @@ impl Session<'_> {
     fn on_sync(&mut self) -> Verdict {
         self.discarding = false;
         self.batch_open = false;
+        self.keep_unnamed();
         self.batch += 1;
         self.pace.sent();
         let ignored_if_still_in_copy = self.copy_in && !self.server.owed.has_copy_end();

@@ -9,16 +9,13 @@ use super::{
     session::{Replay, Session},
     sink::Sink,
 };
-use crate::{
-    config::pool::PoolMode,
-    pool::{
-        error::PoolError,
-        wire::{
-            backend::{self, TxStatus},
-            frame::Header,
-            read::{ErrorFields, ParameterStatus},
-            tag::backend as tag,
-        },
+use crate::pool::{
+    error::PoolError,
+    wire::{
+        backend::{self, TxStatus},
+        frame::Header,
+        read::{ErrorFields, ParameterStatus},
+        tag::backend as tag,
     },
 };
 
@@ -117,27 +114,6 @@ impl Session<'_> {
         }
     }
 
-    /// Reads from a command's tag what it did to the server beyond its transaction.
-    ///
-    /// This is where leftovers of SQL are seen (`SET`, `LISTEN`, `PREPARE`, `DECLARE CURSOR`, …). What is done about them so
-    /// far: statements dropped by SQL are forgotten, settings of ours are applied again, and a server that listens is closed.
-    fn note_command(&mut self, command: &[u8]) {
-        match command {
-            b"DEALLOCATE ALL" | b"DISCARD ALL" => {
-                self.client.statements.clear();
-                self.server.statements.clear();
-                self.server.applied.doubt();
-                if command == b"DISCARD ALL" {
-                    self.server.unfit = false; // it implies UNLISTEN *
-                }
-            }
-            b"DEALLOCATE" => self.server.statements.doubt_all(),
-            b"SET" | b"RESET" => self.server.applied.doubt(),
-            b"LISTEN" => self.server.unfit = self.limits.mode == PoolMode::Transaction,
-            _ => {}
-        }
-    }
-
     /// A ReadyForQuery answers exactly one Sync, Query or FunctionCall.
     fn on_ready(&mut self, header: Header, body: &[u8], out: &mut Sink<'_>) -> Result<Verdict, PoolError> {
         if body.is_empty() && header.body_len() > 0 {
@@ -174,7 +150,6 @@ impl Session<'_> {
         }
         self.server.owed.pop();
         self.pop_copy_ends();
-        self.server.applied.set(self.client.options.as_ref());
         self.client.params.adopt(&self.server.params, |name, value| {
             backend::parameter_status(out.writer(), name, value);
         });
@@ -245,7 +220,7 @@ impl Session<'_> {
     }
 
     /// Markers that a COPY has not taken are nothing: outside COPY the server ignores what they stand for.
-    fn pop_copy_ends(&mut self) {
+    pub(super) fn pop_copy_ends(&mut self) {
         while self.server.owed.front().is_some_and(|entry| entry.kind == Kind::CopyEnd) {
             self.server.owed.pop();
         }

@@ -15,7 +15,9 @@
 //! | `framer`, `sink` | where messages begin, and where their bytes go, without keeping them |
 //! | `session` | the state of a lease, and when it is over |
 //! | `from_client`, `statements` | what becomes of a client's message |
+//! | `unnamed` | the statement that lives until somebody parses another |
 //! | `from_server` | what becomes of a server's message |
+//! | `leftovers` | what SQL leaves on a server, and what is done about it |
 //! | `drive`, `backlog`, `pace` | sockets, backpressure, timeouts |
 //! | `recover` | making an abandoned server fit again |
 
@@ -25,6 +27,7 @@ mod drive;
 mod framer;
 mod from_client;
 mod from_server;
+mod leftovers;
 mod owed;
 mod pace;
 mod recover;
@@ -32,6 +35,7 @@ mod session;
 mod sink;
 mod state;
 mod statements;
+mod unnamed;
 
 #[cfg(test)]
 mod tests;

@@ -156,19 +156,22 @@ impl Owed {
         self.ready_count > 0
     }
 
-    /// Takes out what the server discards after an error: everything before the next Sync. Calls `undo` with each change,
+    /// Takes out what the server discards after an error: everything before the next Sync. Calls `undo` with each,
     /// last one first. Returns whether a Sync is on its way already.
-    pub(super) fn discard_batch(&mut self, mut undo: impl FnMut(Change)) -> bool {
+    pub(super) fn discard_batch(&mut self, mut undo: impl FnMut(Entry)) -> bool {
         let sync = self.queue.iter().position(|entry| entry.kind == Kind::Sync);
         let end = sync.unwrap_or(self.queue.len());
         for entry in self.queue.drain(..end).rev() {
             self.ready_count -= usize::from(entry.kind.is_ready());
             self.copy_ends -= usize::from(entry.kind == Kind::CopyEnd);
-            if let Some(change) = entry.change {
-                undo(*change);
-            }
+            undo(entry);
         }
         sync.is_some()
+    }
+
+    /// Returns how many Syncs are to be answered. Walks the queue: after an error.
+    pub(super) fn syncs(&self) -> u64 {
+        self.queue.iter().filter(|entry| entry.kind == Kind::Sync).count() as u64
     }
 
     /// A COPY from the client began: Syncs before its end are ignored by a server that is still in it (`CopyGetData` in

@@ -6,6 +6,7 @@ use super::{
     owed::{Action, Change, Kind, Sent},
     pace::Pace,
     sink::Sink,
+    unnamed::{Unnamed, is_unnamed_parse},
 };
 use crate::{
     config::pool::PoolMode,
@@ -35,6 +36,7 @@ pub(super) struct Session<'a> {
     pub(super) batch_open: bool,
     /// The server discards everything up to a Sync that the client has not sent yet; so do we.
     pub(super) discarding: bool,
+    pub(super) unnamed: Unnamed,
     /// The server takes CopyData.
     pub(super) copy_in: bool,
     /// An empty Query is to be sent, to tell whether a doubtful Sync was answered.
@@ -95,6 +97,7 @@ impl<'a> Session<'a> {
             tickets: 0,
             batch_open: false,
             discarding: false,
+            unnamed: Unnamed::default(),
             copy_in: false,
             probe: false,
             replay: Replay::Due,
@@ -158,6 +161,8 @@ impl<'a> Session<'a> {
             return;
         }
         self.server.owed.push(Kind::Replay, Action::Skip);
+        // From here on: what passes behind it may give reason for new doubt. An answer that is none ends the server.
+        self.server.applied.set(self.client.options.as_ref());
         self.replay = if self.client.proven { Replay::Sent } else { Replay::Awaited };
         self.control.set_replaying(true);
     }
@@ -182,6 +187,7 @@ impl<'a> Session<'a> {
             let Some(entry) = self.server.owed.pop() else { return };
             write_fake(entry.kind, out.writer());
             self.confirm(entry.change);
+            self.pop_copy_ends();
         }
     }
 
@@ -224,7 +230,16 @@ impl<'a> Session<'a> {
     pub(super) fn discard_batch(&mut self) {
         let ServerState { owed, statements, .. } = &mut *self.server;
         let names = &mut self.client.statements;
-        self.discarding = !owed.discard_batch(|change| undo(change, names, statements));
+        let mut lost_unnamed = false;
+        self.discarding = !owed.discard_batch(|entry| {
+            lost_unnamed |= is_unnamed_parse(&entry);
+            if let Some(change) = entry.change {
+                undo(*change, names, statements);
+            }
+        });
+        if lost_unnamed {
+            self.undo_unnamed(self.batch - self.server.owed.syncs());
+        }
     }
 
     /// Returns whether `client_bytes` has something to do without new bytes.

@@ -19,6 +19,8 @@ pub struct ClientState {
     /// runs under settings that turn out to be refused; afterwards it follows in the same packet.
     pub(super) proven: bool,
     pub(super) statements: ClientStatements,
+    /// Text and types of the statement without a name, if it was not bound yet ([`super::unnamed`]).
+    pub(super) unnamed: Option<Box<[u8]>>,
     pub(super) interner: Arc<Interner>,
 }
 
@@ -50,6 +52,7 @@ impl ClientState {
             options: (!options.is_empty()).then(|| Arc::new(options)),
             proven: !asked,
             statements: ClientStatements::default(),
+            unnamed: None,
             interner: interner.clone(),
         })
     }

@@ -51,7 +51,7 @@ impl Session<'_> {
         }
         match body.first() {
             None if header.body_len() > 0 => return Ok(Verdict::NeedMore),
-            None | Some(0) => return Ok(self.pass_extended(Kind::Parse)),
+            None | Some(0) => return Ok(self.parse_unnamed(header, body)),
             Some(_) => {}
         }
         let (len, limit) = (header.body_len() as u64, self.limits.max_held_message as u64);
@@ -136,7 +136,11 @@ impl Session<'_> {
             Named::Statement(name, statement) => (name, statement),
             Named::Verdict(verdict) => {
                 self.counts.binds += u64::from(verdict != Verdict::Later);
-                return Ok(if verdict == Verdict::Pass { self.pass_extended(Kind::Bind) } else { verdict });
+                return Ok(match verdict {
+                    Verdict::Pass if name.is_empty() => self.bind_unnamed(),
+                    Verdict::Pass => self.pass_extended(Kind::Bind),
+                    other => other,
+                });
             }
         };
         let body_len = (header.body_len() - name.len() + statement.name().len()) as u64;
@@ -144,6 +148,7 @@ impl Session<'_> {
             return Err(PoolError::PacketTooLarge { len: body_len, limit: i32::MAX as u64 });
         };
         self.ensure(&statement, out);
+        self.note_definition(statement.definition());
         let writer = out.writer();
         writer.push(tag::BIND);
         writer.extend_from_slice(&len.to_be_bytes());
@@ -194,7 +199,11 @@ impl Session<'_> {
             return Ok(Verdict::NeedMore);
         }
         let name = match Target::parse(body).map_err(malformed)? {
-            Target::Portal(_) | Target::Statement(b"") => return Ok(self.pass_extended(Kind::Close)),
+            Target::Portal(_) => return Ok(self.pass_extended(Kind::Close)),
+            Target::Statement(b"") => {
+                self.drop_unnamed();
+                return Ok(self.pass_extended(Kind::Close));
+            }
             Target::Statement(name) => name,
         };
         match self.client.statements.look_up(name, self.batch) {
@@ -216,7 +225,7 @@ impl Session<'_> {
     /// Finds what a Bind or Describe means by a name.
     fn named(&mut self, name: &[u8], out: &mut Sink<'_>) -> Named {
         if name.is_empty() {
-            return Named::Verdict(Verdict::Pass);
+            return Named::Verdict(self.ensure_unnamed(out));
         }
         match self.client.statements.look_up(name, self.batch) {
             Meaning::Undecided => Named::Verdict(Verdict::Later),

@@ -6,3 +6,4 @@ mod link;
 mod model;
 mod random;
 mod script;
+mod unnamed;

@@ -272,6 +272,11 @@ impl Model {
                 self.set(name, value)?;
                 "SET"
             }
+            "RESET" if rest == "ALL" => {
+                self.world.settings.clone_from(&self.defaults);
+                "RESET"
+            }
+            "RESET" if matches!(rest, "SESSION AUTHORIZATION" | "ROLE") => "RESET",
             "RESET" => {
                 let name = rest.trim_matches('"');
                 let value = self.defaults[name].clone();

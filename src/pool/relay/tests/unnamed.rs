@@ -1,0 +1,81 @@
+//! The statement without a name, when its client is not alone on the server.
+
+use super::{
+    link::{Pool, Schedule},
+    script::{Script, script},
+};
+
+/// Serves each script in turn, a lease or more each; the same client again with the same index.
+fn serve(pool: &mut Pool, turns: &[(usize, Script)]) {
+    for (index, turn) in turns {
+        pool.clients[*index].unsent = turn.0.clone();
+        let mut schedule = Schedule::bytewise();
+        while !pool.clients[*index].unsent.is_empty() {
+            pool.serve(*index, &mut schedule).unwrap();
+        }
+    }
+}
+
+fn two_clients() -> Pool {
+    let mut pool = Pool::new();
+    pool.client(script());
+    pool.client(script());
+    pool
+}
+
+#[test]
+fn what_was_described_in_one_batch_is_bound_in_the_next_whoever_came_between() {
+    let mut pool = two_clients();
+    let mine = script().parse("", "select mine").describe_statement("").sync();
+    let theirs = script().run_text("select theirs").sync();
+    serve(&mut pool, &[(0, mine), (1, theirs), (0, script().run("").sync())]);
+    assert_eq!(pool.clients[0].lines(), ["1", "t", "T", "Z I", "2", "D mine", "C SELECT 1", "Z I"]);
+}
+
+#[test]
+fn nobody_runs_anothers() {
+    let mut pool = two_clients();
+    let theirs = script().parse("", "select theirs").sync();
+    serve(&mut pool, &[(1, theirs), (0, script().run("").sync()), (0, script().describe_statement("").sync())]);
+    let missing = "E 26000 unnamed prepared statement does not exist";
+    assert_eq!(pool.clients[0].lines(), [missing, "Z I", missing, "Z I"]);
+}
+
+#[test]
+fn it_goes_with_a_query_a_close_and_a_parse_that_failed() {
+    for ends in [script().query("select 1"), script().close_statement("").sync(), script().parse("", "syntax").sync()] {
+        let mut pool = two_clients();
+        let mine = script().parse("", "select mine").sync();
+        let theirs = script().run_text("select theirs").sync();
+        serve(&mut pool, &[(0, mine), (0, ends), (1, theirs), (0, script().run("").sync())]);
+        let lines = pool.clients[0].lines();
+        assert_eq!(lines[lines.len() - 2..], ["E 26000 unnamed prepared statement does not exist", "Z I"]);
+    }
+}
+
+#[test]
+fn a_bind_waits_for_the_batch_of_its_parse() {
+    let mut pool = two_clients();
+    let theirs = script().run_text("select theirs").sync();
+    let mine = script().run("nobody").parse("", "select mine").sync().run("").sync();
+    serve(&mut pool, &[(1, theirs), (0, mine)]);
+    let lines = pool.clients[0].lines();
+    assert_eq!(lines[lines.len() - 2..], ["E 26000 unnamed prepared statement does not exist", "Z I"]);
+}
+
+#[test]
+fn the_end_of_a_copy_that_failed_long_ago_is_nothing_even_behind_a_replay() {
+    let mut pool = two_clients();
+    let sets = script().query("set TimeZone Asia/Tokyo");
+    let late = script().copy_data("row").copy_done().sync().query("select 1");
+    serve(&mut pool, &[(1, sets), (0, late)]);
+    assert_eq!(pool.clients[0].lines(), ["Z I", "T", "D 1", "C SELECT 1", "Z I"]);
+}
+
+#[test]
+fn the_end_of_a_copy_is_nothing_behind_an_answer_of_ours() {
+    let mut pool = two_clients();
+    let both = script().parse("a", "select 1").close_statement("a").copy_done().sync().query("select 2");
+    serve(&mut pool, &[(0, both)]);
+    assert_eq!(pool.clients[0].lines(), ["1", "3", "Z I", "T", "D 2", "C SELECT 1", "Z I"]);
+}
