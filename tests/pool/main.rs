@@ -7,5 +7,6 @@ mod limits;
 mod reload;
 mod servers;
 mod sessions;
+mod strangers;
 mod support;
 mod transactions;
