@@ -8,7 +8,7 @@ mod foreign;
 mod password;
 mod settings;
 mod user;
-mod userlist;
+pub mod userlist;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 

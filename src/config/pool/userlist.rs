@@ -20,7 +20,7 @@ const MAX_PASSWORD_BYTES: usize = 2_047;
 
 /// One line.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Entry {
+pub struct Entry {
     pub name: String,
     pub secret: UserSecret,
     pub at: Position,
@@ -35,7 +35,11 @@ pub(super) fn read(path: &Path) -> Result<Vec<Entry>, Vec<ConfigError>> {
     parse(path, &text)
 }
 
-fn parse(path: &Path, text: &str) -> Result<Vec<Entry>, Vec<ConfigError>> {
+/// Reads the text of one; `path` is named in errors.
+///
+/// # Errors
+/// Every line that is broken.
+pub fn parse(path: &Path, text: &str) -> Result<Vec<Entry>, Vec<ConfigError>> {
     let mut entries: Vec<Entry> = Vec::new();
     let mut places: HashMap<String, usize> = HashMap::new();
     let mut errors = Vec::new();
