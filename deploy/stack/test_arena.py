@@ -143,21 +143,21 @@ class Arena(unittest.TestCase):
         self.assertEqual(declared["content-length"], "1000")
 
     def test_websocket_echo_names_the_replica(self):
-        with connect(f"ws://{self.address}/ws/echo/") as socket:
-            self.assertEqual(socket.response.headers["X-Replica"], "web-1")
-            self.assertEqual(json.loads(socket.recv()), {"replica": "web-1"})
-            socket.send("hi")
-            self.assertEqual(json.loads(socket.recv()), {"replica": "web-1", "echo": "hi"})
-            socket.send(b"\x00\xff")
-            self.assertEqual(socket.recv(), b"\x00\xff")
-            socket.send("close:4001")
+        with connect(f"ws://{self.address}/ws/echo/") as ws:
+            self.assertEqual(ws.response.headers["X-Replica"], "web-1")
+            self.assertEqual(json.loads(ws.recv()), {"replica": "web-1"})
+            ws.send("hi")
+            self.assertEqual(json.loads(ws.recv()), {"replica": "web-1", "echo": "hi"})
+            ws.send(b"\x00\xff")
+            self.assertEqual(ws.recv(), b"\x00\xff")
+            ws.send("close:4001")
             with self.assertRaises(ConnectionClosed) as closed:
-                socket.recv()
+                ws.recv()
             self.assertEqual(closed.exception.rcvd.code, 4001)
 
     def test_websocket_feed_pushes(self):
-        with connect(f"ws://{self.address}/ws/feed/?interval=0.05&n=3") as socket:
-            self.assertEqual([json.loads(m)["n"] for m in socket], [1, 2, 3])
+        with connect(f"ws://{self.address}/ws/feed/?interval=0.05&n=3") as ws:
+            self.assertEqual([json.loads(m)["n"] for m in ws], [1, 2, 3])
 
     def test_an_unknown_websocket_is_refused(self):
         with self.assertRaises(InvalidStatus) as refused:
