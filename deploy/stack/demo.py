@@ -8,6 +8,7 @@ DEMO_EXIT=1 it leaves after the table, with code 0 if every line of it was as pr
 Whatever it started is gone when it ends, however it ends.
 """
 import argparse
+import json
 import os
 import secrets
 import signal
@@ -60,10 +61,10 @@ def check_ports():
         raise DemoError("\n".join(taken))
 
 
-def fetch(path: str):
-    """Returns (status, text) from the admin address; status 0 when nobody answers."""
+def fetch(path: str, port: int = ADMIN):
+    """Returns (status, text), from the admin address by default; status 0 when nobody answers."""
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{ADMIN}{path}", timeout=2) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=2) as answer:
             return answer.status, answer.read().decode()
     except urllib.error.HTTPError as error:
         return error.code, error.read().decode(errors="replace")
@@ -104,6 +105,22 @@ class Bookend:
                 raise DemoError(f"{path} still says {status} {text.strip()}\n{tail(self.log)}")
             time.sleep(0.1)
 
+    def wait_for_replicas(self, names: set, seconds: float):
+        """Returns when each of these servers is up: /ready asks for one per upstream alone."""
+        deadline = time.monotonic() + seconds
+        while True:
+            status, text = fetch("/status")
+            states = {
+                server["name"]: server["state"]
+                for upstream in (json.loads(text)["upstreams"] if status == 200 else [])
+                for server in upstream["servers"]
+            }
+            if names <= {name for name, state in states.items() if state == "up"}:
+                return
+            if time.monotonic() > deadline:
+                raise DemoError(f"not every replica is up: {states or text}\n{tail(self.log)}")
+            time.sleep(0.1)
+
     def stop(self):
         if self.process.poll() is None:
             self.process.terminate()
@@ -125,7 +142,7 @@ def start(program: Path):
     yield bookend
     bookend.wait_for("/live", LIVE_SECONDS)
     say("Django: three replicas, DB_HOST=127.0.0.1 DB_PORT=6432 ...")
-    stack.send(
+    started = stack.send(
         "start_replicas",
         count=len(REPLICA_PORTS),
         ports=REPLICA_PORTS,
@@ -133,6 +150,12 @@ def start(program: Path):
         db_port=POOL,
     )
     bookend.wait_for("/ready", READY_SECONDS)
+    # Asked at once: "ready" is a promise that requests are served, not that they soon will be.
+    status, text = fetch("/nodb/", FRONT)
+    if status != 200:
+        raise DemoError(f"/ready said yes, but a request got {status} {text.strip()}")
+    names = {replica["name"] for replica in started["replicas"]}
+    bookend.wait_for_replicas(names, READY_SECONDS)
 
 
 def drive(demo: Demo) -> bool:
