@@ -113,7 +113,7 @@ pub struct Upstream {
 pub enum Balance {
     /// Smooth weighted round robin, nginx's default.
     RoundRobin,
-    /// nginx's `ip_hash`. Takes no backup servers, as in nginx: with `servers_of`, those of the other upstream are left out.
+    /// nginx's `ip_hash`. Backup servers, which nginx does not take here, are used in turn when no other is up.
     IpHash,
 }
 

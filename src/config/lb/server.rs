@@ -9,8 +9,6 @@ pub(super) struct Found {
     pub server: Server,
     pub name: Spot,
     pub address: Spot,
-    /// Where `backup: true` stands.
-    pub backup: Option<Spot>,
 }
 
 pub(super) fn read(field: &Field<'_>) -> Option<Found> {
@@ -27,13 +25,12 @@ pub(super) fn read(field: &Field<'_>) -> Option<Found> {
         Some(name) => name.name(),
         None => address.as_ref().and_then(Field::text),
     };
-    let is_backup = backup.as_ref().and_then(Field::flag).unwrap_or(false);
     let address = address?;
     let server = Server {
         name: named?.into(),
         address: address.server_address()?,
         weight,
-        backup: is_backup,
+        backup: backup.as_ref().and_then(Field::flag).unwrap_or(false),
         max_fails,
         fail_timeout,
     };
@@ -41,6 +38,5 @@ pub(super) fn read(field: &Field<'_>) -> Option<Found> {
         server,
         name: name.map_or_else(|| address.spot.clone(), |name| name.spot),
         address: address.spot,
-        backup: backup.filter(|_| is_backup).map(|backup| backup.spot),
     })
 }

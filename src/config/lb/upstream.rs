@@ -38,7 +38,7 @@ fn upstream<'a>(name: &str, field: &Field<'a>) -> Found<'a> {
         Balance::RoundRobin,
         &[("round_robin", Balance::RoundRobin), ("ip_hash", Balance::IpHash)],
     );
-    let (servers, of) = servers(&mut section, balance);
+    let (servers, of) = servers(&mut section);
     let check = section.get("health_check").filter(|check| !check.is("false"));
     if let (Some(check), Servers::Of(of)) = (&check, &servers) {
         check.error(format!("has no meaning with servers_of: the checks of {of} count"));
@@ -60,18 +60,18 @@ fn upstream<'a>(name: &str, field: &Field<'a>) -> Found<'a> {
 }
 
 /// Reads `servers` or `servers_of`: one of the two.
-fn servers<'a>(section: &mut Section<'a>, balance: Balance) -> (Servers, Option<Field<'a>>) {
+fn servers<'a>(section: &mut Section<'a>) -> (Servers, Option<Field<'a>>) {
     let (own, of) = (section.get("servers"), section.get("servers_of"));
     match (own, of) {
         (Some(own), Some(of)) => {
             of.error("cannot stand beside servers: an upstream has its own or another one's");
-            (Servers::Own(own_servers(&own, balance)), None)
+            (Servers::Own(own_servers(&own)), None)
         }
         (None, None) => {
             section.error("needs servers, or servers_of with the name of another upstream");
             (Servers::Own(Vec::new()), None)
         }
-        (Some(own), None) => (Servers::Own(own_servers(&own, balance)), None),
+        (Some(own), None) => (Servers::Own(own_servers(&own)), None),
         (None, Some(of)) => {
             let name = of.text().unwrap_or_default();
             (Servers::Of(name.into()), (!name.is_empty()).then_some(of))
@@ -79,7 +79,7 @@ fn servers<'a>(section: &mut Section<'a>, balance: Balance) -> (Servers, Option<
     }
 }
 
-fn own_servers(list: &Field<'_>, balance: Balance) -> Vec<super::Server> {
+fn own_servers(list: &Field<'_>) -> Vec<super::Server> {
     let items = list.some_items("server");
     let found: Vec<server::Found> = items.iter().filter_map(server::read).collect();
     let reading = list.reading;
@@ -89,10 +89,6 @@ fn own_servers(list: &Field<'_>, balance: Balance) -> Vec<super::Server> {
         once(reading, &entry.name, first, &format!("the name {}", entry.server.name));
         let first = *addresses.entry(entry.server.address).or_insert(entry.address.at);
         once(reading, &entry.address, first, &format!("the address {}", entry.server.address));
-        if let (Balance::IpHash, Some(backup)) = (balance, &entry.backup) {
-            // ngx_http_upstream_ip_hash_module.c takes no NGX_HTTP_UPSTREAM_BACKUP either.
-            reading.error(backup, "ip_hash does not support backup servers", None);
-        }
     }
     if !found.is_empty() && found.len() == items.len() && found.iter().all(|entry| entry.server.backup) {
         list.error("must have at least one server that is not a backup");

@@ -145,14 +145,6 @@ fn wrong_servers() {
 }
 
 #[test]
-fn ip_hash_takes_no_backup_servers() {
-    let text =
-        FRONT.replace("    servers: [", "    balance: ip_hash\n    servers: [{ address: 127.0.0.1:9, backup: true }, ");
-    let expected = "lb.yaml:5:47: upstreams.django.servers[0].backup: ip_hash does not support backup servers";
-    assert_eq!(lb_errors(&text), [expected]);
-}
-
-#[test]
 fn an_upstream_has_its_own_servers_or_anothers() {
     let errors = upstream("servers_of: django");
     let expected = "lb.yaml:5:17: upstreams.django.servers_of: cannot stand beside servers: an upstream has its own or \

@@ -54,6 +54,7 @@ upstreams:
       - { address: 'web:8000', backup: true }
     health_check: { interval: 1s, host: localhost, database: arena_db, status: [204, 300-301] }
   sticky: { balance: ip_hash, servers_of: django }
+  own: { balance: ip_hash, servers: [{ address: 127.0.0.1:8001 }, { address: 127.0.0.1:8002, backup: true }] }
 routes:
   - { host: WS.example.com, path_prefix: /ws/, upstream: sticky, websocket_idle_timeout: 1h30m }
   - { path: /db/connections/, builtin: db_connections, allow: [127.0.0.0/8] }
@@ -73,6 +74,8 @@ routes:
     assert_eq!((check.interval, check.down_interval), (seconds(1), Duration::from_millis(250)));
     assert_eq!(check.status, [204..=204, 300..=301]);
     assert_eq!(lb.upstreams[1].servers, Servers::Of("django".into()));
+    let Servers::Own(servers) = &lb.upstreams[2].servers else { panic!() };
+    assert!(servers[1].backup, "ip_hash takes backups too");
     assert_eq!((&*lb.routes[0].name, lb.routes[0].host.as_deref()), ("ws.example.com/ws/", Some("ws.example.com")));
     assert_eq!(lb.routes[0].websocket_idle_timeout, seconds(5_400));
     assert_eq!(lb.routes[1].target, Target::Builtin(Builtin::DbConnections));

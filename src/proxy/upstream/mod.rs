@@ -5,7 +5,7 @@
 //! decided in three steps, each only when the one before found nobody:
 //!
 //! 1. servers that are not backups, up by their checks and not ejected by failed requests;
-//! 2. backups, by the same measure (`ip_hash` leaves them out, as nginx does);
+//! 2. backups, by the same measure and always in turn: nginx's ip_hash knows none, and nobody is kept on one of them;
 //! 3. servers that are only ejected: refusing everything because the last few requests failed helps nobody, so they are
 //!    tried anyway, as nginx does when all are out. A server whose check fails, or that is draining, is never tried.
 //!
@@ -145,7 +145,10 @@ impl Cluster {
         let kept = previous.filter(|previous| previous.balance == balance && previous.servers.same(&servers));
         let (primaries, backups) = match kept {
             Some(previous) => (previous.primaries.clone(), previous.backups.clone()),
-            None => (Tier::new(&servers, balance, |member| !member.backup), Tier::backups(&servers, balance)),
+            None => (
+                Tier::new(&servers, balance, |member| !member.backup),
+                Tier::new(&servers, Balance::RoundRobin, |member| member.backup),
+            ),
         };
         Self { name, servers, settings, balance, primaries, backups }
     }
@@ -247,14 +250,6 @@ impl Servers {
 }
 
 impl Tier {
-    fn backups(servers: &Servers, balance: Balance) -> Self {
-        let used = match balance {
-            Balance::RoundRobin => true,
-            Balance::IpHash => false,
-        };
-        Self::new(servers, balance, |member| used && member.backup)
-    }
-
     fn new(servers: &Servers, balance: Balance, belongs: impl Fn(&Member) -> bool) -> Self {
         let members = || servers.members.iter().enumerate().filter(|(_, member)| belongs(member));
         let weights: Vec<u32> = members().map(|(_, member)| member.weight).collect();

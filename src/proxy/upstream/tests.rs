@@ -93,13 +93,17 @@ fn backups_are_asked_only_when_no_other_is_up() {
 }
 
 #[test]
-fn ip_hash_over_shared_servers_leaves_backups_out() {
-    let servers = servers("bpp", None);
+fn ip_hash_uses_backups_in_turn_once_no_other_is_up() {
+    let servers = servers("bppb", None);
     let cluster = cluster(Balance::IpHash, &servers);
+    let now = Instant::now();
     servers.members[1].endpoint.facts.store(DOWN);
-    assert_eq!(pick(&cluster, &Tried::default(), Instant::now()), Ok(2));
+    assert!((0..10).all(|_| pick(&cluster, &Tried::default(), now) == Ok(2)));
     servers.members[2].endpoint.facts.store(DOWN);
-    assert_eq!(pick(&cluster, &Tried::default(), Instant::now()), Err(NoServer::NoneUp));
+    let asked: Vec<_> = (0..4).map(|_| pick(&cluster, &Tried::default(), now)).collect();
+    assert_eq!(asked, [Ok(0), Ok(3), Ok(0), Ok(3)]);
+    servers.members[2].endpoint.facts.store(UP);
+    assert!((0..10).all(|_| pick(&cluster, &Tried::default(), now) == Ok(2)));
 }
 
 #[test]
