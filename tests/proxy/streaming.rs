@@ -42,6 +42,33 @@ async fn each_event_of_a_stream_arrives_before_the_next_is_sent() {
 }
 
 #[tokio::test]
+async fn an_answer_of_known_length_arrives_as_it_is_made() {
+    let (seen, was_seen) = mpsc::channel::<()>(1);
+    let was_seen = std::sync::Arc::new(tokio::sync::Mutex::new(was_seen));
+    let server = Script::start(move |mut served| {
+        let was_seen = was_seen.clone();
+        async move {
+            served.request().await;
+            served.send(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n").await;
+            for _ in 0..3 {
+                was_seen.lock().await.recv().await;
+                served.send(b"x").await;
+            }
+        }
+    })
+    .await;
+    let rig = Rig::start(lb(&[server.address])).await;
+    let mut client = Client::connect(rig.address).await;
+    client.send("GET /slow HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    tokio::time::timeout(PATIENCE, client.head()).await.expect("the head comes first");
+    for _ in 0..3 {
+        seen.send(()).await.unwrap();
+        let byte = tokio::time::timeout(PATIENCE, client.io.read_u8()).await.expect("each byte as it is made");
+        assert_eq!(byte.unwrap(), b'x');
+    }
+}
+
+#[tokio::test]
 async fn a_body_reaches_the_server_while_the_client_still_sends_it() {
     let (arrived, mut has_arrived) = mpsc::channel::<u8>(8);
     let server = Script::start(move |mut served| {

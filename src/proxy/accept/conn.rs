@@ -7,8 +7,10 @@
 //! find that a WebSocket took it away.
 //!
 //! Reads are unbuffered (the engine has buffers of its own while it works); small writes are gathered until the engine
-//! flushes, in a buffer that exists only while it holds something. A write the client takes nothing of for `send_timeout`
-//! fails: pingora's own timeout covers a whole buffer however fast it goes, and no flush at all.
+//! flushes or turns to wait for the client, in a buffer that exists only while it holds something. (The engine itself
+//! flushes an answer with a Content-Length at its end only: one that is made slowly would be held back until then.) A write
+//! the client takes nothing of for `send_timeout` fails: pingora's own timeout covers a whole buffer however fast it goes,
+//! and no flush at all.
 
 use std::{
     future::Future,
@@ -117,6 +119,7 @@ impl Conn {
     /// Reads bytes of the current request into `buf`, none past its end.
     fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
+        self.offer(cx);
         if self.body.is_done() {
             return self.poll_idle(cx);
         }
@@ -151,6 +154,16 @@ impl Conn {
         match ready!(self.poll_hold(cx))? {
             0 => Poll::Ready(Ok(())),
             _ => Poll::Pending,
+        }
+    }
+
+    /// Writes what the client takes at once of what was gathered. The rest, and an error, are for the next write or flush.
+    fn offer(&mut self, cx: &mut Context<'_>) {
+        while !self.unsent.is_empty() {
+            match Pin::new(&mut self.io).poll_write(cx, &self.unsent) {
+                Poll::Ready(Ok(sent @ 1..)) => self.unsent.advance(sent),
+                Poll::Ready(_) | Poll::Pending => return,
+            }
         }
     }
 

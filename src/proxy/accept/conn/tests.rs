@@ -66,6 +66,17 @@ async fn a_client_that_leaves_while_the_answer_is_made_is_seen() {
 }
 
 #[tokio::test]
+async fn what_was_written_leaves_when_the_engine_waits_for_the_client() {
+    let (mut client, conn) = pair();
+    let (mut downstream, _home) = downstream(conn);
+    downstream.write_all(b"a slow answer").await.unwrap();
+    assert!(futures_util::poll!(std::pin::pin!(downstream.read(&mut [0]))).is_pending());
+    let mut seen = [0; 16];
+    assert!(futures_util::poll!(std::pin::pin!(client.read(&mut seen))).is_ready());
+    assert!(seen.starts_with(b"a slow answer"));
+}
+
+#[tokio::test]
 async fn small_writes_leave_together_at_the_flush() {
     let (mut client, conn) = pair();
     let (mut downstream, _home) = downstream(conn);
