@@ -88,7 +88,8 @@ impl Ctx {
     }
 }
 
-/// Returns the host that was asked for. On a request to a proxy the target names it; both were compared on arrival.
+/// Returns the host that was asked for. A request written for a proxy names it in its target; when it has a Host header
+/// too, that is the same.
 pub(super) fn host(request: &RequestHeader) -> Option<&[u8]> {
     let named = request.headers.get(header::HOST).map(|host| host.as_bytes());
     named.or_else(|| absolute(request.raw_path()).map(|(authority, _)| authority))
@@ -101,12 +102,15 @@ pub(super) fn path(request: &RequestHeader) -> &[u8] {
     target.split(|byte| matches!(byte, b'?' | b'#')).next().unwrap_or_default()
 }
 
-/// Makes a request written for a proxy (RFC 9112 3.2.2) one for a server: the host's name leaves the target.
+/// Makes a request written for a proxy (RFC 9112 3.2.2) one for a server: the host's name moves from the target to the
+/// Host header.
 pub(super) fn to_origin_form(request: &mut RequestHeader) -> pingora::Result<()> {
-    match absolute(request.raw_path()).map(|(_, target)| target.to_vec()) {
-        None => Ok(()),
-        Some(target) if target.starts_with(b"/") => request.set_raw_path(&target),
-        Some(query) => request.set_raw_path(&[b"/", &query[..]].concat()),
+    let Some((host, target)) = absolute(request.raw_path()) else { return Ok(()) };
+    let (host, target) = (host.to_vec(), target.to_vec());
+    request.insert_header(header::HOST, host)?;
+    match target.starts_with(b"/") {
+        true => request.set_raw_path(&target),
+        false => request.set_raw_path(&[b"/", &target[..]].concat()),
     }
 }
 
@@ -163,6 +167,8 @@ mod tests {
             let mut request = request(target);
             to_origin_form(&mut request).unwrap();
             assert_eq!(request.raw_path(), expected.as_bytes(), "{target}");
+            let named = request.headers.get(header::HOST).map(|host| host.as_bytes());
+            assert_eq!(named, (!target.starts_with('/')).then_some(&b"example.com"[..]), "{target}");
         }
     }
 }

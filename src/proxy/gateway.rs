@@ -56,6 +56,11 @@ impl ProxyHttp for Gateway {
         let peer = session.client_addr().and_then(|address| address.as_inet());
         let peer = peer.map_or(IpAddr::from([0, 0, 0, 0]), |address| address.ip());
         ctx.identify(peer, &session.req_header().headers);
+        if session.req_header().version == Version::HTTP_10 {
+            // An interim answer is the final one to a client that knows none (RFC 9110 10.1.1 and 15.2).
+            session.set_ignore_info_resp(true);
+            session.req_header_mut().remove_header(&header::EXPECT);
+        }
         Ok(())
     }
 
@@ -241,15 +246,14 @@ impl Gateway {
         }
         let ask = Ask { client: ctx.client, needs_database: route.needs_database };
         ctx.attempts = Some(Attempts::new(cluster, ask));
+        ctx::to_origin_form(session.req_header_mut()).map_err(|_| Failure::BadRequest)?;
         let has_body = !session.is_body_empty();
         match websocket::handshake::upgrade_of(session.req_header(), has_body) {
             Upgrade::WebSocket => return websocket::serve(&self.shared, session, ctx).await.map(|()| true),
             Upgrade::Malformed => return Err(Failure::WebSocketHandshake),
             Upgrade::None => {}
         }
-        let request = session.req_header_mut();
-        request.remove_header(&header::UPGRADE);
-        ctx::to_origin_form(request).map_err(|_| Failure::BadRequest)?;
+        session.req_header_mut().remove_header(&header::UPGRADE);
         // The first choice is made here: if there is no server, the connection can stay.
         ctx.attempts.as_mut().map_or(Ok(()), |attempts| attempts.choose().map(|_| ()))?;
         Ok(false)
@@ -300,6 +304,8 @@ pub(super) fn finish_answer(
     ctx: &Ctx,
 ) -> Result<()> {
     leave_if_draining(shared, session);
+    // Ours, not the server's (RFC 9110 6.2): an answer of HTTP/1.0 would have the client close its connection.
+    answer.set_version(Version::HTTP_11);
     for name in ["keep-alive", "proxy-connection"] {
         answer.remove_header(name);
     }

@@ -37,6 +37,42 @@ async fn a_server_is_told_about_the_client_by_us_and_by_nobody_else() {
 }
 
 #[tokio::test]
+async fn an_old_servers_answer_is_ours_in_its_version() {
+    let server = Script::start(|mut served| async move {
+        served.request().await;
+        served.send(b"HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
+    })
+    .await;
+    let rig = Rig::start(lb(&[server.address])).await;
+    let answer = ask(rig.address, get("/")).await;
+    assert!(answer.head.starts_with("HTTP/1.1 200 OK\r\n"), "{}", answer.head);
+    assert_eq!(answer.body, "ok");
+}
+
+#[tokio::test]
+async fn a_client_of_http_1_0_gets_no_interim_answer() {
+    let server = Script::start(|mut served| async move {
+        let head = served.head().await.unwrap_or_default();
+        served.send(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n").await;
+        served.answer("200 OK", &head).await;
+    })
+    .await;
+    let rig = Rig::start(lb(&[server.address])).await;
+    let answer = ask(rig.address, "GET / HTTP/1.0\r\nExpect: 100-continue\r\n\r\n").await;
+    assert_eq!((answer.status, header(&answer.body, "expect")), (200, None));
+}
+
+#[tokio::test]
+async fn a_target_with_a_host_gives_the_server_its_host_header() {
+    let server = Script::mirror().await;
+    let rig = Rig::start(lb(&[server.address])).await;
+    let answer = ask(rig.address, "GET http://a.example/x HTTP/1.0\r\n\r\n").await;
+    assert!(answer.body.starts_with("GET /x HTTP/1.1\r\n"), "{}", answer.body);
+    assert_eq!(header(&answer.body, "host"), Some("a.example"));
+    assert_eq!(header(&answer.body, "x-forwarded-host"), Some("a.example"));
+}
+
+#[tokio::test]
 async fn a_request_without_an_id_gets_one_that_everyone_sees() {
     let server = Script::mirror().await;
     let rig = Rig::start(lb(&[server.address])).await;

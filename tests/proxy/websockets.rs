@@ -61,6 +61,19 @@ async fn next(socket: &mut WebSocketStream<TcpStream>) -> Message {
 }
 
 #[tokio::test]
+async fn a_handshake_written_for_a_proxy_reaches_the_server_as_one_for_a_server() {
+    let server = echo().await;
+    let rig = Rig::start(lb(&[server.address])).await;
+    let mut client = Client::connect(rig.address).await;
+    client.send(HANDSHAKE.replace("GET /ws/", "GET http://a/ws/")).await;
+    assert!(client.head().await.starts_with("HTTP/1.1 101"));
+    let left = client.io.buffer().to_vec();
+    let mut socket = WebSocketStream::from_partially_read(client.io.into_inner(), left, Role::Client, None).await;
+    let seen = next(&mut socket).await.into_text().unwrap();
+    assert!(seen.starts_with("GET /ws/ HTTP/1.1\r\n"), "{seen}");
+}
+
+#[tokio::test]
 async fn messages_of_every_kind_go_both_ways() {
     let server = echo().await;
     let rig = Rig::start(lb(&[server.address])).await;
