@@ -1,15 +1,20 @@
-//! Which route a request takes. Pure, and without an allocation per lookup.
+//! Which route a request takes. Pure, and without an allocation per lookup (but for paths with a `%`).
 //!
 //! The rule, in this order: routes written for the request's host before routes for any host; an exact path before a
 //! prefix; the longest prefix before shorter ones. A host whose own routes do not match the path still has the routes for
-//! any host. The order in the file never matters. Paths are compared as raw bytes as they came (RFC 9110 section 4.2.3 lets
-//! a server normalise, but Django decodes itself, and a proxy that sees another path than its server is how filters are
-//! walked around). Prefixes are looked up by hash, once per distinct length, so the cost grows with how differently long
-//! they are, not with how many there are.
+//! any host. The order in the file never matters. Prefixes are looked up by hash, once per distinct length, so the cost
+//! grows with how differently long they are, not with how many there are.
+//!
+//! A path is compared as Django will see it: percent-decoded once, as application servers do (`/%61dmin/` is `/admin/`, and
+//! `%2F` a slash), and otherwise as it came. Doubled slashes, dots and case make another path for Django, and so do they
+//! here. A proxy that sees another path than its server is how an `allow` is walked around. What is sent on is the path as
+//! it came.
 
 mod host;
 #[cfg(test)]
 mod tests;
+
+use std::borrow::Cow;
 
 use ahash::AHashMap;
 
@@ -72,9 +77,9 @@ impl<T> Table<T> {
 
     /// Returns the route for a Host header (or the authority of an absolute target) and a raw path without its query.
     pub fn find(&self, host: Option<&[u8]>, path: &[u8]) -> Result<&T, NotFound> {
-        let own = self.of_host(host);
-        own.and_then(|paths| paths.find(path))
-            .or_else(|| self.any_host.find(path))
+        let (own, path) = (self.of_host(host), decoded(path));
+        own.and_then(|paths| paths.find(&path))
+            .or_else(|| self.any_host.find(&path))
             .map(|index| &self.entries[index])
             .ok_or(if own.is_none() && self.any_host.is_empty() { NotFound::Host } else { NotFound::Path })
     }
@@ -97,10 +102,11 @@ impl Paths {
     fn insert(&mut self, path: &PathMatch, index: usize) {
         match path {
             PathMatch::Exact(path) => {
-                self.exact.entry(path.as_bytes().into()).or_insert(index);
+                self.exact.entry(decoded(path.as_bytes()).into()).or_insert(index);
             }
             PathMatch::Prefix(prefix) => {
-                self.prefixes.entry(prefix.as_bytes().into()).or_insert(index);
+                let prefix = decoded(prefix.as_bytes());
+                self.prefixes.entry(prefix[..].into()).or_insert(index);
                 if let Err(place) = self.prefix_lengths.binary_search_by(|length| prefix.len().cmp(length)) {
                     self.prefix_lengths.insert(place, prefix.len());
                 }
@@ -118,4 +124,26 @@ impl Paths {
     fn is_empty(&self) -> bool {
         self.exact.is_empty() && self.prefixes.is_empty()
     }
+}
+
+/// Decodes `%XX` once; what is no such thing stays as it is, as in Python's `unquote`, which uvicorn calls.
+fn decoded(path: &[u8]) -> Cow<'_, [u8]> {
+    let first = memchr::memchr(b'%', path).filter(|_| path.starts_with(b"/"));
+    let Some(first) = first else { return Cow::Borrowed(path) };
+    let digit = |at: usize| path.get(at).and_then(|&byte| char::from(byte).to_digit(16));
+    let mut plain = path[..first].to_vec();
+    let mut at = first;
+    while let Some(&byte) = path.get(at) {
+        match (byte, digit(at + 1), digit(at + 2)) {
+            (b'%', Some(high), Some(low)) => {
+                plain.push((high << 4 | low) as u8);
+                at += 3;
+            }
+            _ => {
+                plain.push(byte);
+                at += 1;
+            }
+        }
+    }
+    Cow::Owned(plain)
 }

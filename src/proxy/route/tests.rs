@@ -86,13 +86,20 @@ fn what_cannot_be_a_host_is_unknown() {
 }
 
 #[test]
-fn paths_are_compared_as_they_came() {
-    let routes = [(None, prefix("/admin/")), (None, prefix("/"))];
+fn a_path_is_compared_as_django_will_see_it() {
+    let routes = [(None, prefix("/admin/")), (None, prefix("/")), (None, exact("/caf%C3%A9"))];
     let table = table(&routes);
-    for path in ["/%61dmin/", "//admin/", "/Admin/", "/x/../admin/", "/admin"] {
+    for path in ["/%61dmin/", "/%61%64%6D%69%6e/x", "/admin%2F"] {
+        assert_eq!(find(&table, "h", path), Ok(0), "{path}");
+    }
+    for path in ["//admin/", "/Admin/", "/x/../admin/", "/admin", "/%2561dmin/", "/%6/", "/%zz", "/a%"] {
         assert_eq!(find(&table, "h", path), Ok(1), "{path}");
     }
+    for path in ["/caf%C3%A9", "/caf%c3%a9", "/café"] {
+        assert_eq!(find(&table, "h", path), Ok(2), "{path}");
+    }
     assert_eq!(table.find(None, b"/admin/\xff"), Ok(&0));
+    assert_eq!(find(&table, "h", "%2Fadmin/"), Err(NotFound::Path));
 }
 
 /// What the rule says, without any table.
