@@ -149,6 +149,7 @@ impl App {
             parts: halves.iter().map(|half| half.part.clone()).collect(),
             servers: halves.iter().find_map(|half| half.servers.clone()),
             running: Mutex::new(config.clone()),
+            shutdown: Mutex::new(config.shutdown),
             started: config.clone(),
             metrics,
             open_files_limit,

@@ -46,7 +46,10 @@ pub struct Reloader {
     pub load: Load,
     /// What the process was started with: the sockets and threads that it has.
     pub started: Config,
+    /// Held by a reload from reading the files to the first checks of new servers: seconds, at times.
     pub running: Mutex<Config>,
+    /// Of `running`, on its own: who stops the process does not wait for a reload.
+    pub shutdown: Mutex<Shutdown>,
     pub parts: Vec<Arc<dyn Part>>,
     pub servers: Option<Arc<dyn Servers>>,
     pub metrics: ProgramMetrics,
@@ -56,7 +59,7 @@ pub struct Reloader {
 impl Reloader {
     /// Returns the shutdown settings that hold now.
     pub fn shutdown(&self) -> Shutdown {
-        self.running.lock().shutdown
+        *self.shutdown.lock()
     }
 
     fn apply(&self, running: &mut Config, new: Config) -> ReloadSummary {
@@ -70,6 +73,7 @@ impl Reloader {
         if let Some(shortage) = limits::shortage(needed, self.open_files_limit).filter(|_| needed != before) {
             warn!("{shortage}");
         }
+        *self.shutdown.lock() = new.shutdown;
         *running = new;
         summary
     }

@@ -44,6 +44,7 @@ fn world(load: impl Fn() -> Result<Config, Vec<String>> + Send + Sync + 'static)
     let reloader = Reloader {
         load: Box::new(load),
         running: Mutex::new(started.clone()),
+        shutdown: Mutex::new(started.shutdown),
         started,
         parts: vec![part.clone()],
         servers: None,
@@ -75,6 +76,23 @@ fn a_good_one_reaches_every_part_and_is_counted() {
     assert!(summary.needs_restart.is_empty());
     assert_eq!(world.reloader.shutdown().grace_period, Duration::from_secs(5));
     assert!(scrape(&world).contains("bookend_config_reloads_total{result=\"applied\"} 1\n"));
+}
+
+#[test]
+fn a_stop_does_not_wait_for_a_reload() {
+    let world = Arc::new(std::sync::OnceLock::<World>::new());
+    let asked = world.clone();
+    let reading = move || {
+        // As a resolver that hangs: the files are being read, and somebody stops the process.
+        let asked = asked.clone();
+        let (tell, told) = std::sync::mpsc::channel();
+        std::thread::spawn(move || tell.send(asked.get().map(|world| world.reloader.shutdown())));
+        let shutdown = told.recv_timeout(Duration::from_secs(20)).expect("an answer while files are read");
+        assert_eq!(shutdown.map(|shutdown| shutdown.grace_period), Some(Duration::from_secs(30)));
+        Ok(config(5, "127.0.0.1:9180"))
+    };
+    assert!(world.set(self::world(reading)).is_ok());
+    world.get().unwrap().reloader.reload().unwrap();
 }
 
 #[test]
