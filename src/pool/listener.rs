@@ -1,12 +1,9 @@
 //! The pool's listening service: pingora accepts, everything after that is ours.
 //!
-//! The connection is taken out of pingora's own task at once (which ends, with its memory) into one that leaving waits
-//! for. Its stream is left unbuffered: an idle client costs no buffer here.
+//! The connection is taken out of pingora at once: out of its task, which ends, and out of its stream, which costs 800 bytes
+//! beside the socket (buffers' frames, addresses, timings). An idle client is to cost next to nothing here.
 
-use std::{
-    net::{IpAddr, Ipv4Addr, SocketAddr},
-    sync::Arc,
-};
+use std::{io, net, os::fd::BorrowedFd, sync::Arc};
 
 use async_trait::async_trait;
 use pingora::{
@@ -16,11 +13,9 @@ use pingora::{
     server::{ListenFds, ShutdownWatch},
     services::{Service, listening},
 };
+use tokio::net::TcpStream;
 
 use super::{client::login, pooler::Pooler};
-
-/// An address for what has none (a Unix socket's peer).
-const NOWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
 
 /// The pool as a pingora service; starts the pool's own tasks in the service's runtime.
 pub struct PoolService {
@@ -69,13 +64,25 @@ struct Accepted {
 #[async_trait]
 impl ServerApp for Accepted {
     async fn process_new(self: &Arc<Self>, stream: Stream, _shutdown: &ShutdownWatch) -> Option<Stream> {
-        let digest = stream.get_socket_digest();
-        let inet = |address: Option<&pingora::protocols::l4::socket::SocketAddr>| {
-            address.and_then(|address| address.as_inet()).copied().unwrap_or(NOWHERE)
-        };
-        let peer = inet(digest.as_ref().and_then(|digest| digest.peer_addr()));
-        let local = inet(digest.as_ref().and_then(|digest| digest.local_addr()));
-        self.pooler.drain().spawn(login::serve(self.pooler.clone(), stream, peer, local));
+        let taken = take(stream).and_then(|stream| {
+            let (peer, local) = (stream.peer_addr()?, stream.local_addr()?);
+            Ok((stream, peer, local))
+        });
+        match taken {
+            Ok((stream, peer, local)) => {
+                self.pooler.drain().spawn(login::serve(self.pooler.clone(), stream, peer, local));
+            }
+            // It was gone before it began, or there are no file descriptors left.
+            Err(error) => tracing::debug!(%error, "accepted connection lost"),
+        }
         None
     }
+}
+
+/// Takes the socket out of pingora's stream.
+fn take(stream: Stream) -> io::Result<TcpStream> {
+    // SAFETY: the descriptor is open as long as `stream` lives, which is to the end of this function; what is kept is a
+    // duplicate of it. Nothing was read into a buffer of pingora's, which has none.
+    let socket = unsafe { BorrowedFd::borrow_raw(stream.id()) }.try_clone_to_owned()?;
+    TcpStream::from_std(net::TcpStream::from(socket))
 }

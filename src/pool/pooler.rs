@@ -32,9 +32,10 @@ use crate::{
         metrics::{OTHER, PoolMetrics},
         prepared::Interner,
         probe::Probes,
-        registry::{ClientState, Leave, Registry, ServerState},
+        registry::{self, ClientState, Leave, ServerState},
         rules,
     },
+    telemetry::metrics::{MetricsError, Registry},
 };
 
 /// How often idle connections are looked at and counts for averages taken.
@@ -45,7 +46,7 @@ pub struct Deps {
     pub board: Arc<Board>,
     pub drain: Drain,
     pub ready: Ready,
-    pub metrics: crate::telemetry::metrics::Registry,
+    pub metrics: Registry,
     /// What RELOAD in the console does: reads the files again.
     pub reload: Arc<dyn Fn() -> Result<(), String> + Send + Sync>,
 }
@@ -73,12 +74,12 @@ impl Pooler {
     ///
     /// # Errors
     /// When the metrics registry has a pool already.
-    pub fn new(pool: Arc<config::Pool>, deps: Deps) -> Result<Arc<Self>, crate::telemetry::metrics::MetricsError> {
+    pub fn new(pool: Arc<config::Pool>, deps: Deps) -> Result<Arc<Self>, MetricsError> {
         let metrics = PoolMetrics::register(&deps.metrics)?;
         let mut process_key = [0; 32];
         rand::rng().fill_bytes(&mut process_key);
         let deriver = Arc::new(Deriver::new(process_key));
-        let registry = Registry::new(Instant::now(), SystemTime::now());
+        let registry = registry::Registry::new(Instant::now(), SystemTime::now());
         let pooler = Arc::new_cyclic(|me| Self {
             auth: ArcSwap::from_pointee(auth(&pool, &deriver)),
             running: ArcSwap::from_pointee(running(pool)),
@@ -143,7 +144,7 @@ impl Pooler {
     }
 
     /// Returns the registry of clients and servers.
-    pub fn registry(&self) -> &Arc<Registry> {
+    pub fn registry(&self) -> &Arc<registry::Registry> {
         &self.shared.registry
     }
 

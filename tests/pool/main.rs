@@ -1,5 +1,7 @@
 //! The pool in this process, in front of a real PostgreSQL, with real clients.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 mod cancel;
 mod console;
 mod leftovers;

@@ -46,27 +46,25 @@ const CONSOLE_PARAMS: [(&str, &str); 7] = [
     ("is_superuser", "on"),
 ];
 
-/// Serves one accepted connection to its end.
+/// Serves one accepted connection to its end. What of that is a session is a task of its own, which leaving waits for: a
+/// login needs more room than an idle client is to cost.
 pub async fn serve<IO>(pooler: Arc<Pooler>, mut io: IO, peer: SocketAddr, local: SocketAddr)
 where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let client = pooler.registry().enter_client(peer, local, Instant::now(), &mut rand::rng());
-    // On the heap while it lasts: a session is to cost no more than an idle client needs.
-    let admitted = Box::pin(admit(&pooler, &mut io, &client)).await;
-    match admitted {
+    match admit(&pooler, &mut io, &client).await {
         Ok(Some(Admitted { pool, state, early })) => {
-            drop(pooler);
             let control = Arc::new(Control::default());
             client.set_control(control.clone());
-            Session { io, client, pool, state, control, early }.run().await;
+            pooler.drain.spawn(Session { io, client, pool, state, control, early }.run());
         }
         Ok(None) => client.transition(ClientState::Closing, Instant::now()),
         Err(error) => {
             client.transition(ClientState::Closing, Instant::now());
             pooler.metrics.error(error.kind());
             tracing::debug!(client = client.id(), %peer, %error, "login refused");
-            Box::pin(refuse(&mut io, &error)).await;
+            refuse(&mut io, &error).await;
         }
     }
 }

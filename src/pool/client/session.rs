@@ -46,7 +46,7 @@ pub struct Session<IO> {
     pub pool: Arc<Pool>,
     pub state: relay::ClientState,
     pub control: Arc<Control>,
-    /// What the client sent before it was told that it may.
+    /// What has been read of a request that is not there yet: less than a header, or what came before the login was over.
     pub early: Option<Scratch>,
 }
 
@@ -65,16 +65,19 @@ enum Next {
     Over,
 }
 
-impl<IO: AsyncRead + AsyncWrite + Unpin + Send> Session<IO> {
+impl<IO: AsyncRead + AsyncWrite + Unpin + Send + 'static> Session<IO> {
     /// Serves the client until it leaves. What it must be told at the end it is told here.
-    pub async fn run(mut self) {
-        let end = self.serve().await;
-        self.client.transition(ClientState::Closing, Instant::now());
-        if let Err(error) = end {
-            self.pool.refused(&error);
-            tracing::debug!(client = self.client.id(), peer = %self.client.peer(), %error, "client refused");
-            // On the heap: an idle client's future has no room for last words.
-            Box::pin(refuse(&mut self.io, &error)).await;
+    #[expect(clippy::manual_async_fn, reason = "an async fn keeps `self` twice, as argument and as variable")]
+    pub fn run(mut self) -> impl Future<Output = ()> + Send {
+        async move {
+            let end = self.serve().await;
+            self.client.transition(ClientState::Closing, Instant::now());
+            if let Err(error) = end {
+                self.pool.refused(&error);
+                tracing::debug!(client = self.client.id(), peer = %self.client.peer(), %error, "client refused");
+                // On the heap: an idle client's future has no room for last words.
+                Box::pin(refuse(&mut self.io, &error)).await;
+            }
         }
     }
 
@@ -87,55 +90,60 @@ impl<IO: AsyncRead + AsyncWrite + Unpin + Send> Session<IO> {
                 Woken::TooLong(limit) => return Err(PoolError::ClientIdleTimeout { limit }),
             };
             // On the heap while it lasts: the relay's future is many times the size of an idle client.
-            match Box::pin(self.transaction(request)).await? {
+            match Box::pin(self.request(request)).await? {
                 Next::Idle => self.client.transition(ClientState::Idle, Instant::now()),
                 Next::Over => return Ok(()),
             }
         }
     }
 
-    /// Waits for the beginning of a request that needs a server. Cancel safe.
+    /// Waits for the beginning of a request: a whole header. Cancel safe.
     async fn idle(&mut self) -> Woken {
+        if let Some(early) = self.early.take_if(|early| early.len() >= HEADER_LEN) {
+            return Woken::Request(early);
+        }
         let limit = self.pool.rules.load().client_idle_timeout;
-        let mut partial = self.early.take();
-        loop {
-            if let Some(mut scratch) = partial.take() {
-                if self.answer_alone(&mut scratch).await.is_err() {
-                    return Woken::Gone;
-                }
-                if scratch.len() >= HEADER_LEN {
-                    return Woken::Request(scratch);
-                }
-                partial = (!scratch.is_empty()).then_some(scratch);
+        let late = async {
+            match limit {
+                Some(limit) => Box::pin(tokio::time::sleep(limit)).await,
+                None => std::future::pending().await,
             }
-            let io = &mut self.io;
-            let read = poll_fn(|cx| {
-                let mut scratch = partial.take().unwrap_or_else(Scratch::take);
+        };
+        let (io, early) = (&mut self.io, &mut self.early);
+        let read = poll_fn(|cx| {
+            loop {
+                let mut scratch = early.take().unwrap_or_else(Scratch::take);
                 match scratch.fill(|buf| Pin::new(&mut *io).poll_read(cx, buf)) {
-                    Some((Poll::Ready(Ok(())), added)) if added > 0 => Poll::Ready(Some(scratch)),
+                    Some((Poll::Ready(Ok(())), added)) if added > 0 => {
+                        if scratch.len() >= HEADER_LEN {
+                            return Poll::Ready(Woken::Request(scratch));
+                        }
+                        *early = Some(scratch);
+                    }
                     Some((Poll::Pending, _)) => {
                         // Nothing to read: the buffer goes back to the thread, unless half a header is in it.
-                        partial = (!scratch.is_empty()).then_some(scratch);
-                        Poll::Pending
+                        *early = (!scratch.is_empty()).then_some(scratch);
+                        return Poll::Pending;
                     }
-                    _ => Poll::Ready(None),
+                    _ => return Poll::Ready(Woken::Gone),
                 }
-            });
-            let late = async {
-                match limit {
-                    Some(limit) => Box::pin(tokio::time::sleep(limit)).await,
-                    None => std::future::pending().await,
-                }
-            };
-            tokio::select! {
-                read = read => match read {
-                    Some(scratch) => partial = Some(scratch),
-                    None => return Woken::Gone,
-                },
-                leave = self.client.asked_to_leave(Leave::Draining) => return Woken::Asked(leave),
-                () = late => return Woken::TooLong(limit.unwrap_or_default()),
             }
+        });
+        tokio::select! {
+            woken = read => woken,
+            leave = self.client.asked_to_leave(Leave::Draining) => Woken::Asked(leave),
+            () = late => Woken::TooLong(limit.unwrap_or_default()),
         }
+    }
+
+    /// Serves what has come: here as far as it needs no server, and with one for the rest.
+    async fn request(&mut self, mut request: Scratch) -> Result<Next, PoolError> {
+        self.answer_alone(&mut request).await.map_err(|_| PoolError::ClientGone)?;
+        if request.len() < HEADER_LEN {
+            self.early = (!request.is_empty()).then_some(request);
+            return Ok(Next::Idle);
+        }
+        self.transaction(request).await
     }
 
     /// Answers what needs no server at the front of `scratch` and takes it out: Sync, and Flush, which asks for nothing.
@@ -312,10 +320,10 @@ mod tests {
     /// An idle client is this future, its socket, its registry entry and its settings; 2.5 KB all together.
     #[test]
     fn an_idle_client_is_small() {
-        fn size_of<T>(_make: fn(Session<pingora::protocols::Stream>) -> T) -> usize {
+        fn size_of<T>(_make: fn(Session<tokio::net::TcpStream>) -> T) -> usize {
             std::mem::size_of::<T>()
         }
         let size = size_of(Session::run);
-        assert!(size <= 1024, "{size} bytes");
+        assert!(size <= 640, "{size} bytes");
     }
 }
