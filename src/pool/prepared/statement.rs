@@ -13,6 +13,9 @@ use parking_lot::Mutex;
 /// Names on servers begin with this.
 pub const NAME_PREFIX: &str = "bookend_";
 
+/// The last id given. Of the process, so that no server ever hears one name for two statements.
+static LAST_ID: AtomicU64 = AtomicU64::new(0);
+
 /// Entries before dead ones are first looked for.
 const SWEEP_MIN: usize = 256;
 
@@ -52,7 +55,6 @@ struct Shelf {
     /// By hash of the definition. Its size is bounded by twice what clients and servers hold, whose maps are bounded.
     by_hash: HashMap<u64, Weak<Statement>>,
     hasher: ahash::RandomState,
-    last_id: u64,
     sweep_at: usize,
 }
 
@@ -70,8 +72,8 @@ impl Interner {
             shelf.by_hash.retain(|_, statement| statement.strong_count() > 0);
             shelf.sweep_at = (shelf.by_hash.len() * 2).max(SWEEP_MIN);
         }
-        shelf.last_id += 1;
-        let statement = Arc::new(Statement::new(shelf.last_id, definition));
+        let id = LAST_ID.fetch_add(1, Ordering::Relaxed) + 1;
+        let statement = Arc::new(Statement::new(id, definition));
         // Two definitions of one hash: the younger is found from now on, the older stays right for who has it.
         shelf.by_hash.insert(hash, Arc::downgrade(&statement));
         statement

@@ -41,7 +41,7 @@ impl Schedule {
         Self { seed: seed.wrapping_mul(2).wrapping_add(1), piece }
     }
 
-    /// One byte at a time, everybody in turn.
+    /// One byte at a time.
     pub fn bytewise() -> Self {
         Self::new(7, 1)
     }
@@ -147,7 +147,11 @@ impl Pool {
 
     /// What `script` gets on a connection of its own, with nothing between.
     pub fn alone(script: &Script) -> Vec<String> {
-        let mut model = Model::new();
+        Self::alone_asking(&[], script)
+    }
+
+    pub fn alone_asking(requested: &[(&str, &str)], script: &Script) -> Vec<String> {
+        let mut model = Model::asked(requested);
         model.feed(&script.0);
         lines(&model.output)
     }

@@ -2,8 +2,11 @@
 //! core and the model without sockets. The rest are tests, one file for each idea.
 
 mod driver;
+mod limits;
 mod link;
 mod model;
 mod random;
 mod script;
+mod settings;
+mod traps;
 mod unnamed;

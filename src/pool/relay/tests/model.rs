@@ -39,6 +39,10 @@ pub struct Model {
     /// Most statements it ever had.
     pub statements_max: usize,
     pub parses: usize,
+    /// It says something of its own before each setting it is given.
+    pub noisy: bool,
+    /// Statements whose tables have changed since they were prepared.
+    pub stale: bool,
 }
 
 struct Copy {
@@ -70,7 +74,22 @@ impl Model {
             pending: VecDeque::new(),
             statements_max: 0,
             parses: 0,
+            noisy: false,
+            stale: false,
         }
+    }
+
+    /// A connection that asked for settings when it began.
+    pub fn asked(requested: &[(&str, &str)]) -> Self {
+        let mut model = Self::new();
+        for (name, value) in requested {
+            model.set(name, value).unwrap();
+        }
+        model.defaults = model.world.settings.clone();
+        for (name, value) in &mut model.reported {
+            value.clone_from(&model.world.settings[name]);
+        }
+        model
     }
 
     /// What it reports at login.
@@ -185,6 +204,10 @@ impl Model {
         let text = self.statement(reader.cstr().unwrap())?;
         self.start();
         self.check_sound(&text)?;
+        if self.stale {
+            self.stale = false;
+            return Err(("0A000", "cached plan must not change result type".to_owned()));
+        }
         if !portal.is_empty() && self.portals.contains_key(portal) {
             return Err(("42P03", format!("cursor \"{}\" already exists", String::from_utf8_lossy(portal))));
         }
@@ -246,6 +269,11 @@ impl Model {
                 "SELECT 1"
             }
             "SELECT" => {
+                if self.noisy {
+                    let (severity, sqlstate) = (Severity::Notice, "00000");
+                    let report = Report { severity, sqlstate, message: "noise", detail: None, hint: None };
+                    backend::notice_response(&mut self.output, &report);
+                }
                 for (name, value) in set_configs(rest) {
                     self.set(&name, &value)?;
                 }
@@ -293,7 +321,7 @@ impl Model {
                 self.finish();
                 "COMMIT"
             }
-            "commit" | "rollback" => {
+            "commit" | "rollback" | "ROLLBACK" => {
                 self.roll_back();
                 self.finish();
                 "ROLLBACK"
@@ -351,7 +379,10 @@ impl Model {
                 let simple = copy.simple;
                 self.copy = None;
                 backend::command_complete(&mut self.output, "COPY 1");
-                return if simple { self.go_on() } else { () };
+                if simple {
+                    self.go_on();
+                }
+                return;
             }
             _ => ("08P01", "unexpected message type during COPY from stdin".to_owned()),
         };
@@ -378,7 +409,7 @@ impl Model {
 
     /// In a failed transaction only its end is understood.
     fn check_sound(&self, text: &str) -> Result<(), Failure> {
-        let ends = text.starts_with("rollback") || text.starts_with("commit") || text.is_empty();
+        let ends = text.eq_ignore_ascii_case("rollback") || text.starts_with("commit") || text.is_empty();
         if self.tx == TxStatus::Failed && !ends {
             return Err(("25P02", "current transaction is aborted".to_owned()));
         }
@@ -411,8 +442,15 @@ impl Model {
     }
 
     fn fail(&mut self, (sqlstate, message): Failure) {
+        let at = self.output.len();
         let report = Report { severity: Severity::Error, sqlstate, message: &message, detail: None, hint: None };
         backend::error_response(&mut self.output, &report);
+        if sqlstate == "0A000" {
+            self.output.pop();
+            self.output.extend_from_slice(b"RRevalidateCachedQuery\0\0");
+            let len = (self.output.len() - at - 1) as u32;
+            self.output[at + 1..at + 5].copy_from_slice(&len.to_be_bytes());
+        }
         self.roll_back();
         if self.tx == TxStatus::InTransaction {
             self.tx = TxStatus::Failed;

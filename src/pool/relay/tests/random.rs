@@ -7,6 +7,13 @@ use super::{
     script::{Script, script},
 };
 
+/// What clients ask for when they connect; the first one takes what there is.
+const ASKED: [&[(&str, &str)]; 3] = [
+    &[],
+    &[("application_name", "web-1"), ("statement_timeout", "30000")],
+    &[("timezone", "America/Lima"), ("statement_timeout", "5s")],
+];
+
 #[derive(Debug, Clone)]
 enum Ext {
     Parse(u8, u8),
@@ -46,6 +53,8 @@ fn command(kind: u8, who: usize) -> String {
         8 => "out copied".to_owned(),
         9 => "syntax".to_owned(),
         10 => "set TimeZone Asia/Tokyo".to_owned(),
+        11 => "show statement_timeout".to_owned(),
+        12 => "show application_name".to_owned(),
         n => format!("select {n}"),
     }
 }
@@ -145,12 +154,13 @@ proptest! {
     ) {
         let mut pool = Pool::new();
         let scripts: Vec<_> = clients.iter().enumerate().map(|(who, turns)| whole(turns, who)).collect();
-        for script in &scripts {
-            pool.client(script.clone());
+        let asked = |who: usize| &ASKED[who % ASKED.len()];
+        for (who, script) in scripts.iter().enumerate() {
+            pool.client_asking(asked(who), script.clone());
         }
         pool.serve_all(&mut Schedule::new(seed, piece));
         for (who, script) in scripts.iter().enumerate() {
-            prop_assert_eq!(pool.clients[who].lines(), Pool::alone(script), "client {}", who);
+            prop_assert_eq!(pool.clients[who].lines(), Pool::alone_asking(asked(who), script), "client {}", who);
         }
     }
 }
