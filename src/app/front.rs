@@ -2,6 +2,8 @@
 
 use std::{io, sync::Arc, time::Instant};
 
+use arc_swap::ArcSwap;
+use serde_json::json;
 use tokio::runtime::Handle;
 
 use crate::{
@@ -15,7 +17,7 @@ use crate::{
     },
     config::{
         Config,
-        lb::{Lb, Sources},
+        lb::{Builtin, Lb, PathMatch, Target},
     },
     health::control::{DrainError, ReloadSummary},
     proxy::{Deps, Front, view},
@@ -25,7 +27,7 @@ use crate::{
 ///
 /// # Errors
 /// Why it cannot serve.
-pub fn build(lb: &Arc<Lb>, sources: &Sources, shared: &Shared) -> Result<(Arc<Front>, Half), String> {
+pub fn build(lb: &Arc<Lb>, running: &Arc<ArcSwap<Config>>, shared: &Shared) -> Result<(Arc<Front>, Half), String> {
     let deps = Deps {
         board: shared.board.clone(),
         ready: shared.ready.clone(),
@@ -38,7 +40,8 @@ pub fn build(lb: &Arc<Lb>, sources: &Sources, shared: &Shared) -> Result<(Arc<Fr
     let front = Arc::new(Front::new(lb, deps).map_err(|error| error.to_string())?);
     let first_up = FirstUp::hold(&front, &shared.ready);
     shared.background.spawn(first_up.wait(front.clone()));
-    let file = sources.lb.as_deref().unwrap_or("lb.yaml".as_ref()).display();
+    let config = running.load();
+    let file = config.sources.lb.as_deref().unwrap_or("lb.yaml".as_ref()).display();
     let wanted = |(index, address)| Wanted { address, key: format!("{file} listeners[{index}].address") };
     let tied = Arc::new(Tied { front: front.clone(), background: shared.background.clone() });
     let shown = front.clone();
@@ -49,9 +52,45 @@ pub fn build(lb: &Arc<Lb>, sources: &Sources, shared: &Shared) -> Result<(Arc<Fr
         listens: lb.listeners.iter().map(|listener| listener.address).enumerate().map(wanted).collect(),
         part: tied.clone(),
         servers: Some(tied),
-        sections: vec![("upstreams", upstreams)],
+        sections: vec![("upstreams", upstreams), ("routes", routes(running.clone()))],
     };
     Ok((front, half))
+}
+
+/// What goes where, in the order of the file.
+fn routes(running: Arc<ArcSwap<Config>>) -> Section {
+    let target = |target: &Target| match target {
+        Target::Upstream(upstream) => format!("upstream {upstream}"),
+        Target::Builtin(builtin) => format!("builtin {}", word(*builtin)),
+    };
+    Box::new(move || {
+        let config = running.load();
+        let routes = config.lb.iter().flat_map(|lb| &lb.routes).map(|route| {
+            json!({
+                "route": &*route.name,
+                "host": route.host,
+                "path": match &route.path {
+                    PathMatch::Exact(path) => path.clone(),
+                    PathMatch::Prefix(path) => format!("{path}…"),
+                },
+                "target": target(&route.target),
+                "needs_database": route.needs_database,
+                "allow": route.allow.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            })
+        });
+        routes.collect::<Vec<_>>().into()
+    })
+}
+
+/// The word of lb.yaml.
+fn word(builtin: Builtin) -> &'static str {
+    match builtin {
+        Builtin::DbConnections => "db_connections",
+        Builtin::Status => "status",
+        Builtin::Metrics => "metrics",
+        Builtin::Live => "live",
+        Builtin::Ready => "ready",
+    }
 }
 
 /// The front as a reload and an operator see it.

@@ -29,6 +29,7 @@ use std::{
     time::Duration,
 };
 
+use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use pingora::{
     server::{RunArgs, Server, configuration::ServerConf},
@@ -133,11 +134,12 @@ impl App {
         };
         let metrics = ProgramMetrics::register(&shared.registry, started).map_err(|error| one(error.to_string()))?;
 
+        let running = Arc::new(ArcSwap::from_pointee(config.clone()));
         let reloader = Arc::new(OnceLock::new());
         let mut halves = Vec::new();
         let mut front = None;
         if let Some(lb) = &config.lb {
-            let (built, half) = front::build(lb, &config.sources, &shared).map_err(one)?;
+            let (built, half) = front::build(lb, &running, &shared).map_err(one)?;
             front = Some(built);
             halves.push(half);
         }
@@ -148,8 +150,8 @@ impl App {
             load,
             parts: halves.iter().map(|half| half.part.clone()).collect(),
             servers: halves.iter().find_map(|half| half.servers.clone()),
-            running: Mutex::new(config.clone()),
-            shutdown: Mutex::new(config.shutdown),
+            running: running.clone(),
+            turn: Mutex::default(),
             started: config.clone(),
             metrics,
             open_files_limit,

@@ -7,6 +7,7 @@
 
 use std::{sync::Arc, time::SystemTime};
 
+use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use tracing::{error, info, warn};
 
@@ -46,10 +47,10 @@ pub struct Reloader {
     pub load: Load,
     /// What the process was started with: the sockets and threads that it has.
     pub started: Config,
-    /// Held by a reload from reading the files to the first checks of new servers: seconds, at times.
-    pub running: Mutex<Config>,
-    /// Of `running`, on its own: who stops the process does not wait for a reload.
-    pub shutdown: Mutex<Shutdown>,
+    /// Replaced when a reload is over; never locked, since pages and signals look at it while one goes on.
+    pub running: Arc<ArcSwap<Config>>,
+    /// Held through a whole reload.
+    pub turn: Mutex<()>,
     pub parts: Vec<Arc<dyn Part>>,
     pub servers: Option<Arc<dyn Servers>>,
     pub metrics: ProgramMetrics,
@@ -59,10 +60,11 @@ pub struct Reloader {
 impl Reloader {
     /// Returns the shutdown settings that hold now.
     pub fn shutdown(&self) -> Shutdown {
-        *self.shutdown.lock()
+        self.running.load().shutdown
     }
 
-    fn apply(&self, running: &mut Config, new: Config) -> ReloadSummary {
+    fn apply(&self, new: Config) -> ReloadSummary {
+        let running = &**self.running.load();
         let mut summary = ReloadSummary { changed: changed_here(running, &new), needs_restart: Vec::new() };
         for part in &self.parts {
             summary.merge(part.reload(&new));
@@ -73,8 +75,7 @@ impl Reloader {
         if let Some(shortage) = limits::shortage(needed, self.open_files_limit).filter(|_| needed != before) {
             warn!("{shortage}");
         }
-        *self.shutdown.lock() = new.shutdown;
-        *running = new;
+        self.running.store(Arc::new(new));
         summary
     }
 }
@@ -82,12 +83,12 @@ impl Reloader {
 impl Control for Reloader {
     fn reload(&self) -> Result<ReloadSummary, Vec<String>> {
         // Held while the files are read: the reload that began last is the one that counts.
-        let mut running = self.running.lock();
+        let _turn = self.turn.lock();
         let loaded = (self.load)();
         let now = SystemTime::now();
         match loaded {
             Ok(new) => {
-                let summary = self.apply(&mut running, new);
+                let summary = self.apply(new);
                 self.metrics.reloaded(ReloadResult::Applied, now);
                 info!(changed = summary.changed.join("; "), "configuration reloaded");
                 if !summary.needs_restart.is_empty() {

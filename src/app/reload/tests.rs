@@ -43,8 +43,8 @@ fn world(load: impl Fn() -> Result<Config, Vec<String>> + Send + Sync + 'static)
     let started = config(30, "127.0.0.1:9180");
     let reloader = Reloader {
         load: Box::new(load),
-        running: Mutex::new(started.clone()),
-        shutdown: Mutex::new(started.shutdown),
+        running: Arc::new(ArcSwap::from_pointee(started.clone())),
+        turn: Mutex::default(),
         started,
         parts: vec![part.clone()],
         servers: None,
