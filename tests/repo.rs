@@ -2,6 +2,8 @@
 //!
 //! The arrows are those of `ARCHITECTURE.md`. Adding one is a change of design: edit that page and this table together.
 
+#![allow(clippy::unwrap_used)] // a test that cannot go on panics
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
