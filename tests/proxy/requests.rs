@@ -85,6 +85,19 @@ async fn a_request_without_an_id_gets_one_that_everyone_sees() {
 }
 
 #[tokio::test]
+async fn the_largest_header_that_can_be_configured_passes() {
+    let server = Script::saying("here").await;
+    let mut config = lb(&[server.address]);
+    (config.client.header_max_size, config.client.max_headers) = (512 << 10, 256);
+    let rig = Rig::start(config).await;
+    let lines: String = (1..256).map(|number| format!("X-{number}: {}\r\n", "y".repeat(2_000))).collect();
+    let answer = ask(rig.address, format!("GET / HTTP/1.1\r\nHost: a\r\n{lines}\r\n")).await;
+    assert_eq!((answer.status, &*answer.body), (200, "here"));
+    let answer = ask(rig.address, format!("GET / HTTP/1.1\r\nHost: a\r\n{lines}X: y\r\n\r\n")).await;
+    assert_eq!(answer.status, 431);
+}
+
+#[tokio::test]
 async fn a_declared_body_over_the_limit_is_refused_before_any_of_it_is_read() {
     let server = Script::saying("here").await;
     let mut config = lb(&[server.address]);

@@ -239,7 +239,8 @@ fn units_and_words_are_explained() {
             "client_max_body_size: 20MB",
             "client_max_body_size: is ambiguous: write KiB, MiB or GiB (steps of 1,024), got 20MB",
         ),
-        ("client_header_max_size: 17MiB", "client_header_max_size: must be 1KiB..=16MiB, got 17MiB"),
+        ("client_header_max_size: 1MiB", "client_header_max_size: must be 1KiB..=512KiB, got 1MiB"),
+        ("max_headers: 257", "max_headers: must be 1..=256, got 257"),
         (
             "send_timeout: soon",
             "send_timeout: must be a duration such as 250ms, 30s, 10m or 1h (a bare number is seconds), got soon",

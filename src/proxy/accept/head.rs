@@ -11,7 +11,7 @@ use memchr::{memchr, memrchr};
 
 use super::body::Body;
 
-/// Header lines the HTTP engine takes at most; a larger `max_headers` is cut to it.
+/// Header lines the HTTP engine takes at most; `max_headers` may not be more.
 pub(crate) const HEADERS_HARD_MAX: usize = 256;
 
 /// Bytes of a target the HTTP engine takes at most, whatever `client_header_max_size` allows.
