@@ -1,7 +1,10 @@
-//! How the process leaves, as a value: told what happens and when, it says which phase holds and when to ask again.
+//! How the process leaves, as a value: told what happens and when, it says which phase holds for each half and when to ask
+//! again.
 //!
-//! Running → (stop) Leaving → (pre_stop_delay) Draining → (idle, or grace_period) Cutting → Gone. A second stop cuts at
-//! once. Pure: no clock, no signals, no sockets, so every edge is a test.
+//! Running → (stop) Leaving → (pre_stop_delay) FrontDraining → (the front idle, or its share of grace_period) PoolDraining →
+//! (idle, or grace_period) Cutting → Gone. A second stop cuts at once. The pool goes on serving while the front drains: the
+//! requests in flight are Django's, and Django finishes them with the database behind the pool. Two programs told to stop at
+//! the same moment cannot do this. Pure: no clock, no signals, no sockets, so every edge is a test.
 
 use std::time::Duration;
 
@@ -11,6 +14,8 @@ use crate::{config::lb::Shutdown, health::drain::Phase};
 
 /// After the cut, sessions may still send their last words (a close frame, an ErrorResponse).
 const LAST_WORDS: Duration = Duration::from_millis(500);
+/// Of the grace period, how much the front may take before the pool must drain too.
+const FRONT_SHARE: f64 = 0.75;
 
 /// The states. Left by the events named.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,8 +26,14 @@ enum State {
     Leaving {
         until: Instant,
     },
+    /// `front_idle`; `tick` at `until`; `stop` cuts.
+    FrontDraining {
+        until: Instant,
+        deadline: Instant,
+    },
     /// `idle`; `tick` at `deadline`; `stop` cuts.
-    Draining {
+    PoolDraining {
+        front: Instant,
         deadline: Instant,
     },
     /// `idle`; `tick` at `until`.
@@ -54,7 +65,7 @@ impl Departure {
                 self.state = State::Leaving { until: now + shutdown.pre_stop_delay };
                 self.tick(now);
             }
-            State::Leaving { .. } | State::Draining { .. } => self.cut(now),
+            State::Leaving { .. } | State::FrontDraining { .. } | State::PoolDraining { .. } => self.cut(now),
             State::Cutting { .. } | State::Gone => {}
         }
     }
@@ -63,17 +74,26 @@ impl Departure {
     pub fn tick(&mut self, now: Instant) {
         match self.state {
             State::Leaving { until } if now >= until => {
-                self.state = State::Draining { deadline: now + self.grace_period };
+                let until = now + self.grace_period.mul_f64(FRONT_SHARE);
+                self.state = State::FrontDraining { until, deadline: now + self.grace_period };
             }
-            State::Draining { deadline } if now >= deadline => self.cut(now),
+            State::FrontDraining { until, .. } if now >= until => self.front_idle(),
+            State::PoolDraining { deadline, .. } if now >= deadline => self.cut(now),
             State::Cutting { until } if now >= until => self.state = State::Gone,
             _ => {}
         }
     }
 
-    /// Nothing is in flight any more.
+    /// Nothing of the front is in flight any more.
+    pub fn front_idle(&mut self) {
+        if let State::FrontDraining { until, deadline } = self.state {
+            self.state = State::PoolDraining { front: until, deadline };
+        }
+    }
+
+    /// Nothing at all is in flight any more.
     pub fn idle(&mut self) {
-        if matches!(self.state, State::Draining { .. } | State::Cutting { .. }) {
+        if self.waits_for_idle() {
             self.state = State::Gone;
         }
     }
@@ -82,12 +102,24 @@ impl Departure {
         self.state = State::Cutting { until: now + LAST_WORDS };
     }
 
-    /// Returns the phase everyone is to see.
-    pub fn phase(&self) -> Phase {
+    /// Returns the phase the front is to see.
+    pub fn front(&self) -> Phase {
         match self.state {
             State::Running => Phase::Running,
             State::Leaving { .. } => Phase::Leaving,
-            State::Draining { deadline } => Phase::Draining { deadline },
+            State::FrontDraining { until: deadline, .. } | State::PoolDraining { front: deadline, .. } => {
+                Phase::Draining { deadline }
+            }
+            State::Cutting { .. } | State::Gone => Phase::Cut,
+        }
+    }
+
+    /// Returns the phase the pool is to see.
+    pub fn pool(&self) -> Phase {
+        match self.state {
+            State::Running => Phase::Running,
+            State::Leaving { .. } | State::FrontDraining { .. } => Phase::Leaving,
+            State::PoolDraining { deadline, .. } => Phase::Draining { deadline },
             State::Cutting { .. } | State::Gone => Phase::Cut,
         }
     }
@@ -96,14 +128,19 @@ impl Departure {
     pub fn wakes_at(&self) -> Option<Instant> {
         match self.state {
             State::Running | State::Gone => None,
-            State::Leaving { until } | State::Cutting { until } => Some(until),
-            State::Draining { deadline } => Some(deadline),
+            State::Leaving { until } | State::FrontDraining { until, .. } | State::Cutting { until } => Some(until),
+            State::PoolDraining { deadline, .. } => Some(deadline),
         }
+    }
+
+    /// Returns whether [`Self::front_idle`] is worth waiting for.
+    pub fn waits_for_front(&self) -> bool {
+        matches!(self.state, State::FrontDraining { .. })
     }
 
     /// Returns whether [`Self::idle`] is worth waiting for.
     pub fn waits_for_idle(&self) -> bool {
-        matches!(self.state, State::Draining { .. } | State::Cutting { .. })
+        matches!(self.state, State::PoolDraining { .. } | State::Cutting { .. })
     }
 
     /// Returns whether the process may end.
@@ -117,35 +154,42 @@ mod tests {
     use super::*;
 
     const SHUTDOWN: Shutdown =
-        Shutdown { pre_stop_delay: Duration::from_secs(5), grace_period: Duration::from_secs(30) };
+        Shutdown { pre_stop_delay: Duration::from_secs(5), grace_period: Duration::from_secs(40) };
+    const AT_ONCE: Shutdown = Shutdown { pre_stop_delay: Duration::ZERO, ..SHUTDOWN };
 
     fn seconds(begin: Instant, seconds: u64) -> Instant {
         begin + Duration::from_secs(seconds)
     }
 
     #[test]
-    fn a_stop_waits_for_the_delay_then_drains_then_cuts_at_the_deadline() {
+    fn the_front_goes_first_the_pool_follows_and_the_deadline_cuts_both() {
         let (mut departure, begin) = (Departure::default(), Instant::now());
         assert_eq!(departure.wakes_at(), None);
         departure.stop(SHUTDOWN, begin);
-        assert_eq!(departure.phase(), Phase::Leaving);
-        assert_eq!(departure.wakes_at(), Some(seconds(begin, 5)));
+        assert_eq!((departure.front(), departure.pool()), (Phase::Leaving, Phase::Leaving));
         departure.tick(seconds(begin, 4));
-        assert_eq!(departure.phase(), Phase::Leaving);
+        assert_eq!(departure.front(), Phase::Leaving);
         departure.tick(seconds(begin, 5));
-        assert_eq!(departure.phase(), Phase::Draining { deadline: seconds(begin, 35) });
+        let front = Phase::Draining { deadline: seconds(begin, 35) };
+        assert_eq!((departure.front(), departure.pool()), (front, Phase::Leaving));
         departure.tick(seconds(begin, 35));
-        assert_eq!(departure.phase(), Phase::Cut);
+        let pool = Phase::Draining { deadline: seconds(begin, 45) };
+        assert_eq!((departure.front(), departure.pool()), (front, pool));
+        departure.tick(seconds(begin, 45));
+        assert_eq!((departure.front(), departure.pool()), (Phase::Cut, Phase::Cut));
         assert!(!departure.is_gone(), "last words");
-        departure.tick(seconds(begin, 36));
+        departure.tick(seconds(begin, 46));
         assert!(departure.is_gone());
     }
 
     #[test]
-    fn nothing_in_flight_ends_draining_at_once() {
+    fn the_pool_follows_as_soon_as_the_front_is_idle() {
         let (mut departure, begin) = (Departure::default(), Instant::now());
-        departure.stop(Shutdown { pre_stop_delay: Duration::ZERO, ..SHUTDOWN }, begin);
-        assert!(matches!(departure.phase(), Phase::Draining { .. }), "no delay, no detour");
+        departure.stop(AT_ONCE, begin);
+        departure.idle();
+        assert!(!departure.is_gone(), "the pool has not been told yet");
+        departure.front_idle();
+        assert_eq!(departure.pool(), Phase::Draining { deadline: seconds(begin, 40) });
         departure.idle();
         assert!(departure.is_gone());
     }
@@ -154,20 +198,23 @@ mod tests {
     fn being_idle_does_not_shorten_the_delay() {
         let (mut departure, begin) = (Departure::default(), Instant::now());
         departure.idle();
-        assert_eq!(departure.phase(), Phase::Running);
+        departure.front_idle();
+        assert_eq!(departure.front(), Phase::Running);
         departure.stop(SHUTDOWN, begin);
+        departure.front_idle();
         departure.idle();
-        assert_eq!(departure.phase(), Phase::Leaving);
+        assert_eq!((departure.front(), departure.pool()), (Phase::Leaving, Phase::Leaving));
     }
 
     #[test]
-    fn a_second_stop_cuts_in_either_phase() {
-        for ticks in [0, 6] {
+    fn a_second_stop_cuts_in_every_phase() {
+        for ticks in [0, 6, 36] {
             let (mut departure, begin) = (Departure::default(), Instant::now());
             departure.stop(SHUTDOWN, begin);
+            departure.tick(seconds(begin, ticks.min(6)));
             departure.tick(seconds(begin, ticks));
             departure.stop(SHUTDOWN, seconds(begin, ticks));
-            assert_eq!(departure.phase(), Phase::Cut);
+            assert_eq!((departure.front(), departure.pool()), (Phase::Cut, Phase::Cut));
             departure.idle();
             assert!(departure.is_gone());
         }

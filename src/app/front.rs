@@ -31,7 +31,7 @@ pub fn build(lb: &Arc<Lb>, running: &Arc<ArcSwap<Config>>, shared: &Shared) -> R
     let deps = Deps {
         board: shared.board.clone(),
         ready: shared.ready.clone(),
-        drain: shared.drain.clone(),
+        drain: shared.front.clone(),
         registry: &shared.registry,
         pages: shared.pages.clone(),
         checks: shared.background.clone(),
@@ -48,6 +48,7 @@ pub fn build(lb: &Arc<Lb>, running: &Arc<ArcSwap<Config>>, shared: &Shared) -> R
     let upstreams: Section = Box::new(move || view::upstreams(&shown.runtime(), Instant::now()));
     let half = Half {
         services: vec![Box::new(front.service())],
+        drain: shared.front.clone(),
         threads: lb.threads,
         listens: lb.listeners.iter().map(|listener| listener.address).enumerate().map(wanted).collect(),
         part: tied.clone(),

@@ -4,15 +4,20 @@ use std::sync::Arc;
 
 use pingora::services::ServiceWithDependents;
 
-use crate::app::{
-    listen::Wanted,
-    pages::Section,
-    reload::{Part, Servers},
+use crate::{
+    app::{
+        listen::Wanted,
+        pages::Section,
+        reload::{Part, Servers},
+    },
+    health::drain::Drain,
 };
 
 /// The front or the pool, built and not started.
 pub struct Half {
     pub services: Vec<Box<dyn ServiceWithDependents>>,
+    /// When it leaves, and what it still has to do.
+    pub drain: Drain,
     /// Of each listening service.
     pub threads: usize,
     /// Every address its services listen on.

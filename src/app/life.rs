@@ -18,16 +18,30 @@ use crate::{
     config::lb::Shutdown,
     health::{
         control::Control,
-        drain::{Drain, DrainControl, Phase},
+        drain::{self, Drain, DrainControl, Phase},
         ready::Ready,
     },
 };
 
-/// What a life is made of.
-pub struct Life {
-    pub signals: mpsc::Receiver<Signal>,
+/// The phases of one half, and its work in flight.
+pub struct Leaving {
     pub phases: DrainControl,
     pub drain: Drain,
+}
+
+impl Leaving {
+    /// A half that runs.
+    pub fn new() -> Self {
+        let (phases, drain) = drain::channel();
+        Self { phases, drain }
+    }
+}
+
+/// What a life is made of. A half that does not run is idle.
+pub struct Life {
+    pub signals: mpsc::Receiver<Signal>,
+    pub front: Leaving,
+    pub pool: Leaving,
     pub ready: Ready,
     pub control: Arc<dyn Control>,
     /// The settings that hold when the process is told to stop: a reload may have changed them.
@@ -42,7 +56,8 @@ impl Life {
             tokio::select! {
                 Some(signal) = self.signals.recv() => self.on_signal(signal, &mut departure),
                 () = until(departure.wakes_at()) => departure.tick(Instant::now()),
-                () = self.drain.idle(), if departure.waits_for_idle() => departure.idle(),
+                () = self.front.drain.idle(), if departure.waits_for_front() => departure.front_idle(),
+                () = idle(&self.front.drain, &self.pool.drain), if departure.waits_for_idle() => departure.idle(),
             }
             self.announce(&departure);
         }
@@ -52,7 +67,7 @@ impl Life {
     fn on_signal(&self, signal: Signal, departure: &mut Departure) {
         match signal {
             Signal::Stop => departure.stop((self.shutdown)(), Instant::now()),
-            Signal::Reload if departure.phase() != Phase::Running => info!("shutting down: not reloading"),
+            Signal::Reload if departure.front() != Phase::Running => info!("shutting down: not reloading"),
             Signal::Reload => {
                 // Reading files and hashing passwords blocks; the log tells how it went.
                 let control = self.control.clone();
@@ -64,29 +79,38 @@ impl Life {
         }
     }
 
-    /// Makes the phase known; once each.
+    /// Makes the phases known; once each.
     fn announce(&self, departure: &Departure) {
-        let (before, now) = (self.drain.phase(), departure.phase());
-        if before == now {
+        let now = (departure.front(), departure.pool());
+        if now == (self.front.drain.phase(), self.pool.drain.phase()) {
             return;
         }
-        let in_flight = self.drain.in_flight();
+        let (requests, sessions) = (self.front.drain.in_flight(), self.pool.drain.in_flight());
         match now {
-            Phase::Running => {}
-            Phase::Leaving => {
+            (Phase::Running, _) => {}
+            (Phase::Leaving, _) => {
                 self.ready.leave();
                 info!("shutting down: readiness is off, connections are accepted for shutdown.pre_stop_delay more");
             }
-            Phase::Draining { deadline } => {
-                self.ready.leave();
-                let seconds = (deadline - Instant::now()).as_secs_f64();
-                info!(in_flight, grace_seconds = seconds.round(), "draining: nothing new is accepted");
+            (Phase::Draining { .. }, Phase::Draining { .. }) => {
+                info!(sessions, "draining the pool: nothing new is accepted")
             }
-            Phase::Cut if departure.is_gone() => info!("drained: nothing is in flight"),
-            Phase::Cut => warn!(in_flight, "cutting what is still in flight"),
+            (Phase::Draining { .. }, _) => {
+                self.ready.leave();
+                info!(requests, "draining the front: nothing new is accepted; the pool serves what is in flight");
+            }
+            (Phase::Cut, _) if departure.is_gone() => info!("drained: nothing is in flight"),
+            (Phase::Cut, _) => warn!(requests, sessions, "cutting what is still in flight"),
         }
-        self.phases.advance(now);
+        self.front.phases.advance(now.0);
+        self.pool.phases.advance(now.1);
     }
+}
+
+/// Waits until nothing of either half is in flight. Cancel safe.
+async fn idle(front: &Drain, pool: &Drain) {
+    front.idle().await;
+    pool.idle().await;
 }
 
 async fn until(deadline: Option<Instant>) {

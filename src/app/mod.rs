@@ -45,18 +45,13 @@ use crate::{
     admin::Admin,
     app::{
         half::Half,
-        life::{Life, Watch},
+        life::{Leaving, Life, Watch},
         listen::Wanted,
         reload::Reloader,
         service::{Governed, Stops},
     },
     config::{self, Config, Errors, Surroundings, lb::Sources, open_files_needed},
-    health::{
-        board::Board,
-        control::Control,
-        drain::{self, Drain},
-        ready::Ready,
-    },
+    health::{board::Board, control::Control, drain::Drain, ready::Ready},
     proxy::{Front, Pages},
     telemetry::{
         log,
@@ -74,7 +69,9 @@ const ACCESS_LOG_PATIENCE: Duration = Duration::from_secs(2);
 /// What both halves are handed.
 struct Shared {
     board: Arc<Board>,
-    drain: Drain,
+    /// Each half leaves at its own moment.
+    front: Drain,
+    pool: Drain,
     ready: Ready,
     registry: Arc<Registry>,
     pages: Arc<Pages>,
@@ -123,10 +120,11 @@ impl App {
             warn!("{shortage}");
         }
         let background = background().map_err(|error| one(format!("cannot start a runtime: {error}")))?;
-        let (phases, drain) = drain::channel();
+        let (front, pool) = (Leaving::new(), Leaving::new());
         let shared = Shared {
             board: Arc::default(),
-            drain: drain.clone(),
+            front: front.drain.clone(),
+            pool: pool.drain.clone(),
             ready: Ready::default(),
             registry: Arc::default(),
             pages: Arc::default(),
@@ -137,10 +135,10 @@ impl App {
         let running = Arc::new(ArcSwap::from_pointee(config.clone()));
         let reloader = Arc::new(OnceLock::new());
         let mut halves = Vec::new();
-        let mut front = None;
+        let mut built_front = None;
         if let Some(lb) = &config.lb {
             let (built, half) = front::build(lb, &running, &shared).map_err(one)?;
-            front = Some(built);
+            built_front = Some(built);
             halves.push(half);
         }
         if let Some(pool) = &config.pool {
@@ -161,7 +159,8 @@ impl App {
         let pages = pages::builtin(pages::Sources {
             started,
             board: shared.board.clone(),
-            drain: drain.clone(),
+            front: front.drain.clone(),
+            pool: pool.drain.clone(),
             ready: shared.ready.clone(),
             registry: shared.registry.clone(),
             sections: halves.iter_mut().flat_map(|half| half.sections.drain(..)).collect(),
@@ -170,18 +169,18 @@ impl App {
         for (name, page) in &pages {
             shared.pages.set(*name, page.clone());
         }
-        let mut services = govern(halves, &drain)?;
+        let mut services = govern(halves)?;
         if let Some(admin) = &config.admin {
             let service = Admin::new(pages::admin(&pages), control.clone()).service(&admin.address.to_string());
             let wanted = Wanted { address: admin.address, key: "admin.address".into() };
-            services.push(governed(Box::new(service), &[wanted], 1, Stops::Last, &drain)?);
+            services.push(governed(Box::new(service), &[wanted], 1, Stops::Last, &shared.pool)?);
         }
         let shutdown = {
             let control = control.clone();
             Arc::new(move || control.shutdown())
         };
-        let life = Life { signals, phases, drain, ready: shared.ready, control, shutdown };
-        Ok(Self { services, life, front, background })
+        let life = Life { signals, front, pool, ready: shared.ready, control, shutdown };
+        Ok(Self { services, life, front: built_front, background })
     }
 
     /// Serves until the end. Blocks.
@@ -231,7 +230,7 @@ fn server_conf() -> ServerConf {
 }
 
 /// Puts the halves' services under our rules, ports taken; every port that cannot be had is an error.
-fn govern(halves: Vec<Half>, drain: &Drain) -> Result<Vec<Governed>, Vec<String>> {
+fn govern(halves: Vec<Half>) -> Result<Vec<Governed>, Vec<String>> {
     let mut services = Vec::new();
     let mut errors = Vec::new();
     for half in halves {
@@ -242,7 +241,7 @@ fn govern(halves: Vec<Half>, drain: &Drain) -> Result<Vec<Governed>, Vec<String>
             } else {
                 (service.threads().unwrap_or(1), Stops::Last)
             };
-            match governed(service, &half.listens, threads, stops, drain) {
+            match governed(service, &half.listens, threads, stops, &half.drain) {
                 Ok(service) => services.push(service),
                 Err(more) => errors.extend(more),
             }

@@ -26,7 +26,8 @@ pub type Section = Box<dyn Fn() -> Value + Send + Sync>;
 pub struct Sources {
     pub started: Started,
     pub board: Arc<Board>,
-    pub drain: Drain,
+    pub front: Drain,
+    pub pool: Drain,
     pub ready: Ready,
     pub registry: Arc<Registry>,
     /// The halves' parts of the status page.
@@ -37,13 +38,13 @@ pub struct Sources {
 
 /// Returns the pages a route may name.
 pub fn builtin(sources: Sources) -> HashMap<Builtin, Arc<dyn View>> {
-    let Sources { started, board, drain, ready, registry, sections, container } = sources;
+    let Sources { started, board, front, pool, ready, registry, sections, container } = sources;
     let ready_page = {
         let ready = ready.clone();
         move || ready_page(&ready)
     };
     let connections = ConnectionsView::new(board.clone(), container);
-    let status = move || Page::json(&status(started, &board, &drain, &ready, &sections));
+    let status = move || Page::json(&status(started, &board, [&front, &pool], &ready, &sections));
     HashMap::from([
         (Builtin::Live, Arc::new(|| Page::json(&json!({ "live": true }))) as Arc<dyn View>),
         (Builtin::Ready, Arc::new(ready_page)),
@@ -82,15 +83,15 @@ fn ready_page(ready: &Ready) -> Page {
 fn status(
     started: Started,
     board: &Board,
-    drain: &Drain,
+    halves: [&Drain; 2],
     ready: &Ready,
     sections: &[(&'static str, Section)],
 ) -> Value {
     let mut status = Map::new();
     status.insert("version".into(), env!("CARGO_PKG_VERSION").into());
     status.insert("uptime_seconds".into(), started.instant.elapsed().as_secs().into());
-    status.insert("phase".into(), phase(drain.phase()).into());
-    status.insert("in_flight".into(), drain.in_flight().into());
+    status.insert("phase".into(), phase(halves[0].phase()).into());
+    status.insert("in_flight".into(), halves.map(Drain::in_flight).iter().sum::<usize>().into());
     status.insert("ready".into(), ready.is_ready().into());
     status.insert("missing".into(), ready.pending().into());
     status.extend(sections.iter().map(|(name, section)| ((*name).to_owned(), section())));
@@ -116,7 +117,8 @@ mod tests {
         let builtin = builtin(Sources {
             started: Started::now(),
             board: Arc::default(),
-            drain: drain::channel().1,
+            front: drain::channel().1,
+            pool: drain::channel().1,
             ready: ready.clone(),
             registry: Arc::default(),
             sections: vec![("upstreams", Box::new(|| json!({ "django": { "servers": 3 } })))],

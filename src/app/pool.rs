@@ -24,7 +24,7 @@ pub fn build(
 ) -> Result<Half, String> {
     let deps = Deps {
         board: shared.board.clone(),
-        drain: shared.drain.clone(),
+        drain: shared.pool.clone(),
         ready: shared.ready.clone(),
         metrics: (*shared.registry).clone(),
         reload,
@@ -35,6 +35,7 @@ pub fn build(
     let section: Section = Box::new(move || shown.view());
     Ok(Half {
         services: vec![Box::new(PoolService::new(pooler.clone()))],
+        drain: shared.pool.clone(),
         threads: pool.threads,
         listens: vec![Wanted { address: pool.listen, key: format!("{file} pool.listen_port") }],
         part: Arc::new(Tied(pooler)),

@@ -110,6 +110,29 @@ fn a_stop_finishes_what_is_in_flight_says_goodbye_to_websockets_and_leaves_early
 }
 
 #[test]
+fn a_stop_under_load_answers_every_request_it_took() {
+    let _turn = turn();
+    let mut deployment = Deployment::start();
+    let load = Load::start(20, &deployment.bookend.url("/api/items/3/"));
+    eventually("the load runs", Duration::from_secs(20), || (load.good() > 300).then_some(()));
+    let dsn = deployment.stack.postgres.dsn(deployment.bookend.pool_port);
+    let transactions = std::thread::spawn(move || client("leaving.py", &[&dsn, "20"]));
+    std::thread::sleep(Duration::from_secs(2));
+    deployment.bookend.signal(libc::SIGTERM);
+    assert!(deployment.bookend.wait_exit(Duration::from_secs(12)).success(), "{}", deployment.bookend.log());
+    let tally = load.finish();
+    // After the listener has closed a client is refused; what was taken before is answered whole.
+    let failures: Vec<_> = tally.failures().into_iter().filter(|failure| failure != "no answer").collect();
+    assert_eq!(failures, Vec::<String>::new());
+    let answered = deployment.bookend.access_log().lines().filter(|line| line.contains("\"status\":200")).count();
+    assert!(u64::try_from(answered).unwrap() >= tally.good.load(std::sync::atomic::Ordering::Relaxed));
+    let seen = transactions.join().unwrap();
+    assert_eq!(seen["cut_in_transaction"], 0, "{seen}");
+    assert!(seen["good"].as_u64().unwrap() > 50, "{seen}");
+    assert_eq!(seen["told"], 20, "each client is told 57P01: {seen}");
+}
+
+#[test]
 fn a_stop_with_nothing_in_flight_is_quick_and_frees_the_ports() {
     let _turn = turn();
     let mut deployment = Deployment::start();

@@ -39,6 +39,25 @@ async fn a_client_address_always_meets_the_same_replica() {
 }
 
 #[tokio::test]
+async fn the_replica_of_an_address_is_the_one_nginx_chooses() {
+    let deployment = shared();
+    let table = include_str!("../data/ip_hash_nginx.tsv");
+    let rows = table.lines().filter_map(|line| line.strip_prefix("equal\t")?.split_once('\t'));
+    let mut asked = 0;
+    for (client, peer) in rows {
+        let expected = match peer {
+            "a" => "web-1",
+            "b" => "web-2",
+            "c" => "web-3",
+            other => panic!("nginx answered by {other}"),
+        };
+        assert_eq!(replica_of(&deployment, client).await, expected, "{client}");
+        asked += 1;
+    }
+    assert!(asked >= 100, "{asked} addresses");
+}
+
+#[tokio::test]
 async fn addresses_of_one_24_network_share_a_replica_and_networks_are_spread() {
     let deployment = shared();
     assert_eq!(replica_of(&deployment, "198.51.100.1").await, replica_of(&deployment, "198.51.100.254").await);

@@ -4,10 +4,7 @@ use std::{
 };
 
 use super::*;
-use crate::health::{
-    control::{DrainError, ReloadSummary},
-    drain,
-};
+use crate::health::control::{DrainError, ReloadSummary};
 
 #[derive(Default)]
 struct Counting {
@@ -31,7 +28,8 @@ impl Control for Counting {
 
 struct World {
     signals: mpsc::Sender<Signal>,
-    drain: Drain,
+    front: Drain,
+    pool: Drain,
     ready: Ready,
     control: Arc<Counting>,
     life: tokio::task::JoinHandle<()>,
@@ -39,7 +37,8 @@ struct World {
 
 fn world(pre_stop_delay: u64, grace_period: u64) -> World {
     let (signals, receiver) = mpsc::channel(4);
-    let (phases, drain) = drain::channel();
+    let (front, pool) = (Leaving::new(), Leaving::new());
+    let (front_drain, pool_drain) = (front.drain.clone(), pool.drain.clone());
     let (ready, control) = (Ready::default(), Arc::new(Counting::default()));
     let shutdown = Shutdown {
         pre_stop_delay: Duration::from_secs(pre_stop_delay),
@@ -47,13 +46,14 @@ fn world(pre_stop_delay: u64, grace_period: u64) -> World {
     };
     let life = Life {
         signals: receiver,
-        phases,
-        drain: drain.clone(),
+        front,
+        pool,
         ready: ready.clone(),
         control: control.clone(),
         shutdown: Arc::new(move || shutdown),
     };
-    World { signals, drain, ready, control, life: tokio::spawn(life.run()) }
+    let life = tokio::spawn(life.run());
+    World { signals, front: front_drain, pool: pool_drain, ready, control, life }
 }
 
 #[tokio::test(start_paused = true)]
@@ -73,18 +73,36 @@ async fn readiness_goes_first_and_accepting_after_the_delay() {
     world.signals.send(Signal::Stop).await.unwrap();
     time::sleep(Duration::from_secs(1)).await;
     assert!(!world.ready.is_ready());
-    assert_eq!(world.drain.phase(), Phase::Leaving);
-    let _token = world.drain.token();
+    assert_eq!(world.front.phase(), Phase::Leaving);
+    let _token = world.front.token();
     time::sleep_until(begin + Duration::from_secs(6)).await;
-    assert!(world.drain.is_draining());
+    assert!(world.front.is_draining());
 }
 
 #[tokio::test(start_paused = true)]
 async fn the_process_leaves_with_its_last_work_not_at_the_deadline() {
     let world = world(0, 30);
     let begin = Instant::now();
-    world.drain.spawn(time::sleep(Duration::from_secs(3)));
+    world.front.spawn(time::sleep(Duration::from_secs(3)));
     world.signals.send(Signal::Stop).await.unwrap();
+    world.life.await.unwrap();
+    assert_eq!(begin.elapsed(), Duration::from_secs(3));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_pool_serves_until_the_front_has_finished() {
+    let world = world(0, 30);
+    let begin = Instant::now();
+    world.front.spawn(time::sleep(Duration::from_secs(3)));
+    let session = world.pool.token();
+    let mut pool = world.pool.clone();
+    let told = tokio::spawn(async move {
+        pool.draining().await;
+        drop(session);
+        Instant::now()
+    });
+    world.signals.send(Signal::Stop).await.unwrap();
+    assert_eq!(told.await.unwrap() - begin, Duration::from_secs(3));
     world.life.await.unwrap();
     assert_eq!(begin.elapsed(), Duration::from_secs(3));
 }
@@ -93,12 +111,12 @@ async fn the_process_leaves_with_its_last_work_not_at_the_deadline() {
 async fn work_that_does_not_end_is_cut_at_the_deadline() {
     let world = world(0, 30);
     let begin = Instant::now();
-    let mut watch = world.drain.clone();
+    let mut watch = world.front.clone();
     let cut_at = tokio::spawn(async move {
         watch.cut().await;
         Instant::now()
     });
-    let _token = world.drain.token();
+    let _token = world.front.token();
     world.signals.send(Signal::Stop).await.unwrap();
     world.life.await.unwrap();
     assert_eq!(cut_at.await.unwrap() - begin, Duration::from_secs(30));
@@ -109,7 +127,7 @@ async fn work_that_does_not_end_is_cut_at_the_deadline() {
 async fn a_second_signal_cuts_at_once() {
     let world = world(60, 60);
     let begin = Instant::now();
-    let _token = world.drain.token();
+    let _token = world.front.token();
     world.signals.send(Signal::Stop).await.unwrap();
     world.signals.send(Signal::Stop).await.unwrap();
     world.life.await.unwrap();
@@ -125,14 +143,14 @@ async fn a_reload_is_asked_for_and_nothing_else_changes() {
         assert!(begin.elapsed() < Duration::from_secs(5), "no reload");
         tokio::task::yield_now().await;
     }
-    assert_eq!(world.drain.phase(), Phase::Running);
+    assert_eq!(world.front.phase(), Phase::Running);
     assert!(world.ready.is_ready());
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_process_that_leaves_does_not_reload() {
     let world = world(0, 5);
-    let _token = world.drain.token();
+    let _token = world.front.token();
     world.signals.send(Signal::Stop).await.unwrap();
     world.signals.send(Signal::Reload).await.unwrap();
     world.life.await.unwrap();

@@ -34,9 +34,5 @@ pub(super) fn read(field: &Field<'_>) -> Option<Found> {
         max_fails,
         fail_timeout,
     };
-    Some(Found {
-        server,
-        name: name.map_or_else(|| address.spot.clone(), |name| name.spot),
-        address: address.spot,
-    })
+    Some(Found { server, name: name.map_or_else(|| address.spot.clone(), |name| name.spot), address: address.spot })
 }
