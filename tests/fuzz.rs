@@ -1,4 +1,4 @@
-//! Every file of the pool's fuzz corpora, through the code that is fuzzed.
+//! Every file of the pool's fuzz corpora, through the code that is fuzzed: as it is, broken off, spliced, a bit flipped.
 
 use std::{fs, path::Path};
 
@@ -15,12 +15,15 @@ mod userlist;
 
 fn each_file(corpus: &str, run: fn(&[u8])) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(corpus);
-    let files: Vec<_> = fs::read_dir(folder).unwrap().map(|file| file.unwrap().path()).collect();
+    let files: Vec<_> = fs::read_dir(folder).expect("a corpus").map(|file| file.expect("a file").path()).collect();
     assert!(!files.is_empty());
-    for file in files {
+    let inputs: Vec<_> = files.iter().map(|file| fs::read(file).expect("a file")).collect();
+    for (file, data) in files.iter().zip(&inputs) {
         println!("{}", file.display());
-        let data = fs::read(&file).unwrap();
-        run(&data);
+        run(data);
+        for (other, cut) in inputs.iter().flat_map(|other| (0..data.len()).step_by(8).map(move |cut| (other, cut))) {
+            (0..other.len()).step_by(8).for_each(|from| run(&[&data[..cut], &other[from..]].concat()));
+        }
         // What a connection that breaks off leaves, and what a bit that flips makes of it.
         (0..data.len()).for_each(|end| run(&data[..end]));
         for at in 0..data.len() * 8 {

@@ -50,3 +50,16 @@ async fn tracked_settings_follow_their_client_through_everybody_elses_resets() {
     assert_eq!(ask(&one, "SHOW TIME ZONE").await.unwrap(), "Asia/Tokyo");
     assert_eq!(ask(&one, "SHOW application_name").await.unwrap(), "");
 }
+
+/// As pg_dump does; the second one must find the name free.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn names_of_sql_prepare_reach_nobody_else() {
+    let cluster = postgres::shared();
+    let pooled = start(Pool { default_pool_size: 1, ..config(&cluster) }).await;
+    let (one, other) = (pooled.client().await, pooled.client().await);
+    let kept = other.prepare("SELECT 'kept'").await.unwrap();
+    for client in [&one, &other, &one] {
+        client.batch_execute("BEGIN; PREPARE dump AS SELECT 1; EXECUTE dump; COMMIT").await.unwrap();
+    }
+    assert_eq!(other.query_one(&kept, &[]).await.unwrap().get::<_, &str>(0), "kept");
+}

@@ -4,14 +4,15 @@
 //! |---|---|---|
 //! | `SET`, `RESET`, `SET ROLE`, … | the command's tag | the next lease's replay begins with RESET ALL |
 //! | `set_config(…)` of what is not tracked | its name in the text | the same |
+//! | `PREPARE` | the command's tag | the next replay begins with DEALLOCATE ALL |
 //! | `DISCARD ALL`, `DEALLOCATE` | the command's tag | the statements are forgotten |
 //! | `LISTEN` | the command's tag | the server is closed at the boundary |
 //!
-//! The replay is part of the next request's first packet, so a `SET` costs no round trip, and a setting that is not tracked
-//! holds to the end of its transaction and no longer, every time rather than on some servers. The text is looked at where
+//! The replay is part of the next request's first packet, so a `SET` costs no round trip (some 30 µs of the server's time),
+//! and what is not tracked holds to the end of its transaction and no longer, every time rather than on some servers. The text is looked at where
 //! it passes; one that is long and came in pieces counts as if it had set something. What cannot be seen
-//! without reading SQL is left to the application, as in PgBouncer: SQL `PREPARE`, temporary tables, cursors `WITH HOLD`,
-//! session advisory locks, and a function of the database's own that calls `set_config`.
+//! without reading SQL is left to the application, as in PgBouncer: temporary tables, cursors `WITH HOLD`, session advisory
+//! locks, and a function of the database's own that calls `set_config`.
 
 use std::sync::LazyLock;
 
@@ -43,6 +44,7 @@ impl Session<'_> {
             }
             b"DEALLOCATE" => self.server.statements.doubt_all(),
             b"SET" | b"RESET" => self.server.applied.doubt(),
+            b"PREPARE" => self.server.sql_prepared = true,
             b"LISTEN" => self.server.unfit = self.limits.mode == PoolMode::Transaction,
             _ => {}
         }
@@ -72,7 +74,7 @@ impl Session<'_> {
 fn sets_untracked(text: &[u8], tracked: &Params) -> bool {
     let calls = LOWER.find_iter(text).chain(UPPER.find_iter(text));
     let mut after = calls.map(|at| &text[at + b"set_config".len()..]);
-    after.any(|call| !first_argument(call).is_some_and(|name| tracked.value(name).is_some()))
+    after.any(|call| first_argument(call).is_none_or(|name| tracked.value(name).is_none()))
 }
 
 /// Reads `('name'`, as people and drivers write it.

@@ -42,6 +42,7 @@ where
     if done {
         state.statements = ServerStatements::default();
         state.applied = Applied::default();
+        state.sql_prepared = false;
     }
     done
 }

@@ -151,8 +151,14 @@ impl<'a> Session<'a> {
         let from = out.len();
         let mut needed = false;
         frame::write(out, tag::frontend::QUERY, |out| {
-            let (client, server) = (&*self.client, &*self.server);
+            let (client, server) = (&*self.client, &mut *self.server);
+            let deallocate = std::mem::take(&mut server.sql_prepared);
+            if deallocate {
+                out.extend_from_slice(b"DEALLOCATE ALL;");
+                server.statements.clear();
+            }
             needed = params::put_replay(out, &client.params, &server.params, client.options.as_ref(), &server.applied);
+            needed |= deallocate;
             out.push(0);
         });
         if !needed {

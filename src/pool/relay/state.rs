@@ -81,6 +81,8 @@ pub struct ServerState {
     pub(super) statements: ServerStatements,
     pub(super) owed: Owed,
     pub(super) tx: TxStatus,
+    /// SQL PREPARE left names on it that another client may want to give.
+    pub(super) sql_prepared: bool,
     /// SQL left something on it that would reach another client: it is closed at the boundary.
     pub(super) unfit: bool,
 }
@@ -94,6 +96,7 @@ impl ServerState {
             statements: ServerStatements::default(),
             owed: Owed::default(),
             tx: TxStatus::Idle,
+            sql_prepared: false,
             unfit: false,
         }
     }

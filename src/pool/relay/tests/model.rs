@@ -326,7 +326,13 @@ impl Model {
                 self.finish();
                 "ROLLBACK"
             }
-            "deallocate" => {
+            "PREPARE" => {
+                if self.statements.insert(rest.as_bytes().to_vec(), b"\0\0\0".to_vec()).is_some() {
+                    return Err(("42P05", format!("prepared statement \"{rest}\" already exists")));
+                }
+                "PREPARE"
+            }
+            "deallocate" | "DEALLOCATE" => {
                 self.statements.retain(|name, _| name.is_empty());
                 "DEALLOCATE ALL"
             }
