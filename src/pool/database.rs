@@ -159,11 +159,12 @@ fn spec(running: &Running, database: &config::Database, client: &Authenticated) 
 impl Database {
     pub(super) fn new(running: &Running, config: config::Database, metrics: DatabaseMetrics) -> Arc<Self> {
         let limit = config.max_db_connections.or(running.pool.max_db_connections);
+        let times = metrics.clone();
         Arc::new(Self {
             name: config.name.clone(),
             config: ArcSwap::from_pointee(config),
             budget: Budget::new(limit),
-            stats: Arc::default(),
+            stats: Arc::new(Stats::observed(move |time| times.query(time))),
             metrics,
             averages: Mutex::default(),
             pools: Mutex::default(),

@@ -295,7 +295,12 @@ impl Pooler {
                 database.server_is_up();
             }
         };
-        self.probes.apply(&self.running.load().pool, &self.board, &self.ready, on_look);
+        let me = self.me.clone();
+        let answered = move |name: &str| {
+            let database = me.upgrade().and_then(|pooler| pooler.known(name));
+            database.map_or(0, |database| database.stats.query_count.load(Ordering::Relaxed))
+        };
+        self.probes.apply(&self.running.load().pool, &self.board, &self.ready, answered, on_look);
     }
 
     fn sweep(&self, now: Instant) {

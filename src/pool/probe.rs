@@ -4,6 +4,9 @@
 //! server from a client. bb8 keeps that one session between looks and drops it once it has broken. What is seen goes on
 //! the board, where the front reads it; nothing here decides about leases.
 //!
+//! A look that is not answered in time is no failure while clients' queries were answered meanwhile: then it is the probe
+//! (or this machine) that is starved, not the database, and refusing requests would make an outage of a load peak.
+//!
 //! A refusal by PostgreSQL itself can still prove that it serves: a password it does not accept (the probe may not know
 //! one) or a full house (`53300`) comes from a living server. Starting up or shutting down (`57P03`) does not.
 
@@ -56,12 +59,14 @@ struct Target {
 
 impl Probes {
     /// Starts, keeps and ends probes so that they are those of `pool`. Readiness waits for each new probe's first look.
-    /// `on_look` hears of each look, for the metrics. Must run inside the pool's runtime.
+    /// `answered` counts a database's answered queries so far; `on_look` hears of each look, for the metrics. Must run
+    /// inside the pool's runtime.
     pub fn apply(
         &self,
         pool: &Pool,
         board: &Board,
         ready: &Ready,
+        answered: impl Fn(&str) -> u64 + Clone + Send + Sync + 'static,
         on_look: impl Fn(&str, Duration, Serving) + Clone + Send + 'static,
     ) {
         let mut running = self.running.lock();
@@ -80,7 +85,7 @@ impl Probes {
             }
             let entry = board.database(&database.name);
             let latch = ready.latch(format!("first look at database {}", database.name));
-            let task = tokio::spawn(watch(target.clone(), entry, latch, on_look.clone()));
+            let task = tokio::spawn(watch(target.clone(), entry, latch, answered.clone(), on_look.clone()));
             running.insert(database.name.clone(), Running { target, task });
         }
     }
@@ -110,8 +115,7 @@ fn login(pool: &Pool, database: &config::Database) -> Config {
         .host(&database.host)
         .port(database.port)
         .dbname(database.dbname.as_deref().unwrap_or(&database.name))
-        .application_name("bookend probe")
-        .connect_timeout(pool.probe.timeout);
+        .application_name("bookend probe");
     let plain = |user: &config::User| match &user.secret {
         UserSecret::Plain(password) => Some((user.name.clone(), password.clone())),
         UserSecret::Md5(_) | UserSecret::Scram(_) => None,
@@ -135,9 +139,13 @@ async fn watch(
     target: Target,
     entry: Arc<DatabaseEntry>,
     latch: Latch,
+    answered: impl Fn(&str) -> u64 + Send + Sync + 'static,
     on_look: impl Fn(&str, Duration, Serving) + Send + 'static,
 ) {
-    let database = DatabaseProbe { sessions: sessions(target.config) };
+    let name = entry.name().clone();
+    let answered = Box::new(move || answered(&name));
+    let patience = target.schedule.timeout;
+    let database = DatabaseProbe { sessions: sessions(target.config), patience, seen: answered(), answered };
     let threshold = Threshold::new(target.rise, target.fall);
     let mut latch = Some(latch);
     let note = move |look: Look<Seen, Trouble>| {
@@ -153,7 +161,9 @@ async fn watch(
         entry.publish(serving, state(&look, &entry.state()));
         latch.take();
     };
-    probe::run(database, target.schedule, threshold, rand::random, note).await;
+    // The probe keeps the timeout itself, because it judges what that means; the loop's is behind it.
+    let schedule = Schedule { timeout: patience * 2, ..target.schedule };
+    probe::run(database, schedule, threshold, rand::random, note).await;
 }
 
 /// Returns what to publish: what was seen, or what was last known with the reason why not.
@@ -167,13 +177,14 @@ fn state(look: &Look<Seen, Trouble>, before: &DatabaseState) -> DatabaseState {
             error: None,
         },
         Ok(Seen::Refused(why)) => DatabaseState { error: Some(why.clone()), ..before.clone() },
+        Ok(Seen::Busy) => DatabaseState { latency: None, error: None, ..before.clone() },
         failed @ Err(_) => DatabaseState { latency: None, error: reason(failed), ..before.clone() },
     }
 }
 
 fn reason(result: &Result<Seen, Failure<Trouble>>) -> Option<String> {
     match result {
-        Ok(Seen::Answer { .. }) => None,
+        Ok(Seen::Answer { .. } | Seen::Busy) => None,
         Ok(Seen::Refused(why)) | Err(Failure::Probe(Trouble(why))) => Some(why.clone()),
         Err(Failure::Timeout(limit)) => Some(format!("no answer within {limit:?} (probe.timeout)")),
     }
@@ -187,6 +198,8 @@ enum Seen {
         connections: u32,
         max_connections: u32,
     },
+    /// Not answered in time, but clients were.
+    Busy,
     /// PostgreSQL serves, but not us; why, in its words.
     Refused(String),
 }
@@ -197,6 +210,11 @@ struct Trouble(String);
 
 struct DatabaseProbe {
     sessions: bb8::Pool<Sessions>,
+    /// `probe.timeout`
+    patience: Duration,
+    /// Queries of clients answered until the last look.
+    seen: u64,
+    answered: Box<dyn Fn() -> u64 + Send + Sync>,
 }
 
 impl Probe for DatabaseProbe {
@@ -204,9 +222,12 @@ impl Probe for DatabaseProbe {
     type Error = Trouble;
 
     async fn look(&mut self) -> Result<Seen, Trouble> {
-        match self.ask().await {
-            Ok(seen) => Ok(seen),
-            Err(error) => judge(error.as_db_error().map(|db| (db.code(), db.message())), &error),
+        let before = std::mem::replace(&mut self.seen, (self.answered)());
+        match tokio::time::timeout(self.patience, self.ask()).await {
+            Ok(Ok(seen)) => Ok(seen),
+            Err(_) if (self.answered)() > before => Ok(Seen::Busy),
+            Err(_) => Err(Trouble(format!("no answer within {:?} (probe.timeout)", self.patience))),
+            Ok(Err(error)) => judge(error.as_db_error().map(|db| (db.code(), db.message())), &error),
         }
     }
 }
@@ -353,14 +374,51 @@ mod tests {
         let latch = ready.latch("first look");
         assert!(!ready.is_ready());
         let (sender, mut looks) = tokio::sync::mpsc::unbounded_channel();
-        let task = tokio::spawn(watch(target, entry.clone(), latch, move |_, _, serving| {
-            let _ = sender.send(serving);
-        }));
+        let task = tokio::spawn(watch(
+            target,
+            entry.clone(),
+            latch,
+            |_| 0,
+            move |_, _, serving| {
+                let _ = sender.send(serving);
+            },
+        ));
         assert_eq!(looks.recv().await, Some(Serving::Down));
         assert_eq!(looks.recv().await, Some(Serving::Down));
         assert!(ready.is_ready());
         assert_eq!(entry.serving(), Serving::Down);
         assert!(entry.state().error.as_ref().unwrap().contains("refused"), "{:?}", entry.state().error);
         task.abort();
+    }
+
+    /// A server that accepts connections and never says a word.
+    async fn looks_at_a_silent_server(answered: impl Fn(&str) -> u64 + Send + Sync + 'static) -> Vec<Serving> {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut config = Config::new();
+        config.host("127.0.0.1").port(listener.local_addr().unwrap().port()).user("nobody");
+        let timeout = Duration::from_millis(20);
+        let schedule = Schedule { interval: timeout, down_interval: timeout, timeout };
+        let target = Target { config, schedule, rise: NonZeroU32::MIN, fall: NonZeroU32::MIN };
+        let (sender, mut looks) = tokio::sync::mpsc::unbounded_channel();
+        let (board, ready) = (Board::default(), Ready::default());
+        let note = move |_: &str, _, serving| {
+            let _ = sender.send(serving);
+        };
+        let task = tokio::spawn(watch(target, board.database("silent"), ready.latch("look"), answered, note));
+        let seen = vec![looks.recv().await.unwrap(), looks.recv().await.unwrap()];
+        task.abort();
+        seen
+    }
+
+    #[tokio::test]
+    async fn a_database_that_answers_nobody_in_time_is_down() {
+        assert_eq!(looks_at_a_silent_server(|_| 7).await, [Serving::Down, Serving::Down]);
+    }
+
+    #[tokio::test]
+    async fn a_database_that_answers_clients_is_up_though_the_probe_starves() {
+        let count = std::sync::atomic::AtomicU64::new(0);
+        let busy = move |_: &str| count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        assert_eq!(looks_at_a_silent_server(busy).await, [Serving::Up, Serving::Up]);
     }
 }

@@ -3,13 +3,33 @@
 //! Plain relaxed counters: each wake-up of a relay adds what it saw, nobody locks, and a reader may see one counter a
 //! moment before another.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::{
+    fmt,
+    sync::{
+        OnceLock,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+/// Where each request's time goes beside the sum: a histogram, for a pool that has metrics.
+#[derive(Default)]
+struct QueryTimes(OnceLock<Box<dyn Fn(Duration) + Send + Sync>>);
+
+impl fmt::Debug for QueryTimes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.get().is_some() { "observed" } else { "not observed" })
+    }
+}
 
 macro_rules! stats {
     ($($(#[$doc:meta])* $name:ident),* $(,)?) => {
         /// The counters of one database.
         #[derive(Debug, Default)]
-        pub struct Stats { $($(#[$doc])* pub $name: AtomicU64),* }
+        pub struct Stats {
+            $($(#[$doc])* pub $name: AtomicU64,)*
+            query_times: QueryTimes,
+        }
 
         /// The counters at one moment.
         #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -64,6 +84,26 @@ pub fn add(counter: &AtomicU64, n: u64) {
     }
 }
 
+impl Stats {
+    /// Starts with every request's time told to `observe`.
+    pub fn observed(observe: impl Fn(Duration) + Send + Sync + 'static) -> Self {
+        Self { query_times: QueryTimes(OnceLock::from(Box::new(observe) as Box<_>)), ..Self::default() }
+    }
+
+    /// Adds `count` requests that ended in one wake-up and took `time` together.
+    pub fn queries(&self, count: u64, time: Duration) {
+        if count == 0 {
+            return;
+        }
+        add(&self.query_count, count);
+        add(&self.query_time, u64::try_from(time.as_micros()).unwrap_or(u64::MAX));
+        if let Some(observe) = self.query_times.0.get() {
+            let each = time.div_f64(count as f64);
+            (0..count).for_each(|_| observe(each));
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -73,9 +113,22 @@ mod tests {
         let stats = Stats::default();
         add(&stats.query_count, 3);
         let earlier = stats.snapshot();
-        add(&stats.query_count, 4);
+        stats.queries(4, Duration::from_micros(100));
         add(&stats.xact_time, 250);
         let period = stats.snapshot().since(&earlier);
-        assert_eq!((period.query_count, period.xact_time, period.sent), (4, 250, 0));
+        assert_eq!((period.query_count, period.query_time, period.xact_time, period.sent), (4, 100, 250, 0));
+    }
+
+    #[test]
+    fn each_request_of_a_wake_up_is_observed() {
+        let seen = std::sync::Arc::new(AtomicU64::new(0));
+        let count = seen.clone();
+        let stats = Stats::observed(move |time| {
+            assert_eq!(time, Duration::from_micros(25));
+            count.fetch_add(1, Relaxed);
+        });
+        stats.queries(0, Duration::from_secs(1));
+        stats.queries(4, Duration::from_micros(100));
+        assert_eq!(seen.load(Relaxed), 4);
     }
 }

@@ -11,7 +11,6 @@ mod http;
 mod balancing;
 mod failures;
 mod leaving;
-mod memory;
 mod requests;
 mod streaming;
 mod websockets;

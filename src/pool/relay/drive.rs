@@ -354,9 +354,8 @@ where
         stats::add(&self.stats.sent, std::mem::take(&mut self.sent));
         stats::add(&self.stats.received, std::mem::take(&mut self.received));
         stats::add(&self.stats.xact_count, sums.xacts);
-        stats::add(&self.stats.query_count, sums.queries);
         stats::add(&self.stats.xact_time, micros(sums.xact_time));
-        stats::add(&self.stats.query_time, micros(sums.query_time));
+        self.stats.queries(sums.queries, sums.query_time);
         stats::add(&self.stats.client_parse_count, counts.client_parses);
         stats::add(&self.stats.server_parse_count, counts.server_parses);
         stats::add(&self.stats.bind_count, counts.binds);
