@@ -1,0 +1,211 @@
+//! The relay's hot path allocates nothing: counted by an allocator of our own, over streams that live in two arrays.
+
+use std::{
+    alloc::{GlobalAlloc, Layout, System},
+    cell::Cell,
+    io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bookend::{
+    config::pool::PoolMode,
+    pool::{
+        params::Params,
+        prepared::Interner,
+        relay::{self, ClientState, Control, Fate, Limits, Outcome, ServerState},
+        stats::Stats,
+        wire::{
+            backend::{self, TxStatus},
+            frame::{self, put_cstr},
+            frontend, tag,
+        },
+    },
+};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+struct Counting;
+
+thread_local! {
+    static ALLOCATIONS: Cell<usize> = const { Cell::new(0) };
+}
+
+// SAFETY: every call is passed to the system's allocator as it is; counting is a thread-local cell without a destructor.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.with(|count| count.set(count.get() + 1));
+        // SAFETY: as this function's own.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
+        // SAFETY: as this function's own.
+        unsafe { System.dealloc(at, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// Says one thing once it was written to, and counts the writes.
+struct Canned {
+    says: Vec<u8>,
+    said: usize,
+    writes: usize,
+}
+
+impl Canned {
+    fn new(says: Vec<u8>) -> Self {
+        Self { says, said: 0, writes: 0 }
+    }
+
+    fn again(&mut self) {
+        (self.said, self.writes) = (0, 0);
+    }
+}
+
+impl AsyncRead for Canned {
+    fn poll_read(mut self: Pin<&mut Self>, _: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.said == self.says.len() || self.writes == 0 {
+            return Poll::Pending;
+        }
+        let n = buf.remaining().min(self.says.len() - self.said);
+        let (from, to) = (self.said, self.said + n);
+        buf.put_slice(&self.says[from..to]);
+        self.said = to;
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Canned {
+    fn poll_write(mut self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.writes += 1;
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+struct Bench {
+    state: ClientState,
+    server_state: ServerState,
+    limits: Limits,
+    stats: Stats,
+    control: Control,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let reported = [("TimeZone", &b"UTC"[..]), ("client_encoding", b"UTF8")];
+        let interner = Arc::new(Interner::default());
+        Self {
+            state: ClientState::new(&Params::reported(reported), [], &[], &interner).unwrap(),
+            server_state: ServerState::new(reported),
+            limits: Limits {
+                mode: PoolMode::Transaction,
+                max_packet_size: i32::MAX as u32,
+                max_held_message: 1 << 20,
+                max_prepared_statements: 10,
+                query_timeout: Some(Duration::from_secs(30)),
+                transaction_timeout: None,
+                idle_transaction_timeout: None,
+                rollback_timeout: Duration::from_secs(5),
+            },
+            stats: Stats::default(),
+            control: Control::default(),
+        }
+    }
+
+    /// One lease. `first` is what the session has read, the server answers all when it was asked.
+    fn lease(&mut self, first: &[u8], client: &mut Canned, server: &mut Canned) {
+        client.again();
+        server.again();
+        let run = relay::run(
+            client,
+            first,
+            &mut self.state,
+            server,
+            &mut self.server_state,
+            &self.limits,
+            &self.stats,
+            &self.control,
+        );
+        let mut run = std::pin::pin!(run);
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        match run.as_mut().poll(&mut cx) {
+            Poll::Ready(outcome) => assert_eq!(outcome, Outcome::Released { server: Fate::Reusable }),
+            Poll::Pending => panic!("the lease is not over"),
+        }
+    }
+
+    /// Allocations of many leases, after a few that fill buffers which stay.
+    fn allocations(&mut self, first: &[u8], client: &mut Canned, server: &mut Canned) -> usize {
+        (0..3).for_each(|_| self.lease(first, client, server));
+        let before = ALLOCATIONS.with(Cell::get);
+        (0..100).for_each(|_| self.lease(first, client, server));
+        ALLOCATIONS.with(Cell::get) - before
+    }
+}
+
+fn answer(write: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
+    let mut out = Vec::new();
+    write(&mut out);
+    backend::command_complete(&mut out, "SELECT 1");
+    backend::ready_for_query(&mut out, TxStatus::Idle);
+    out
+}
+
+fn rows(out: &mut Vec<u8>) {
+    for _ in 0..1000 {
+        backend::data_row(out, [Some(&b"a row of some length"[..])].into_iter());
+    }
+}
+
+#[tokio::test]
+async fn a_simple_query_allocates_nothing() {
+    let mut query = Vec::new();
+    frontend::query(&mut query, b"select 1");
+    let (mut client, mut server) = (Canned::new(Vec::new()), Canned::new(answer(rows)));
+    assert_eq!(Bench::new().allocations(&query, &mut client, &mut server), 0);
+    assert!(client.writes <= 2, "{} writes for one answer", client.writes);
+}
+
+fn bind_execute_sync(out: &mut Vec<u8>, name: &[u8]) {
+    frame::write(out, tag::frontend::BIND, |out| {
+        put_cstr(out, b"");
+        put_cstr(out, name);
+        out.extend_from_slice(&[0; 6]);
+    });
+    frame::write(out, tag::frontend::EXECUTE, |out| out.extend_from_slice(&[0; 5]));
+    frontend::sync(out);
+}
+
+#[tokio::test]
+async fn a_prepared_statement_that_the_server_has_allocates_nothing() {
+    let mut bench = Bench::new();
+    let mut prepare = Vec::new();
+    frontend::parse(&mut prepare, b"a", b"select 1\0\0\0");
+    frontend::sync(&mut prepare);
+    let mut prepared = Vec::new();
+    backend::parse_complete(&mut prepared);
+    backend::ready_for_query(&mut prepared, TxStatus::Idle);
+    bench.lease(&prepare, &mut Canned::new(Vec::new()), &mut Canned::new(prepared));
+
+    let mut run = Vec::new();
+    bind_execute_sync(&mut run, b"a");
+    let rows = answer(|out| {
+        frame::write(out, tag::backend::BIND_COMPLETE, |_| {});
+        rows(out);
+    });
+    let (mut client, mut server) = (Canned::new(Vec::new()), Canned::new(rows));
+    assert_eq!(bench.allocations(&run, &mut client, &mut server), 0);
+    assert_eq!(server.writes, 1, "the batch is one write");
+}
