@@ -1,9 +1,10 @@
 //! Limits that are reached, and what the client is told.
 
 use bookend::{
-    config::pool::{Database, Pool},
+    config::pool::{AuthType, Database, Pool},
     health::drain::Phase,
 };
+use tokio::io::AsyncWriteExt;
 use tokio_postgres::error::SqlState;
 
 use crate::support::*;
@@ -59,6 +60,33 @@ async fn idle_clients_are_told_when_their_time_is_over() {
     let pooled = start(Pool { client_idle_timeout: Some(SECOND / 5), ..config(&cluster) }).await;
     let client = pooled.client().await;
     eventually("it is gone", || client.is_closed()).await;
+}
+
+/// Logs in by trust and sends Sync after Sync without ever reading, until the pool takes no more.
+async fn flood_with_syncs(port: u16) -> tokio::net::TcpStream {
+    let mut stream = tokio::net::TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+    let parameters = format!("user\0{}\0database\0{}\0\0", USER, DATABASE);
+    let length = u32::try_from(parameters.len() + 8).unwrap();
+    let startup = [&length.to_be_bytes()[..], &[0, 3, 0, 0], parameters.as_bytes()].concat();
+    stream.write_all(&startup).await.unwrap();
+    let syncs = [b'S', 0, 0, 0, 4].repeat(10_000);
+    while tokio::time::timeout(SECOND / 2, stream.write_all(&syncs)).await.is_ok_and(|sent| sent.is_ok()) {}
+    stream
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_asks_and_never_reads_is_reached_by_its_timeout_and_by_draining() {
+    let cluster = postgres::shared();
+    let timed = start(Pool { auth_type: AuthType::Trust, client_idle_timeout: Some(2 * SECOND), ..config(&cluster) });
+    let timed = timed.await;
+    let _stuck = flood_with_syncs(timed.port).await;
+    eventually("its time is over", || timed.pooler.registry().client_count() == 0).await;
+
+    let killed = start(Pool { auth_type: AuthType::Trust, ..config(&cluster) }).await;
+    let _stuck = flood_with_syncs(killed.port).await;
+    assert_eq!(killed.pooler.registry().client_count(), 1);
+    killed.drain.advance(Phase::Draining { deadline: tokio::time::Instant::now() + 30 * SECOND });
+    eventually("it is gone", || killed.pooler.registry().client_count() == 0).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

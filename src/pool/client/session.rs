@@ -103,12 +103,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin + Send + 'static> Session<IO> {
             return Woken::Request(early);
         }
         let limit = self.pool.rules.load().client_idle_timeout;
-        let late = async {
-            match limit {
-                Some(limit) => Box::pin(tokio::time::sleep(limit)).await,
-                None => std::future::pending().await,
-            }
-        };
+        let late = too_long(limit);
         let (io, early) = (&mut self.io, &mut self.early);
         let read = poll_fn(|cx| {
             loop {
@@ -138,7 +133,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin + Send + 'static> Session<IO> {
 
     /// Serves what has come: here as far as it needs no server, and with one for the rest.
     async fn request(&mut self, mut request: Scratch) -> Result<Next, PoolError> {
-        self.answer_alone(&mut request).await.map_err(|_| PoolError::ClientGone)?;
+        self.answer_alone(&mut request).await?;
         if request.len() < HEADER_LEN {
             self.early = (!request.is_empty()).then_some(request);
             return Ok(Next::Idle);
@@ -146,8 +141,9 @@ impl<IO: AsyncRead + AsyncWrite + Unpin + Send + 'static> Session<IO> {
         self.transaction(request).await
     }
 
-    /// Answers what needs no server at the front of `scratch` and takes it out: Sync, and Flush, which asks for nothing.
-    async fn answer_alone(&mut self, scratch: &mut Scratch) -> std::io::Result<()> {
+    /// Answers what needs no server at the front of `scratch` and takes it out: Sync, and Flush, which asks for nothing. A
+    /// client that does not take the answers is let go without a word, which it would not take either.
+    async fn answer_alone(&mut self, scratch: &mut Scratch) -> Result<(), PoolError> {
         let mut answers = Vec::new();
         loop {
             match **scratch {
@@ -160,8 +156,17 @@ impl<IO: AsyncRead + AsyncWrite + Unpin + Send + 'static> Session<IO> {
         if answers.is_empty() {
             return Ok(());
         }
-        self.io.write_all(&answers).await?;
-        self.io.flush().await
+        let limit = self.pool.rules.load().client_idle_timeout;
+        let io = &mut self.io;
+        let told = async {
+            io.write_all(&answers).await?;
+            io.flush().await
+        };
+        tokio::select! {
+            told = told => told.map_err(|_| PoolError::ClientGone),
+            _ = self.client.asked_to_leave(Leave::Draining) => Err(PoolError::ClientGone),
+            () = too_long(limit) => Err(PoolError::ClientGone),
+        }
     }
 
     /// One lease: from the first bytes of a request to the boundary at which the server is given back.
@@ -267,6 +272,14 @@ impl<IO: AsyncRead + AsyncWrite + Unpin + Send + 'static> Session<IO> {
         if let Some(name) = name {
             lease.entry().set_application_name(&name);
         }
+    }
+}
+
+/// Ends when a client has done nothing for `limit`. On the heap: a timer is larger than all the rest of an idle client.
+async fn too_long(limit: Option<Duration>) {
+    match limit {
+        Some(limit) => Box::pin(tokio::time::sleep(limit)).await,
+        None => std::future::pending().await,
     }
 }
 
