@@ -49,6 +49,9 @@ pub enum PoolError {
     /// Said only to a client that has proven who it is.
     #[error("no such database: {database}")]
     NoDatabase { database: String },
+    /// Said only to a user that has proven who it is.
+    #[error("user \"{user}\" may not use the console")]
+    ConsoleDenied { user: String },
     #[error("database \"{database}\" is disabled")]
     DatabaseDisabled { database: String },
 
@@ -188,6 +191,7 @@ impl PoolError {
             Self::StartupParameter { .. } => "42704",
             Self::Authentication { .. } => "28P01",
             Self::NoDatabase { .. } => "3D000",
+            Self::ConsoleDenied { .. } => "42501",
             Self::DatabaseDisabled { .. } | Self::DatabaseRemoved => "57P03",
             Self::QueryTimeout { .. } => "57014",
             Self::TransactionTimeout { .. } => "25P04",
@@ -236,6 +240,7 @@ impl PoolError {
                 return Some(format!("raise max_client_conn (now {limit}), or open fewer connections").into());
             }
             Self::NoDatabase { .. } => "add it to databases:, or a \"*\" entry",
+            Self::ConsoleDenied { .. } => "add the user to admin_users or stats_users",
             Self::QueryWaitTimeout { login: None, .. } => {
                 "raise default_pool_size (or the database's pool_size, reserve_pool_size, max_db_connections) or \
                  query_wait_timeout, and look for long transactions"
@@ -262,7 +267,7 @@ impl PoolError {
             Self::ClientGone => Kind::ClientGone,
             Self::LoginTimeout { .. } => Kind::LoginTimeout,
             Self::TooManyClients { .. } => Kind::TooManyClients,
-            Self::NoUserName | Self::Authentication { .. } => Kind::Authentication,
+            Self::NoUserName | Self::Authentication { .. } | Self::ConsoleDenied { .. } => Kind::Authentication,
             Self::NoDatabase { .. } | Self::DatabaseDisabled { .. } | Self::DatabaseRemoved => Kind::NoDatabase,
             Self::QueryWaitTimeout { .. } => Kind::QueryWaitTimeout,
             Self::ServerLogin(_) => Kind::ServerLogin,

@@ -50,3 +50,12 @@ async fn a_reconnect_replaces_servers_without_anybody_noticing() {
     console.simple_query("RECONNECT").await.unwrap();
     assert_ne!(ask(&client, "SELECT pg_backend_pid()").await.unwrap(), before);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_user_without_rights_is_told_which_setting_gives_them() {
+    let cluster = postgres::shared();
+    let pooled = start(bookend::config::pool::Pool { admin_users: Vec::new(), ..config(&cluster) }).await;
+    let error = postgres::connect(pooled.port, "pgbouncer", "").await.unwrap_err();
+    assert_eq!(told(&error).0, "42501");
+    assert!(error.as_db_error().unwrap().hint().is_some_and(|hint| hint.contains("stats_users")), "{error:?}");
+}

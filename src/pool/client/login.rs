@@ -196,7 +196,7 @@ where
 {
     let pool = pooler.running.load().pool.clone();
     let rights = Rights::of(&authenticated.user, &pool.admin_users, &pool.stats_users)
-        .ok_or_else(|| PoolError::NoDatabase { database: console::DATABASE.into() })?;
+        .ok_or_else(|| PoolError::ConsoleDenied { user: authenticated.user.clone() })?;
     client.identify(pooler.registry().group(&console::DATABASE.into(), &authenticated.user.as_str().into()));
     let mut out = Vec::with_capacity(512);
     let key = client.key();
