@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use crate::support::{
-    Deployment, eventually,
+    Deployment,
+    bookend::Settings,
+    eventually,
     load::{get, get_within},
     turn,
 };
@@ -38,4 +40,20 @@ fn without_its_database_the_front_serves_what_needs_none_and_refuses_the_rest_at
     eventually("the front serves again", Duration::from_secs(5), || {
         (get_within(&items, Duration::from_secs(1))?.status == 200).then_some(())
     });
+}
+
+#[test]
+fn a_replica_that_says_it_is_well_without_its_database_is_not_believed() {
+    let _turn = turn();
+    let lying = json!({"HEALTH_IGNORES_DATABASE": "1"});
+    let mut deployment = Deployment::with_replicas(&Settings::default(), &lying);
+    deployment.stack.command(json!({"cmd": "stop_postgres", "mode": "immediate"}));
+    let items = deployment.bookend.url("/api/items/1/");
+    eventually("the front refuses though every check is answered 200", Duration::from_secs(10), || {
+        let answer = get_within(&items, Duration::from_millis(500))?;
+        (answer.status == 503 && answer.header("retry-after").is_some()).then_some(())
+    });
+    let status = get(&deployment.bookend.admin("/status")).unwrap().text();
+    assert!(status.contains("web-1"), "{status}");
+    assert_eq!(get(&deployment.bookend.url("/nodb/")).unwrap().status, 200);
 }

@@ -28,10 +28,15 @@ impl Deployment {
 
     /// Starts one with other settings.
     pub fn with(settings: &bookend::Settings) -> Self {
+        Self::with_replicas(settings, &serde_json::json!({}))
+    }
+
+    /// Starts one whose replicas have more in their environment.
+    pub fn with_replicas(settings: &bookend::Settings, environment: &serde_json::Value) -> Self {
         let mut stack = Stack::start();
         let replica_ports = free_ports(3);
         let bookend = Bookend::start(&stack.postgres, &replica_ports, settings);
-        stack.start_replicas(bookend.pool_port, &replica_ports);
+        stack.start_replicas(bookend.pool_port, &replica_ports, environment);
         bookend.wait_ready();
         let deployment = Self { stack, bookend };
         deployment.wait_for_replicas();

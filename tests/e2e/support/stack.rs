@@ -58,10 +58,10 @@ impl Stack {
     }
 
     /// Starts three replicas (`web-1` …) whose databases are behind the pool.
-    pub fn start_replicas(&mut self, pool_port: u16, ports: &[u16]) {
+    pub fn start_replicas(&mut self, pool_port: u16, ports: &[u16], environment: &Value) {
         self.command(json!({
             "cmd": "start_replicas", "count": ports.len(), "ports": ports,
-            "db_host": "127.0.0.1", "db_port": pool_port, "env": {},
+            "db_host": "127.0.0.1", "db_port": pool_port, "env": environment,
         }));
     }
 
