@@ -35,6 +35,7 @@ use super::{
     error::Failure,
     gateway, listener,
     record::WebSocketRecord,
+    request_id,
     retry::Sent,
 };
 
@@ -118,12 +119,13 @@ async fn join(
     head: &[u8],
     early: Bytes,
 ) -> Result<(), Failure> {
+    let head = with_request_id(head, ctx.request_id());
     let record = WebSocketRecord::take(session, ctx).ok_or(Failure::Internal)?;
     let deadline = Instant::now() + ctx.runtime.client.send_timeout;
     // Nobody is left to be told if any of this fails: the connection was pingora's to answer on until here.
     let Some(Taken { io: mut client, early: early_up, admission }) = take(session) else { return Ok(()) };
     let answered = timeout_at(deadline, async {
-        client.write_all(head).await?;
+        client.write_all(&head).await?;
         client.flush().await
     });
     if !matches!(answered.await, Ok(Ok(()))) {
@@ -145,6 +147,12 @@ async fn join(
         record.finish(&shared, summary);
     });
     Ok(())
+}
+
+/// Adds the request's id to a complete head, which else is the server's, byte for byte.
+fn with_request_id(head: &[u8], id: &str) -> Vec<u8> {
+    let lines = head.strip_suffix(b"\r\n").unwrap_or(head);
+    [lines, request_id::HEADER.as_bytes(), b": ", id.as_bytes(), b"\r\n\r\n"].concat()
 }
 
 /// Takes the connection out of pingora's session and leaves it one over nothing, which it may close.
