@@ -4,6 +4,7 @@
 
 mod cancel;
 mod console;
+mod function_call;
 mod leftovers;
 mod limits;
 mod reload;
