@@ -22,11 +22,16 @@ class SampleFailed(Exception):
 
 @dataclasses.dataclass(frozen=True)
 class Figure:
-    """One number of a sample. `better` is "lower" or "higher"; None for what is shown but never judged."""
+    """One number of a sample. `better` is "lower" or "higher"; None for what is shown but never judged.
+
+    `count` is for what may well be 0 on either side (errors, refused connections): it is judged by the difference, not by a
+    ratio (`stats.compare_counts`).
+    """
 
     name: str
     unit: str
     better: str | None
+    count: bool = False
 
 
 # Names that mean the same in every case.
@@ -46,6 +51,7 @@ class Case:
     title      one line for the table: what is asked of the programs
     figures    the figures a sample carries; the first is the headline, whose ratio orders the table
     programs   whom it is measured on; US first
+    plot, x    "rate" or "memory" puts the case into that plot, at this place of its x axis (requests/s, connections)
     """
 
     name: str
@@ -55,6 +61,8 @@ class Case:
     programs: ClassVar[list[str]]
     rounds: int = 5
     fresh: bool = False
+    plot: str | None = None
+    x: float | None = None
 
     def open(self, bench) -> None:
         """Starts what all programs share. `bench.enter(context_manager)` closes it after the case."""

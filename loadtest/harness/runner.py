@@ -7,11 +7,15 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
+import subprocess
 import time
 import traceback
 
 from .case import Case, NotOffered, SampleFailed
-from .stats import summarise
+
+# What ends a sample and not the case: the load went wrong, a program did not start, a tool failed or ran out of time.
+NO_SAMPLE = (SampleFailed, RuntimeError, OSError, subprocess.SubprocessError)
 
 
 @dataclasses.dataclass
@@ -58,6 +62,8 @@ def run_case(case: Case, options: Options, logs, say) -> dict:
         "title": case.title,
         "figures": [dataclasses.asdict(figure) for figure in case.figures],
         "programs": wanted,
+        "plot": case.plot,
+        "x": case.x,
         "not_offered": {},
         "failed": {},
         "samples": {name: [] for name in wanted},
@@ -78,52 +84,70 @@ def run_case(case: Case, options: Options, logs, say) -> dict:
 
 def rounds(case: Case, bench: Bench, wanted: list[str], result: dict):
     """Starts the programs and measures them in turns; fills in `result`."""
+    alive = start_all(case, bench, wanted, result)
+    for turn in range(bench.options.rounds or case.rounds):
+        for program in in_turn(list(alive), turn):
+            if program in result["not_offered"]:
+                continue
+            try:
+                sample = checked(case, one_sample(case, bench, program, alive[program]))
+                said = in_words(case, sample)
+            except NotOffered as missing:  # a fresh program may say so only when it is asked
+                not_offered(result, program, missing, bench.say)
+                continue
+            except NO_SAMPLE as error:
+                result["failed"].setdefault(program, []).append(f"round {turn + 1}: {error}")
+                sample, said = dict.fromkeys(figure.name for figure in case.figures), f"failed: {error}"
+            result["samples"][program].append(sample)
+            bench.say(f"    round {turn + 1} {program:<10} {said}")
+
+
+def start_all(case: Case, bench: Bench, wanted: list[str], result: dict) -> dict:
+    """{program: what its `start` gave, None for a fresh one} of those that can be measured; `result` says why of the others."""
     alive = {}
-    present = []
     for program in wanted:
         try:
             case.offered(program)
+            running = None
             if not case.fresh:
-                alive[program] = bench.enter(case.start(bench, program))
-                case.warm_up(bench, program, alive[program])
-            present.append(program)
+                running = bench.enter(case.start(bench, program))
+                case.warm_up(bench, program, running)
+            alive[program] = running
         except NotOffered as missing:
-            result["not_offered"][program] = str(missing)
-            bench.say(f"    {program:<10} not offered: {missing}")
-        except (SampleFailed, RuntimeError, OSError) as error:
+            not_offered(result, program, missing, bench.say)
+        except NO_SAMPLE as error:
             result["failed"].setdefault(program, []).append(f"start: {error}")
             bench.say(f"    {program:<10} did not start: {error}")
-    for turn in range(bench.options.rounds or case.rounds):
-        for program in in_turn(present, turn):
-            sample = one_sample(case, bench, program, alive, result)
-            result["samples"][program].append(sample)
-            bench.say(f"    round {turn + 1} {program:<10} {in_words(case, sample)}")
+    return alive
 
 
-def one_sample(case: Case, bench: Bench, program: str, alive: dict, result: dict) -> dict[str, float | None]:
-    """One sample; all None when it failed, and the reason is kept."""
-    try:
-        if not case.fresh:
-            return case.measure(bench, program, alive[program])
-        with case.start(bench, program) as running:
-            return case.measure(bench, program, running)
-    except (SampleFailed, RuntimeError, OSError) as error:
-        result["failed"].setdefault(program, []).append(str(error))
-        return {figure.name: None for figure in case.figures}
+def not_offered(result: dict, program: str, missing: NotOffered, say):
+    """Puts down what a program cannot do, and says it."""
+    result["not_offered"][program] = str(missing)
+    say(f"    {program:<10} not offered: {missing}")
+
+
+def one_sample(case: Case, bench: Bench, program: str, running) -> dict[str, float | None]:
+    """One sample, of the program that runs or of one that is started for it."""
+    if not case.fresh:
+        return case.measure(bench, program, running)
+    with case.start(bench, program) as running:
+        return case.measure(bench, program, running)
+
+
+def checked(case: Case, sample: dict) -> dict[str, float | None]:
+    """A number or None for each of the case's figures and for nothing else: what JSON can hold and the tables can name."""
+    names = [figure.name for figure in case.figures]
+    unknown = sorted(set(sample) - set(names))
+    if unknown:
+        raise RuntimeError(f"{case.name} measured {', '.join(unknown)}, which is none of its figures")
+    wrong = [name for name in names if sample.get(name) is not None and not math.isfinite(sample[name])]
+    if wrong:
+        raise SampleFailed(f"not a finite number: {', '.join(wrong)}")
+    return {name: sample.get(name) for name in names}
 
 
 def in_words(case: Case, sample: dict) -> str:
     """A sample as a line of progress."""
     known = [(figure, sample.get(figure.name)) for figure in case.figures]
     return "  ".join(f"{figure.name} {value:,.4g} {figure.unit}" for figure, value in known if value is not None)
-
-
-def medians(result: dict) -> dict[str, dict[str, float | None]]:
-    """{program: {figure: median or None}} of a finished case."""
-    table = {}
-    for program, samples in result["samples"].items():
-        table[program] = {}
-        for figure in result["figures"]:
-            summary = summarise([sample.get(figure["name"]) for sample in samples])
-            table[program][figure["name"]] = summary.median if summary else None
-    return table

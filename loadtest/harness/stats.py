@@ -3,6 +3,8 @@
 Two programs are compared only within a round, where they ran seconds apart; the ratio of a round is ours / theirs. The figure
 given is the median of those ratios. It is refused when the middle half of them is spread wider than `NOISY`, since then the
 machine, not the programs, made the difference; and it is called even when the rounds do not agree on who was ahead.
+
+What is counted (errors) may be 0 and then has no ratio. It is judged by how far the medians are apart: ours - theirs.
 """
 from __future__ import annotations
 
@@ -30,14 +32,19 @@ class Summary:
 
 
 @dataclasses.dataclass(frozen=True)
-class Ratio:
-    """Ours over theirs. `value` is None when refused, and `why` says so. `verdict`: "ahead", "behind", "even" or None."""
+class Comparison:
+    """Us beside one peer in one figure.
 
-    value: float | None
+    `ratio` is ours / theirs, `difference` ours - theirs for counts; both None when refused, and `why` says so. `spread` is that
+    of the ratios. `verdict`: "ahead", "behind", "even"; None when refused or when the figure is not judged.
+    """
+
+    ratio: float | None
     spread: float
     pairs: int
     verdict: str | None
     why: str = ""
+    difference: float | None = None
 
 
 def quartiles(values: list[float]) -> tuple[float, float]:
@@ -70,15 +77,54 @@ def summarise(values: list[float | None]) -> Summary | None:
     return Summary(statistics.median(known), min(known), max(known), spread(known), len(known))
 
 
-def compare(ours: list[float | None], theirs: list[float | None], better: str | None) -> Ratio:
+def compare(ours: list[float | None], theirs: list[float | None], better: str | None) -> Comparison:
     """`ours[i]` and `theirs[i]` are of round i, None where a sample is missing. Nothing is divided by 0."""
-    ratios = [a / b for a, b in zip(ours, theirs) if a is not None and b]
-    if len(ratios) < PAIRS_MIN:
-        return Ratio(None, math.nan, len(ratios), None, f"only {len(ratios)} pairs")
+    pairs = paired(ours, theirs)
+    if len(pairs) < PAIRS_MIN:
+        return refused(len(pairs), too_few(len(pairs)))
+    if any(b == 0 for _, b in pairs):
+        return refused(len(pairs), "theirs was 0 in a round: no ratio")
+    ratios = [a / b for a, b in pairs]
     width = spread(ratios)
     if width > NOISY:
-        return Ratio(None, width, len(ratios), None, f"too noisy: the middle half of the ratios spans {width:.0%}")
-    return Ratio(statistics.median(ratios), width, len(ratios), verdict(ratios, better))
+        return refused(len(ratios), f"too noisy: the middle half of the ratios spans {width:.0%} of their median", width)
+    return Comparison(statistics.median(ratios), width, len(ratios), verdict(ratios, better))
+
+
+def compare_counts(ours: list[float | None], theirs: list[float | None], better: str | None) -> Comparison:
+    """The same for what is counted and may be 0: 0 errors beside 12 has no ratio, but a verdict.
+
+    The medians of both over all pairs decide: even when they are less than 1 or less than `EVEN_WITHIN` of the larger one apart,
+    and when more than one round in five went against them (an equal round is for nobody). Noise is no reason to refuse here:
+    failures are bursts, and the medians with their least and most are shown beside the verdict.
+    """
+    pairs = paired(ours, theirs)
+    if len(pairs) < PAIRS_MIN:
+        return refused(len(pairs), too_few(len(pairs)))
+    mine = statistics.median(a for a, _ in pairs)
+    other = statistics.median(b for _, b in pairs)
+    apart = mine - other
+    against = sum(1 for a, b in pairs if (a - b) * apart < 0)
+    said = None
+    if better is not None:
+        even = abs(apart) < max(1, EVEN_WITHIN * max(mine, other)) or against > len(pairs) // 5
+        said = "even" if even else "ahead" if (apart > 0) == (better == "higher") else "behind"
+    return Comparison(None, math.nan, len(pairs), said, difference=apart)
+
+
+def paired(ours: list[float | None], theirs: list[float | None]) -> list[tuple[float, float]]:
+    """The rounds in which both have a value."""
+    return [(a, b) for a, b in zip(ours, theirs) if a is not None and b is not None]
+
+
+def refused(pairs: int, why: str, width: float = math.nan) -> Comparison:
+    """Nothing may be said, and why."""
+    return Comparison(None, width, pairs, None, why)
+
+
+def too_few(pairs: int) -> str:
+    """Why nothing is said of so few rounds."""
+    return f"only {pairs} pair{'' if pairs == 1 else 's'} of samples, {PAIRS_MIN} are wanted"
 
 
 def verdict(ratios: list[float], better: str | None) -> str | None:
