@@ -36,8 +36,9 @@ def pinned(argv, place: str) -> list[str]:
 
 def in_root(argv, user: str | None = None) -> list[str]:
     """The command, run inside the peers' Debian root, as `user` of it. See `root_folder` for files both sides see."""
-    who = [f"--userspec={user}"] if user else []
-    return ["chroot", *who, str(ROOT), *map(str, argv)]
+    # Becoming another user undoes what `spawn` has set: that it dies with us (prctl(2), PR_SET_PDEATHSIG).
+    who = ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups", "--pdeathsig=KILL"] if user else []
+    return ["chroot", str(ROOT), *who, *map(str, argv)]
 
 
 @contextlib.contextmanager
