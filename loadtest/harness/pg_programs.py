@@ -75,7 +75,7 @@ def start(
         argv = COMMANDS[program](bench, outside, inside, words, processes, tls)
         with running(with_open_files(argv), log=log, place=place) as process:
             pooler = Pooler(program, process.pid, words["port"], **who, log=log, process=process)
-            wait_until(lambda: answers(pooler), START_SECONDS, program, process, log)
+            wait_until(lambda: answers(pooler, processes), START_SECONDS, program, process, log)
             yield pooler
 
 
@@ -89,7 +89,8 @@ def pgbouncer(bench, outside: Path, inside: Path, words: dict, processes: int, t
     if tls:
         key, certificate = certificates(outside, inside)
         lines = f"client_tls_sslmode = require\nclient_tls_key_file = {key}\nclient_tls_cert_file = {certificate}\n"
-        lines += "server_tls_sslmode = require"
+        lines += f"; Only to have one: it is loaded though clients show no certificate.\nclient_tls_ca_file = {certificate}\n"
+        lines += f"server_tls_sslmode = verify-ca\nserver_tls_ca_file = {certificate}"
     else:
         lines = "; No TLS asked of the server: the default asks for it on every connection.\nserver_tls_sslmode = disable"
     filled("pgbouncer.ini.in", outside / "pgbouncer.ini", {**words, "tls": lines})
@@ -105,7 +106,7 @@ def odyssey(bench, outside: Path, inside: Path, words: dict, processes: int, tls
     if tls:
         key, certificate = certificates(outside, inside)
         sides["client_tls"] = f'\ttls "require"\n\ttls_key_file "{key}"\n\ttls_cert_file "{certificate}"'
-        sides["server_tls"] = '\ttls "require"'
+        sides["server_tls"] = f'\ttls "require"\n\ttls_ca_file "{certificate}"  # it verifies whatever is asked'
     filled("odyssey.conf.in", outside / "odyssey.conf", {**words, **sides})
     return in_root(["/usr/bin/odyssey", inside / "odyssey.conf"], user="postgres")
 
@@ -134,8 +135,15 @@ def with_open_files(argv: list) -> list:
     return ["prlimit", f"--nofile={most}:{most}", *argv]
 
 
-def answers(pooler: Pooler) -> bool:
+def answers(pooler: Pooler, processes: int) -> bool:
+    """Whether a client is served, and by as many listeners as there are processes."""
     try:
-        return pooler.query("select 1") == [["1"]]
+        return listeners(pooler.port) == processes and pooler.query("select 1") == [["1"]]
     except RuntimeError:
         return False
+
+
+def listeners(port: int) -> int:
+    """How many sockets listen there (several with SO_REUSEPORT)."""
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return sum(1 for row in rows if row[1].endswith(f":{port:04X}") and row[3] == "0A")
