@@ -13,11 +13,14 @@ class StackError(Exception):
 
 
 class StackClient:
-    """A running stack; `ready` is its first line. Use as a context manager."""
+    """A running stack; `ready` is its first line. Use as a context manager.
 
-    def __init__(self, *arguments: str, env=None, new_session: bool = False):
+    `python` is an interpreter that has Django: the caller's own unless said otherwise.
+    """
+
+    def __init__(self, *arguments: str, env=None, new_session: bool = False, python: str = sys.executable):
         self.process = subprocess.Popen(
-            [sys.executable, str(STACK), *arguments],
+            [python, str(STACK), *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
