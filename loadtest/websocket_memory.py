@@ -4,21 +4,17 @@
     python3 loadtest/websocket_memory.py target/release/bookend --count 3000
     python3 loadtest/websocket_memory.py target/release/bookend --count 10000 --at-most 6144
 
-The whole path is real: clients (this process), bookend (its own process, with a configuration made here), a server
-(another process). Each WebSocket carries one message there and back and then stays idle, so nothing is counted that
-its first message would add. Only bookend's memory is measured (VmRSS, so what the kernel keeps for its sockets is not
-in it). Afterwards all are closed, and the gauges must be back at 0. Needs Python 3.9 and nothing else; two open files
-per WebSocket in bookend, so `ulimit -Hn` bounds the count.
+The whole path is real: clients (a process), bookend (its own, with a configuration made here), a server (another). Each
+WebSocket carries one message there and back and then stays idle, so nothing is counted that its first message would add.
+Only bookend's memory is measured (Rss of smaps, so what the kernel keeps for its sockets is not in it). Afterwards all are
+closed, and the gauges must be back at 0. Needs Python 3.10 and nothing else; two open files per WebSocket in bookend, so
+`ulimit -Hn` bounds the count. bench.py's http-idle-ws cases measure the same beside nginx and others.
 """
 
 import argparse
-import asyncio
 import json
-import multiprocessing
 import re
 import resource
-import socket
-import subprocess
 import sys
 import tempfile
 import time
@@ -26,103 +22,11 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-HANDSHAKE = (
-    b"GET /ws/ HTTP/1.1\r\nHost: localhost:8080\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\nAccept: */*\r\n"
-    b"User-Agent: Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0\r\n"
-    b"Cookie: sessionid=0123456789abcdef0123456789abcdef; csrftoken=0123456789abcdef\r\n\r\n"
-)
-AGREES = (
-    b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-    b"Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n"
-)
-MESSAGE = b"\x82\x84\x00\x00\x00\x00ping"  # a binary frame, masked
-AT_ONCE = 100  # handshakes under way
+from harness import holders, machine
+from harness.case import SampleFailed
+
 WARM = 200  # opened and closed before anything is measured: buffers of threads, tables, the allocator's arenas
-
-
-def raise_open_files():
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    return hard
-
-
-def serve(listener):
-    """The server: agrees to every handshake, then sends back what comes."""
-    raise_open_files()
-
-    async def one(reader, writer):
-        try:
-            await reader.readuntil(b"\r\n\r\n")
-            writer.write(AGREES)
-            while data := await reader.read(4096):
-                writer.write(data)
-        except (ConnectionError, asyncio.IncompleteReadError):
-            pass
-        writer.close()
-
-    async def run():
-        async with await asyncio.start_server(one, sock=listener, backlog=4096) as server:
-            await server.serve_forever()
-
-    asyncio.run(run())
-
-
-async def open_one(address, gate):
-    async with gate:
-        loop = asyncio.get_running_loop()
-        client = socket.socket()
-        client.setblocking(False)
-        await loop.sock_connect(client, address)
-        await loop.sock_sendall(client, HANDSHAKE)
-        await expect_agreement(client)
-        await loop.sock_sendall(client, MESSAGE)
-        await expect(client, MESSAGE)
-        return client
-
-
-async def expect_agreement(client):
-    """The server's answer, and a request id of bookend's."""
-    head = b""
-    while not head.endswith(b"\r\n\r\n"):
-        data = await asyncio.get_running_loop().sock_recv(client, 1)
-        if not data:
-            break
-        head += data
-    if not head.startswith(AGREES[:-2]):
-        raise SystemExit(f"wanted {AGREES!r}, got {head!r}")
-
-
-async def expect(client, wanted):
-    seen = b""
-    while len(seen) < len(wanted):
-        data = await asyncio.get_running_loop().sock_recv(client, len(wanted) - len(seen))
-        if not data:
-            break
-        seen += data
-    if seen != wanted:
-        raise SystemExit(f"wanted {wanted!r}, got {seen!r}")
-
-
-async def open_many(address, count):
-    gate = asyncio.Semaphore(AT_ONCE)
-    return await asyncio.gather(*(open_one(address, gate) for _ in range(count)))
-
-
-def resident_kb(pid):
-    return int(re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())[1])
-
-
-def settled_kb(pid):
-    """Waits until the memory no longer changes, at most some seconds."""
-    last = resident_kb(pid)
-    for _ in range(10):
-        time.sleep(0.5)
-        now = resident_kb(pid)
-        if now == last:
-            break
-        last = now
-    return last
+AT_ONCE = 100  # handshakes under way
 
 
 def get(url):
@@ -157,13 +61,8 @@ def is_ready(admin):
         return False
 
 
-def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return listener.getsockname()[1]
-
-
 def configuration(folder, server):
-    front, admin = free_port(), free_port()
+    front, admin = machine.free_port(), machine.free_port()
     # JSON is YAML.
     lb = {
         "listeners": [{"address": f"127.0.0.1:{front}", "max_connections": 100_000}],
@@ -173,26 +72,30 @@ def configuration(folder, server):
     }
     path = Path(folder) / "lb.yaml"
     path.write_text(json.dumps(lb))
-    return path, ("127.0.0.1", front), f"http://127.0.0.1:{admin}"
+    return path, front, f"http://127.0.0.1:{admin}"
 
 
-def measure(pid, address, admin, count):
+def open_many(port, count):
+    return holders.holding("websockets", port, count, AT_ONCE, place="both")
+
+
+def measure(pid, port, admin, count):
+    """Returns the bytes that one of `count` WebSockets takes."""
     idle = gauges(admin)
-    for client in asyncio.run(open_many(address, WARM)):
-        client.close()
+    with open_many(port, WARM):
+        pass
     wait_until("the first ones are closed", lambda: gauges(admin)[0] == 0)
-    before = settled_kb(pid)
-    begin = time.monotonic()
-    clients = asyncio.run(open_many(address, count))
-    took = time.monotonic() - begin
-    wait_until("all are open", lambda: gauges(admin)[0] == count)
-    after = settled_kb(pid)
-    each = (after - before) * 1024 / count
-    print(f"{count} idle WebSockets, opened in {took:.1f} s: {before} kB -> {after} kB, {each:.0f} bytes each")
-    for client in clients:
-        client.close()
+    before, _ = holders.settled(pid)
+    with open_many(port, count) as held:
+        wait_until("all are open", lambda: gauges(admin)[0] == count)
+        after, _ = holders.settled(pid)
+        held.report()
+    each = (after - before) / count
+    took = held.opened["seconds"]
+    print(f"{count} idle WebSockets, opened in {took:.1f} s: {before / 1024:.0f} kB -> {after / 1024:.0f} kB, {each:.0f} bytes each")
     wait_until("the gauges are back", lambda: gauges(admin) == idle)
-    print(f"closed again: {settled_kb(pid)} kB; gauges (WebSockets, connections, at servers) are {gauges(admin)}")
+    closed, _ = holders.settled(pid)
+    print(f"closed again: {closed / 1024:.0f} kB; gauges (WebSockets, connections, at servers) are {gauges(admin)}")
     return each
 
 
@@ -201,25 +104,21 @@ def main():
     parser.add_argument("binary")
     parser.add_argument("--count", type=int, default=3000)
     parser.add_argument("--at-most", type=float, metavar="BYTES", help="exit with 1 above this many bytes each")
-    arguments = parser.parse_args()
-    files = raise_open_files()
-    if files < 2 * arguments.count + 100:
-        sys.exit(f"{arguments.count} WebSockets take {2 * arguments.count + 100} open files, the limit is {files}")
+    asked = parser.parse_args()
+    _, files = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if files < 2 * asked.count + 100:
+        sys.exit(f"{asked.count} WebSockets take {2 * asked.count + 100} open files, the limit is {files}")
 
-    listener = socket.create_server(("127.0.0.1", 0), backlog=4096)
-    server = multiprocessing.get_context("fork").Process(target=serve, args=(listener,), daemon=True)
-    server.start()
-    with tempfile.TemporaryDirectory() as folder:
-        lb, address, admin = configuration(folder, listener.getsockname()[1])
-        bookend = subprocess.Popen([arguments.binary, "run", "--lb", lb], stdout=subprocess.DEVNULL)
-        try:
+    with tempfile.TemporaryDirectory() as folder, holders.origin(Path(folder), place="both") as server:
+        lb, port, admin = configuration(folder, server)
+        argv, log = [asked.binary, "run", "--lb", lb], Path(folder) / "bookend.log"
+        with machine.running(argv, log=log, place="both") as bookend:
             wait_until("bookend is ready", lambda: is_ready(admin))
-            each = measure(bookend.pid, address, admin, arguments.count)
-        finally:
-            bookend.terminate()
-            bookend.wait(timeout=60)
-            server.terminate()
-    sys.exit(arguments.at_most is not None and each > arguments.at_most)
+            try:
+                each = measure(bookend.pid, port, admin, asked.count)
+            except SampleFailed as error:
+                sys.exit(str(error))
+    sys.exit(asked.at_most is not None and each > asked.at_most)
 
 
 if __name__ == "__main__":
