@@ -5,7 +5,7 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test lint fmt clean
+.PHONY: help setup build demo test bench lint fmt clean
 
 CARGO ?= cargo
 PYTHON := .venv/bin/python
@@ -49,6 +49,15 @@ test: ## Everything: formatting, clippy, sample project, unit, integration and e
 		echo; echo "--- all of it again, in short"; \
 		grep -E '^ +(Running|Doc-tests) |^test result: |^test .* FAILED$$|^error' $(TARGET)/test.log || true; \
 		exit $$status
+
+# Root, because the peers run in a chroot. loadtest/bench.py says what becomes of a run; ROUNDS, SECONDS and PROGRAMS make a
+# part of it, as CASES does.
+bench: ## Bookend beside its peers, under 45 minutes, as root; CASES=http-small,pg-select runs a part
+	@scripts/setup --loadtest
+	@loadtest/peers/install
+	@$(MAKE) build
+	@exec .cache/peers/venv/bin/python loadtest/bench.py --bookend $(TARGET)/release/bookend --cases "$(CASES)" \
+		$(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(SECONDS),--seconds $(SECONDS)) $(if $(PROGRAMS),--programs "$(PROGRAMS)")
 
 clean: ## Remove all that was built, cached or installed here
 	rm -rf $(TARGET) .cache .venv

@@ -3,9 +3,12 @@
     .cache/peers/venv/bin/python loadtest/bench.py --cases http-small-64,pg-select
     .cache/peers/venv/bin/python loadtest/bench.py --list
 
-A name selects every case that begins with it. Wants root (the peers run in a chroot) and two cores: the proxy under test has
-one for itself, generator and upstream share the other. Raw samples go to loadtest/results/DATE-MACHINE.json, and tables and
-plots are made of that file alone (`--report FILE` makes them again).
+A word that is no case's name selects every case that begins with it. Wants root (the peers run in a chroot) and two cores:
+the proxy under test has one for itself, generator and upstream share the other.
+
+A whole run (all cases, with their own rounds and seconds) becomes loadtest/results/DATE-MACHINE.json with its table and
+plots, and the README's section. Anything less stays in loadtest/results/tmp, which git ignores. Table and plots are made of
+the JSON file alone; `--report FILE` makes them again.
 """
 import argparse
 import datetime
@@ -18,24 +21,25 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from harness import machine, report, runner  # noqa: E402
+from harness import machine, progress, report, runner  # noqa: E402
 from harness.registry import all_cases, select  # noqa: E402
 from harness.versions import versions  # noqa: E402
 
 RESULTS = machine.REPOSITORY / "loadtest/results"
+SECONDS = 2.0
 
 
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--cases", default=os.environ.get("CASES", ""), help="names or beginnings, by comma; default: all")
     parser.add_argument("--list", action="store_true", help="the names, and nothing is run")
-    parser.add_argument("--seconds", type=float, default=2.0, help="load per sample")
+    parser.add_argument("--seconds", type=float, default=SECONDS, help="load per sample; default: %(default)s")
     parser.add_argument("--rounds", type=int, help="instead of the cases' own number (5, fewer in the slow ones)")
     parser.add_argument("--programs", default="", help="only these, by comma")
     parser.add_argument("--bookend", default=str(machine.REPOSITORY / "target/release/bookend"))
-    parser.add_argument("--out", type=Path, help="the results file; default: loadtest/results/DATE-MACHINE.json")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="where the results go instead; the README is left alone")
     parser.add_argument("--report", type=Path, metavar="FILE", help="make tables and plots of a results file, run nothing")
-    parser.add_argument("--publish", action="store_true", help="write the table into the README too")
+    parser.add_argument("--publish", action="store_true", help="with --report: write the README's section too")
     return parser.parse_args()
 
 
@@ -43,18 +47,23 @@ def say(text: str):
     print(text, flush=True)
 
 
-def run(options) -> dict:
-    """Runs the chosen cases; what is done so far is on disk after every case."""
+def run(options) -> tuple[dict, Path]:
+    """Runs the chosen cases. Returns the results and their file; what is done so far is in it after every case."""
     cases = select(all_cases(), options.cases)
     described = machine.description()
+    whole = not (options.cases or options.programs or options.rounds) and options.seconds == SECONDS
+    began = datetime.datetime.now(datetime.timezone.utc)
     result = {
-        "began": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "began": began.isoformat(timespec="seconds"),
+        "seconds": 0,
+        "whole": whole,
         "machine": described,
+        "cores": machine.CORES,
         "versions": versions(options.bookend),
         "seconds_per_sample": options.seconds,
         "cases": [],
     }
-    out = options.out or RESULTS / f"{result['began'][:10]}-{described['name']}.json"
+    out = options.out or RESULTS / "tmp" / f"{began:%Y-%m-%d-%H%M%S}-{described['name']}.json"
     out.parent.mkdir(parents=True, exist_ok=True)
     settings = runner.Options(
         seconds=options.seconds,
@@ -62,16 +71,21 @@ def run(options) -> dict:
         programs=[name for name in options.programs.split(",") if name] or None,
         bookend=str(Path(options.bookend).resolve()),
     )
-    began = time.monotonic()
+    took = progress.last_time(RESULTS, described["name"]) if whole else {}
+    forecast = progress.Forecast(took, [case.name for case in cases])
     with tempfile.TemporaryDirectory(prefix="bookend-bench-") as logs:
+        clock = time.monotonic()
         for number, case in enumerate(cases, 1):
-            say(f"[{number}/{len(cases)} {time.monotonic() - began:5.0f} s] {case.name}: {case.title}")
+            ahead = forecast.in_words(number - 1)
+            say(f"[{number}/{len(cases)} {time.monotonic() - clock:5.0f} s{ahead}] {case.name}: {case.title}")
             result["cases"].append(runner.run_case(case, settings, Path(logs), say))
-            result["seconds"] = round(time.monotonic() - began)
-            out.write_text(json.dumps(result, indent=1) + "\n")
+            result["seconds"] = round(time.monotonic() - clock)
+            out.write_text(json.dumps(result, indent=1, allow_nan=False) + "\n")
+    if whole and not options.out:
+        # Only now: a run that was cut off leaves the last whole one of the day as it was.
+        out = out.rename(RESULTS / f"{began:%Y-%m-%d}-{described['name']}.json")
     say(f"raw numbers: {out}")
-    options.out = out
-    return result
+    return result, out
 
 
 def main() -> int:
@@ -81,14 +95,14 @@ def main() -> int:
             say(f"{case.name:<28} {case.title}")
         return 0
     if options.report:
-        options.out = options.report
-        result = json.loads(options.report.read_text())
+        result, out, publish = json.loads(options.report.read_text()), options.report, options.publish
     else:
         if os.geteuid() != 0:
             print("bench: the peers run in a chroot, which wants root", file=sys.stderr)
             return 2
-        result = run(options)
-    report.write(result, options.out, publish=options.publish, say=say)
+        result, out = run(options)
+        publish = result["whole"] and not options.out
+    report.write(result, out, publish=publish, say=say)
     return 1 if any(case["error"] for case in result["cases"]) else 0
 
 

@@ -15,10 +15,17 @@ def all_cases() -> list[Case]:
 
 
 def select(cases: list[Case], wanted: str) -> list[Case]:
-    """The cases whose name begins with one of the comma-separated words; all for none. An unknown word is an error."""
+    """The cases that the comma-separated words name; all for none. An unknown word is an error.
+
+    A word is a case's name, or else the beginning of names: "pg-idle-1000" is that one case and not pg-idle-10000 too.
+    """
     words = [word.strip() for word in wanted.split(",") if word.strip()]
+    chosen = set()
     for word in words:
-        if not any(case.name.startswith(word) for case in cases):
+        names = [case.name for case in cases if case.name.startswith(word)]
+        found = {word} if word in names else set(names)
+        if not found:
             known = ", ".join(case.name for case in cases)
             raise SystemExit(f"bench: no case begins with {word!r}; there are: {known}")
-    return [case for case in cases if not words or any(case.name.startswith(word) for word in words)]
+        chosen |= found
+    return [case for case in cases if not words or case.name in chosen]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import math
+import json
 import subprocess
 import time
 import traceback
@@ -103,7 +103,7 @@ def rounds(case: Case, bench: Bench, wanted: list[str], result: dict):
 
 
 def start_all(case: Case, bench: Bench, wanted: list[str], result: dict) -> dict:
-    """{program: what its `start` gave, None for a fresh one} of those that can be measured; `result` says why of the others."""
+    """{program: what `start` gave, None for a fresh one} of those that can be measured; `result` says why of the others."""
     alive = {}
     for program in wanted:
         try:
@@ -135,16 +135,16 @@ def one_sample(case: Case, bench: Bench, program: str, running) -> dict[str, flo
         return case.measure(bench, program, running)
 
 
-def checked(case: Case, sample: dict) -> dict[str, float | None]:
-    """A number or None for each of the case's figures and for nothing else: what JSON can hold and the tables can name."""
-    names = [figure.name for figure in case.figures]
-    unknown = sorted(set(sample) - set(names))
-    if unknown:
-        raise RuntimeError(f"{case.name} measured {', '.join(unknown)}, which is none of its figures")
-    wrong = [name for name in names if sample.get(name) is not None and not math.isfinite(sample[name])]
-    if wrong:
-        raise SampleFailed(f"not a finite number: {', '.join(wrong)}")
-    return {name: sample.get(name) for name in names}
+def checked(case: Case, sample: dict) -> dict:
+    """The sample, if each figure of the case has a number or None in it. What else is in it is kept too, if JSON can."""
+    missing = [figure.name for figure in case.figures if figure.name not in sample]
+    if missing:
+        raise RuntimeError(f"{case.name} did not measure {', '.join(missing)}, which it has as figures")
+    try:
+        json.dumps(sample, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise SampleFailed(f"not for a results file: {error}") from error
+    return sample
 
 
 def in_words(case: Case, sample: dict) -> str:

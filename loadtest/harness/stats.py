@@ -35,8 +35,9 @@ class Summary:
 class Comparison:
     """Us beside one peer in one figure.
 
-    `ratio` is ours / theirs, `difference` ours - theirs for counts; both None when refused, and `why` says so. `spread` is that
-    of the ratios. `verdict`: "ahead", "behind", "even"; None when refused or when the figure is not judged.
+    `ratio` is ours / theirs, `difference` ours - theirs for counts and where all was 0; both None when refused, and `why`
+    says so in a few words. `spread` is that of the ratios. `verdict`: "ahead", "behind", "even"; None when refused or not
+    judged.
     """
 
     ratio: float | None
@@ -82,20 +83,22 @@ def compare(ours: list[float | None], theirs: list[float | None], better: str | 
     pairs = paired(ours, theirs)
     if len(pairs) < PAIRS_MIN:
         return refused(len(pairs), too_few(len(pairs)))
+    if not any(a or b for a, b in pairs):
+        return Comparison(None, math.nan, len(pairs), better and "even", difference=0)
     if any(b == 0 for _, b in pairs):
-        return refused(len(pairs), "theirs was 0 in a round: no ratio")
+        return refused(len(pairs), "the peer's was 0 in a round")
     ratios = [a / b for a, b in pairs]
     width = spread(ratios)
     if width > NOISY:
-        return refused(len(ratios), f"too noisy: the middle half of the ratios spans {width:.0%} of their median", width)
+        return refused(len(ratios), f"noise {width:.0%}", width)
     return Comparison(statistics.median(ratios), width, len(ratios), verdict(ratios, better))
 
 
 def compare_counts(ours: list[float | None], theirs: list[float | None], better: str | None) -> Comparison:
     """The same for what is counted and may be 0: 0 errors beside 12 has no ratio, but a verdict.
 
-    The medians of both over all pairs decide: even when they are less than 1 or less than `EVEN_WITHIN` of the larger one apart,
-    and when more than one round in five went against them (an equal round is for nobody). Noise is no reason to refuse here:
+    The medians of both over all pairs decide: even when they are less than 1 or less than `EVEN_WITHIN` of the larger apart,
+    and when more than one round in five went against them (an equal round is for nobody). Noise is no reason to refuse:
     failures are bursts, and the medians with their least and most are shown beside the verdict.
     """
     pairs = paired(ours, theirs)
@@ -123,8 +126,8 @@ def refused(pairs: int, why: str, width: float = math.nan) -> Comparison:
 
 
 def too_few(pairs: int) -> str:
-    """Why nothing is said of so few rounds."""
-    return f"only {pairs} pair{'' if pairs == 1 else 's'} of samples, {PAIRS_MIN} are wanted"
+    """Why nothing is said of fewer than PAIRS_MIN rounds."""
+    return f"{pairs} pair{'' if pairs == 1 else 's'}"
 
 
 def verdict(ratios: list[float], better: str | None) -> str | None:
