@@ -36,10 +36,16 @@ class Pooler:
     log: Path
     process: object | None
     host: str = "127.0.0.1"
+    tls: bool = False
+
+    @property
+    def sslmode(self) -> str:
+        """What a client says to libpq, so that TLS is used where it is meant and nowhere else."""
+        return "require" if self.tls else "disable"
 
     def query(self, sql: str) -> list[list[str]]:
         """One query through the pooler, as its user; rows of text."""
-        return psql(self.host, self.port, self.user, self.password, self.database, sql)
+        return psql(self.host, self.port, self.user, self.password, self.database, sql, sslmode=self.sslmode)
 
 
 def offered(program: str, *, threads: int = 1, processes: int = 1) -> None:
@@ -63,18 +69,18 @@ def start(
     offered(program, threads=threads, processes=processes)
     who = {"user": server.user, "password": server.password, "database": server.database}
     if program == "direct":
-        yield Pooler("direct", None, server.port, **who, log=server.log, process=None)
+        yield Pooler("direct", None, server.port, **who, log=server.log, process=None, tls=tls)
         return
     with root_folder(program) as (outside, inside):
         log = Path(bench.logs) / f"{program}.log"
         words = {
-            **who, "verifier": verifier(server), "port": free_port(), "server_port": server.port, "threads": threads, "pool_size": pool_size // processes,
-            "max_clients": max_clients, "folder": inside, "reuseport": int(processes > 1),
+            **who, "verifier": verifier(server), "port": free_port(), "server_port": server.port, "threads": threads,
+            "pool_size": pool_size // processes, "max_clients": max_clients, "folder": inside, "reuseport": int(processes > 1),
         }
         sides = Tls(clients=tls, server=tls if server_tls is None else server_tls)
         argv = COMMANDS[program](bench, outside, inside, words, processes, sides)
         with running(with_open_files(argv), log=log, place=place) as process:
-            pooler = Pooler(program, process.pid, words["port"], **who, log=log, process=process)
+            pooler = Pooler(program, process.pid, words["port"], **who, log=log, process=process, tls=tls)
             wait_until(lambda: answers(pooler, processes), START_SECONDS, program, process, log)
             yield pooler
 

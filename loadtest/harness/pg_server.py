@@ -77,12 +77,11 @@ class Server:
         return psql(inside, self.port, self.superuser, "", self.database, sql)
 
 
-def psql(host, port: int, user: str, password: str, database: str, sql: str) -> list[list[str]]:
+def psql(host, port: int, user: str, password: str, database: str, sql: str, sslmode="disable") -> list[list[str]]:
     """The rows of one query as text; RuntimeError with what psql said if it failed. `host` is as seen inside the root."""
     argv = [BIN / "psql", "-XAtq", "-F", "\t", "-v", "ON_ERROR_STOP=1", "-h", host, "-p", port, "-U", user, "-d", database]
-    done = subprocess.run(
-        in_root([*argv, "-c", sql]), capture_output=True, text=True, timeout=20, env={**os.environ, "PGPASSWORD": password}
-    )
+    env = {**os.environ, "PGPASSWORD": password, "PGSSLMODE": sslmode}
+    done = subprocess.run(in_root([*argv, "-c", sql]), capture_output=True, text=True, timeout=20, env=env)
     if done.returncode:
         raise RuntimeError(f"psql: {done.stderr.strip()}")
     return [line.split("\t") for line in done.stdout.splitlines()]
