@@ -24,14 +24,17 @@ class SampleFailed(Exception):
 class Figure:
     """One number of a sample. `better` is "lower" or "higher"; None for what is shown but never judged.
 
-    `count` is for what may well be 0 on either side (errors, refused connections): it is judged by the difference, not by a
-    ratio (`stats.compare_counts`).
+    `count` is for what may well be 0 on either side: it is judged by the difference, not by a ratio (`stats.compare_counts`).
+    What has the unit "errors" is always one.
     """
 
     name: str
     unit: str
     better: str | None
     count: bool = False
+
+    def __post_init__(self):
+        object.__setattr__(self, "count", self.count or self.unit == "errors")
 
 
 # Names that mean the same in every case.
