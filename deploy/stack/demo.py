@@ -8,6 +8,7 @@ DEMO_EXIT=1 it leaves after the table, with code 0 if every line of it was as pr
 Whatever it started is gone when it ends, however it ends.
 """
 import argparse
+import dataclasses
 import json
 import os
 import secrets
@@ -26,6 +27,20 @@ from template import REPOSITORY
 
 FRONT, ADMIN, POOL = 8080, 9180, 6432
 REPLICA_PORTS = [8001, 8002, 8003]
+
+
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """Bookend's two files, and the ports that stand in them."""
+
+    lb: Path = REPOSITORY / "lb.yaml"
+    pool: Path = REPOSITORY / "pool.yaml"
+    front_port: int = FRONT
+    admin_port: int = ADMIN
+    pool_port: int = POOL
+    replica_ports: tuple[int, ...] = tuple(REPLICA_PORTS)
+
+
 LIVE_SECONDS = 20
 READY_SECONDS = 60
 # Bookend exits as soon as all is finished; its own deadline is 30 s.
@@ -75,8 +90,9 @@ def fetch(path: str, port: int = ADMIN):
 class Bookend:
     """The program itself, as a child."""
 
-    def __init__(self, program: Path, postgres: dict, log: Path):
+    def __init__(self, program: Path, postgres: dict, log: Path, place: Place = Place()):
         self.log = log
+        self.place = place
         here = {
             "DB_HOST": postgres["host"],
             "DB_PORT": str(postgres["port"]),
@@ -85,7 +101,7 @@ class Bookend:
             "DB_PASSWORD": postgres["password"],
         }
         self.process = spawn(
-            [program, "run", "--lb", "lb.yaml", "--pool", "pool.yaml"],
+            [program, "run", "--lb", place.lb, "--pool", place.pool],
             log=log,
             env=os.environ | here,
             cwd=REPOSITORY,
@@ -95,7 +111,7 @@ class Bookend:
         """Returns when the admin address answers 200 there."""
         deadline = time.monotonic() + seconds
         while True:
-            status, text = fetch(path)
+            status, text = fetch(path, self.place.admin_port)
             if status == 200:
                 return
             if self.process.poll() is not None:
@@ -109,7 +125,7 @@ class Bookend:
         """Returns when each of these servers is up: /ready asks for one per upstream alone."""
         deadline = time.monotonic() + seconds
         while True:
-            status, text = fetch("/status")
+            status, text = fetch("/status", self.place.admin_port)
             states = {
                 server["name"]: server["state"]
                 for upstream in (json.loads(text)["upstreams"] if status == 200 else [])
@@ -131,27 +147,29 @@ class Bookend:
                 self.process.wait()
 
 
-def start(program: Path):
+def start(program: Path, place: Place = Place(), replica_env: dict | None = None):
     """Yields each part as it is up, so that the caller can end it whatever comes after."""
     say("PostgreSQL: a temporary cluster, migrated and seeded ...")
     env = os.environ | {"DB_PASSWORD": secrets.token_urlsafe(18)}
     stack = StackClient("--pg-only", "--no-template", env=env, new_session=True)
     yield stack
     say(f"bookend run --lb lb.yaml --pool pool.yaml (PostgreSQL on port {stack.postgres['port']})")
-    bookend = Bookend(program, stack.postgres, Path(stack.ready["home"]) / "logs" / "bookend.log")
+    log = Path(stack.ready["home"]) / "logs" / "bookend.log"
+    bookend = Bookend(program, stack.postgres, log, place)
     yield bookend
     bookend.wait_for("/live", LIVE_SECONDS)
-    say("Django: three replicas, DB_HOST=127.0.0.1 DB_PORT=6432 ...")
+    say(f"Django: three replicas, DB_HOST=127.0.0.1 DB_PORT={place.pool_port} ...")
     started = stack.send(
         "start_replicas",
-        count=len(REPLICA_PORTS),
-        ports=REPLICA_PORTS,
+        count=len(place.replica_ports),
+        ports=list(place.replica_ports),
         db_host="127.0.0.1",
-        db_port=POOL,
+        db_port=place.pool_port,
+        env=replica_env,
     )
     bookend.wait_for("/ready", READY_SECONDS)
     # Asked at once: "ready" is a promise that requests are served, not that they soon will be.
-    status, text = fetch("/nodb/", FRONT)
+    status, text = fetch("/nodb/", place.front_port)
     if status != 200:
         raise DemoError(f"/ready said yes, but a request got {status} {text.strip()}")
     names = {replica["name"] for replica in started["replicas"]}
