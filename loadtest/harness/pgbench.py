@@ -31,13 +31,15 @@ CLIENT_SECONDS_TO_LOG_IN = 0.02
 
 @dataclasses.dataclass(frozen=True)
 class Summary:
-    """What pgbench prints at its end. Latencies in ms. `connecting` is the mean time of a login, only with --connect; `lag` the
-    mean lateness of a start, only with --rate."""
+    """What pgbench prints at its end. Latencies in ms. `logging_in` is how many seconds all clients together took before the
+    run proper, 0 with --connect; `connecting` the mean time of a login, only with it; `lag` the mean lateness of a start, only
+    with --rate."""
 
     transactions: int
     failed: int
     tps: float
     latency: float
+    logging_in: float
     connecting: float | None
     lag: float | None
 
@@ -72,6 +74,10 @@ class Run:
     def percentile(self, share: float) -> float:
         """The latency in ms that `share` of the transactions did not exceed."""
         return percentile(sorted(one.took for one in self.transactions), share) / 1000
+
+    def rate(self) -> float:
+        """Transactions per second of the run proper."""
+        return rate(self.transactions)
 
     def cpu_per_transaction(self) -> float | None:
         """µs of the pooler's CPU time, or None without a pooler."""
@@ -162,6 +168,7 @@ def parse_summary(said: str) -> Summary:
         failed=int(number(r"^number of failed transactions: (\d+)") or 0),
         tps=tps,
         latency=latency,
+        logging_in=(number(r"^initial connection time = ([\d.]+) ms") or 0.0) / 1000,
         connecting=number(r"^average connection time = ([\d.]+) ms"),
         lag=number(r"^rate limit schedule lag: avg ([\d.]+) "),
     )
@@ -183,14 +190,24 @@ def percentile(ordered: list[int], share: float) -> int:
     return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
 
 
+def began(transactions: list[Transaction]) -> float:
+    """When the first one began, or was due."""
+    return min(one.ended - one.took / 1e6 for one in transactions)
+
+
+def rate(transactions: list[Transaction]) -> float:
+    """Transactions per second from the first one's begin to the last one's end."""
+    return len(transactions) / (max(one.ended for one in transactions) - began(transactions))
+
+
 def cpu_per_transaction(transactions: list[Transaction], readings: list[Reading]) -> float | None:
     """µs of CPU over the transactions that ended between the first and the last reading taken while transactions ran.
 
     A login before the run proper or the clients' leaving after it is outside. None when there are no two such readings.
     """
     ends = sorted(one.ended for one in transactions)
-    began = min(one.ended - one.took / 1e6 for one in transactions)
-    within = [reading for reading in readings if began <= reading.at <= ends[-1]]
+    first_began = began(transactions)
+    within = [reading for reading in readings if first_began <= reading.at <= ends[-1]]
     if len(within) < 2:
         return None
     first, last = within[0], within[-1]

@@ -1,0 +1,196 @@
+"""What pgbench measures of the poolers: 1, 32 and 500 clients on a pool of 20 server connections, in all three protocols.
+
+pgbench and PostgreSQL share a core and the pooler has the other. At saturation it is their core that is full, not the pooler's,
+so transactions/s are much alike and the CPU per transaction is what tells the poolers apart; with a single client nothing is
+full, and the rate is nothing but the latency of the whole way.
+"""
+from __future__ import annotations
+
+import math
+
+from . import pg_programs, pgbench
+from .case import P50, P99, RSS, Case, Figure, SampleFailed
+from .pg_server import server
+
+RATE = Figure("rate", "transactions/s", "higher")
+CPU = Figure("cpu", "µs CPU/transaction", "lower")
+POOLERS = ["bookend", "pgbouncer", "odyssey"]
+POOL_SIZE = 20
+MODES = {
+    "simple": "simple protocol",
+    "extended": "extended protocol, unnamed statements",
+    "prepared": "named prepared statements",
+}
+BUILTINS = {"select": ("select-only", "one SELECT by key"), "tpcb": ("tpcb-like", "TPC-B, seven statements in a transaction")}
+WARM_UP_COUNT = 50
+
+
+class Pgbench(Case):
+    """A pgbench run in each round. The subclasses say which figures are made of it.
+
+    `seconds` is a multiple of the bench's; pgbench wants whole ones, so at least 1. What is asked of pgbench stands in `asked`
+    (see pgbench.run).
+    """
+
+    group = "pg"
+    programs = POOLERS
+    figures = [CPU, RATE, P50, P99, RSS]
+    share = 1.0
+    place = "proxy"
+    load_place = "load"
+    threads = 1
+
+    def __init__(self, name: str, title: str, **asked):
+        self.name = name
+        self.title = title
+        self.asked = asked
+        self.logging_in: dict[str, float] = {}
+
+    def open(self, bench) -> None:
+        self.logging_in = {}
+        self.server = bench.enter(server(bench, place=self.load_place))
+
+    def start(self, bench, program: str):
+        return pg_programs.start(bench, program, self.server, place=self.place, pool_size=POOL_SIZE, **self.cores(program))
+
+    def cores(self, program: str) -> dict:
+        """How the program is told to use `threads` cores."""
+        return {"threads": self.threads}
+
+    def offered(self, program: str) -> None:
+        pg_programs.offered(program, **self.cores(program))
+
+    def warm_up(self, bench, program: str, running) -> None:
+        """Opens the server connections, fills caches; and finds out how long the case's clients take to log in."""
+        first = {**self.asked, "clients": min(self.asked["clients"], 32), "rate": None, "connect": False}
+        self.run(bench, running, count=WARM_UP_COUNT, **first)
+        if self.asked.get("mode") == "prepared":
+            self.kept(running)
+        if self.many:
+            self.logging_in[program] = self.run(bench, running, count=1, **self.asked).summary.logging_in
+
+    @property
+    def many(self) -> bool:
+        """Whether logging in takes so long that the time must be given for it: pgbench counts it as part of its seconds."""
+        return self.asked["clients"] > 100
+
+    def kept(self, running) -> None:
+        """That named statements reached the server as such, and were used again: else the case measures something else."""
+        kept, used = running.query("select count(*), coalesce(sum(generic_plans + custom_plans), 0) from pg_prepared_statements")[0]
+        if not int(kept) or int(used) <= int(kept):
+            raise SampleFailed(f"prepared statements are not kept on the server: {kept}, used {used} times")
+
+    def measure(self, bench, program: str, running) -> dict[str, float | None]:
+        seconds = self.share * bench.seconds
+        if self.many:
+            # The machine is not equally fast all the time: a quarter more than it took last.
+            seconds += 1.25 * self.logging_in[program]
+        run = self.run(bench, running, seconds=max(1, math.ceil(seconds)), **self.asked)
+        if self.many:
+            self.logging_in[program] = run.summary.logging_in
+        return self.made_of(run)
+
+    def run(self, bench, running, **asked) -> pgbench.Run:
+        """One run, and the check that the pooler kept to its pool."""
+        run = pgbench.run(bench, running, place=self.load_place, **asked)
+        open_now = int(self.server.query(
+            f"select count(*) from pg_stat_activity where usename = '{running.user}' and application_name <> 'bookend probe'"
+        )[0][0])
+        if open_now > POOL_SIZE:
+            raise SampleFailed(f"{open_now} server connections are open, {POOL_SIZE} were asked for")
+        return run
+
+    def made_of(self, run: pgbench.Run) -> dict[str, float | None]:
+        """Every figure that any case shows; a case shows its own."""
+        p50, p99, served = run.percentile(0.5), run.percentile(0.99), run.served()
+        return {
+            "rate": run.rate(),
+            "cpu": run.cpu_per_transaction(),
+            "p50": p50,
+            "p99": p99,
+            "longest": run.percentile(1.0),
+            "rss": run.rss / 2**20 if run.rss else None,
+            "p99/p50": p99 / p50 if p50 else None,
+            "least/most": served[0] / served[-1],
+            "login": run.summary.connecting,
+        }
+
+
+class Few(Pgbench):
+    """One client: the way there and back. Half the time is enough, since nothing queues."""
+
+    figures = [RATE, CPU, P50, P99, RSS]
+    share = 0.5
+
+
+class Many(Pgbench):
+    """500 clients on 20 server connections, most of them waiting at any time."""
+
+    share = 0.5
+
+
+class Fair(Pgbench):
+    """How evenly 500 waiting clients are served."""
+
+    figures = [
+        Figure("p99/p50", "p99/p50", "lower"), Figure("least/most", "least/most served client", "higher"), P50, P99,
+        Figure("longest", "ms, longest", "lower"), RATE, CPU,
+    ]
+
+
+class Login(Pgbench):
+    """A login by SCRAM for every transaction. Most of its time is the client's own hashing, on the generator's core."""
+
+    figures = [CPU, RATE, Figure("login", "ms/login", "lower"), RSS]
+    share = 0.5
+
+
+class TwoCores(Pgbench):
+    """Each pooler as it uses two cores, which it shares with everything else."""
+
+    place = load_place = "both"
+    threads = 2
+
+    def cores(self, program: str) -> dict:
+        return {"processes": 2} if program == "pgbouncer" else {"threads": 2}
+
+
+class AtRate(Pgbench):
+    """As many transactions/s as asked, at random times; latency counts from when a transaction was due."""
+
+    figures = [P50, P99, CPU, RATE]
+    plot = "rate"
+
+    def __init__(self, name: str, title: str, **asked):
+        super().__init__(name, title, **asked)
+        self.x = float(asked["rate"])
+
+
+def cells() -> list[Case]:
+    """pg-select-* and pg-tpcb-*: each script in each protocol with each number of clients."""
+    found = []
+    for short, (builtin, words) in BUILTINS.items():
+        for mode, protocol in MODES.items():
+            for clients, kind in ((1, Few), (32, Pgbench), (500, Many)):
+                who = "1 client" if clients == 1 else f"{clients} clients on 20 server connections"
+                case = kind(f"pg-{short}-{mode}-{clients}", f"{words}, {protocol}, {who}", builtin=builtin, mode=mode, clients=clients)
+                if short == "tpcb":
+                    # The database has most of the work here: two programs, and half the time, are enough to see that.
+                    case.programs = ["bookend", "pgbouncer"]
+                    case.share = 0.5
+                found.append(case)
+    return found
+
+
+CASES: list[Case] = [
+    *cells(),
+    Fair("pg-fair-500", "how evenly 500 clients are served, 20 server connections, one SELECT by key", clients=500),
+    Login("pg-connect-c", "a login by SCRAM for each transaction (pgbench -C), one SELECT by key, 8 clients", clients=8, threads=8,
+          connect=True),
+    Login("pg-logins", "logins by SCRAM alone, nothing is asked, 8 clients", clients=8, threads=8, connect=True,
+          script="\\set nothing 0\n"),
+    TwoCores("pg-two-threads-32", "two threads (PgBouncer: two processes), all on both cores, one SELECT by key, 32 clients",
+             clients=32, threads=2),
+    *(AtRate(f"pg-rate-{rate}", f"{rate:,} transactions/s as asked, one SELECT by key, 32 clients", clients=32, rate=rate)
+      for rate in (1000, 3000, 6000)),
+]
