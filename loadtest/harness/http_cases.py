@@ -137,13 +137,17 @@ class Rate(Http):
     def send(self, proxy: Proxy, seconds: float) -> load.Load:
         return load.oha(f"http://127.0.0.1:{proxy.port}/small", ["-c", self.connections], seconds, rate=self.x)
 
+    def warm_up(self, bench, program: str, running: Proxy) -> None:
+        # At no rate: too short to reach one.
+        load.wrk(f"http://127.0.0.1:{running.port}/small", self.connections, WARM_UP_SECONDS)
+
 
 class Body(Http):
     """Large bodies, down or up. 1 MiB: by wrk for a time; 100 MiB: a fixed number by oha, so that none is cut off."""
 
     figures = [CPU_PER_MIB, THROUGHPUT, PEAK, BUSY]
     # Of 100 MiB each.
-    large_requests = 6
+    large_requests = 4
 
     def __init__(self, mib: int, up: bool):
         self.mib, self.up = mib, up

@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import functools
 import os
+import re
 import socket
 import subprocess
 from pathlib import Path
@@ -67,6 +68,8 @@ def filled_in(template: Path, values: dict[str, object], marks: set[str]) -> str
         if not line.lstrip().startswith("#"):
             for name, value in values.items():
                 line = line.replace(f"@{name}@", str(value))
+            if left := re.search(r"@[A-Z_]+@", line):
+                raise ValueError(f"{template.name}: nothing is known of {left[0]}")
         lines.append(line)
     return "\n".join(lines) + "\n"
 
