@@ -9,18 +9,17 @@ from __future__ import annotations
 import os
 import subprocess
 import time
-from typing import ClassVar
 
-from . import pg_programs, pg_server, pgbench
-from .case import P50, P99, RSS, Case, Figure, SampleFailed
+from . import pg_programs
+from .case import RSS, Case, Figure, SampleFailed
 from .machine import Cpu, in_root, memory, pinned, root_folder
+from .pg_cases import POOL_SIZE, Pgbench
 from .pg_server import BIN
 
-CPU_EACH = Figure("cpu", "µs CPU/transaction", "lower")
-RATE = Figure("rate", "transactions/s", "higher")
 CPU_PER_MB = Figure("cpu", "ms CPU/MB", "lower")
 MB_RATE = Figure("rate", "MB/s", "higher")
-POOL_SIZE = 20
+# What PgBouncer and Odyssey are told to read at once. With their defaults (4 and 8 KiB) they need two to three times the CPU.
+BUFFER = 64 * 1024
 MIB = 2**20
 # A transfer takes less than a second; one that takes so long hangs.
 TRANSFER_SECONDS = 30
@@ -34,7 +33,6 @@ COPY_LINE = "x" * (ROW_BYTES - 1) + "\n"
 ROWS = f"select repeat('x', {ROW_BYTES - 1}) from generate_series(1, {COPY_ROWS})"
 RESULT = f"SELECT repeat('x', {ROW_BYTES}) FROM generate_series(1, {RESULT_ROWS});\n"
 RESULT_MB = RESULT_ROWS * ROW_BYTES / 1e6
-RESULT_CLIENTS = 4
 
 # As the sample project's /api/items/ asks for a page (deploy/arena/shop/rows.py): 50 rows joined with their category.
 TABLES = """
@@ -55,77 +53,50 @@ SELECT {ITEM}, "page_item"."created_at", "page_category"."id", "page_category"."
     INNER JOIN "page_category" ON ("page_item"."category_id" = "page_category"."id")
     ORDER BY "page_item"."id" ASC LIMIT 50 OFFSET :first;
 """
-PAGE_CLIENTS = 32
 MANY = f'SELECT {ITEM}, "page_item"."created_at" FROM "page_item" ORDER BY "page_item"."id" ASC LIMIT 1000;\n'
 
 
-def whole(seconds: float) -> int:
-    """pgbench takes whole seconds."""
-    return max(1, round(seconds))
+class Bulk(Pgbench):
+    """Pgbench with the buffers that suit it: PgBouncer and Odyssey read as much at once as they can be told to."""
 
-
-class Bulk(Case):
-    """What these cases share: a server, a pool of 20, and the programs."""
-
-    group = "pg"
-    programs: ClassVar[list[str]] = ["bookend", "pgbouncer", "odyssey"]
-
-    def open(self, bench):
-        self.server = bench.enter(pg_server.server(bench))
+    rounds = 3
 
     def start(self, bench, program):
-        return pg_programs.start(bench, program, self.server, pool_size=POOL_SIZE)
+        return pg_programs.start(bench, program, self.server, pool_size=POOL_SIZE, buffer=BUFFER)
 
 
 class Pages(Bulk):
     """Small rows, many clients: cost per transaction."""
 
-    figures: ClassVar[list[Figure]] = [CPU_EACH, RATE, P50, P99]
-
-    def __init__(self, name: str, title: str, script: str):
-        self.name, self.title, self.script = name, title, script
-
     def open(self, bench):
         super().open(bench)
         self.server.query(TABLES)
 
-    def warm_up(self, bench, program, running):
-        pgbench.run(bench, running, seconds=1, clients=PAGE_CLIENTS, script=self.script)
-
-    def measure(self, bench, program, running):
-        done = pgbench.run(bench, running, seconds=whole(bench.seconds), clients=PAGE_CLIENTS, script=self.script)
-        return {
-            "cpu": done.cpu_per_transaction(), "rate": done.summary.tps, "p50": done.percentile(0.5), "p99": done.percentile(0.99),
-        }
-
 
 class LargeResult(Bulk):
-    """Results of 10 MB to four clients at once, each of which takes all of it into memory."""
+    """Few clients, each of which takes all of a large result into memory."""
 
-    name = "pg-large-result"
-    title = f"results of {RESULT_MB:.0f} MB ({RESULT_ROWS:,} rows of {ROW_BYTES:,} bytes), {RESULT_CLIENTS} clients"
-    figures: ClassVar[list[Figure]] = [CPU_PER_MB, MB_RATE, RSS]
+    figures = [CPU_PER_MB, MB_RATE, RSS]
 
     def warm_up(self, bench, program, running):
-        pgbench.run(bench, running, seconds=1, clients=RESULT_CLIENTS, script=RESULT)
+        self.run(bench, running, count=3, **self.asked)
 
-    def measure(self, bench, program, running):
-        done = pgbench.run(bench, running, seconds=whole(bench.seconds), clients=RESULT_CLIENTS, script=RESULT)
-        cpu = done.cpu_per_transaction()
+    def made_of(self, run):
+        made = super().made_of(run)
+        cpu = made["cpu"]
         return {
-            "cpu": None if cpu is None else cpu / 1e3 / RESULT_MB,
-            "rate": done.summary.tps * RESULT_MB,
-            "rss": memory(running.pid)[0] / MIB,
+            "cpu": None if cpu is None else cpu / 1e3 / RESULT_MB, "rate": made["rate"] * RESULT_MB, "rss": made["rss"],
         }
 
 
 class Copy(Bulk):
     """One psql after the other, each of which logs in and copies 50 MB. `arguments` is what psql is given, with {file}."""
 
-    figures: ClassVar[list[Figure]] = [CPU_PER_MB, MB_RATE, RSS]
+    figures = [CPU_PER_MB, MB_RATE, RSS]
 
     def __init__(self, name: str, title: str, arguments: list[str]):
-        self.name, self.title, self.arguments = name, title, arguments
+        super().__init__(name, title)
+        self.arguments = arguments
 
     def open(self, bench):
         super().open(bench)
@@ -159,13 +130,11 @@ class Copy(Bulk):
 
 
 CASES: list[Case] = [
-    Pages("pg-rows-50", f"a Django list page: 50 rows joined, {PAGE_CLIENTS} clients", PAGE),
-    Pages("pg-rows-1000", f"1,000 rows of 100 bytes, {PAGE_CLIENTS} clients", MANY),
-    LargeResult(),
-    Copy("pg-copy-out", f"COPY of {COPY_MB:.0f} MB out, one psql", ["-c", f"\\copy ({ROWS}) to /dev/null"]),
+    Pages("pg-rows-50", "a Django list page, 50 rows joined, 32 clients", script=PAGE, clients=32),
+    Pages("pg-rows-1000", "1,000 rows of 100 bytes, 32 clients", script=MANY, clients=32),
+    LargeResult("pg-large-result", "results of 10 MB (10,000 rows of 1,000 bytes), 4 clients", script=RESULT, clients=4),
+    Copy("pg-copy-out", "COPY of 50 MB out, one psql", ["-c", f"\\copy ({ROWS}) to /dev/null"]),
     # A table made in the same transaction: PostgreSQL needs no write-ahead log for it, and keeps nothing.
-    Copy(
-        "pg-copy-in", f"COPY of {COPY_MB:.0f} MB in, one psql",
-        ["-1", "-c", "create temp table sink (line text) on commit drop", "-c", "\\copy sink from '{file}'"],
-    ),
+    Copy("pg-copy-in", "COPY of 50 MB in, one psql",
+         ["-1", "-c", "create temp table sink (line text) on commit drop", "-c", "\\copy sink from '{file}'"]),
 ]

@@ -19,6 +19,8 @@ from .machine import REPOSITORY, free_port, in_root, root_folder, running, wait_
 from .pg_server import TEMPLATE, Server, psql
 
 FILES = REPOSITORY / "loadtest/peers"
+# Bytes per read by default: PgBouncer's pkt_buf and Odyssey's readahead. Bookend's are not a setting.
+BUFFERS = {"pgbouncer": 4096, "odyssey": 8192}
 START_SECONDS = 10
 
 
@@ -60,11 +62,13 @@ def offered(program: str, *, threads: int = 1, processes: int = 1) -> None:
 def start(
     bench, program: str, server: Server, *, place: str = "proxy", threads: int = 1, pool_size: int = 20,
     max_clients: int = 12000, processes: int = 1, tls: bool = False, server_tls: bool | None = None,
+    buffer: int | None = None,
 ):
     """Runs one of bookend, pgbouncer, odyssey, direct before `server`; yields a Pooler once a client could log in and ask.
 
     `pool_size` is what the whole program may open, however many processes it is. `tls`: on the clients' side, with the
     server's certificate; and to the server, which must then have been started with it, unless `server_tls` says otherwise.
+    `buffer` is how many bytes are read at once, where that can be set; None is the program's default.
     """
     offered(program, threads=threads, processes=processes)
     who = {"user": server.user, "password": server.password, "database": server.database}
@@ -75,7 +79,7 @@ def start(
         log = Path(bench.logs) / f"{program}.log"
         words = {
             **who, "verifier": verifier(server), "port": free_port(), "server_port": server.port, "threads": threads,
-            "pool_size": pool_size // processes, "max_clients": max_clients, "folder": inside, "reuseport": int(processes > 1),
+            "pool_size": pool_size // processes, "buffer": buffer or BUFFERS.get(program), "max_clients": max_clients, "folder": inside, "reuseport": int(processes > 1),
         }
         sides = Tls(clients=tls, server=tls if server_tls is None else server_tls)
         argv = COMMANDS[program](bench, outside, inside, words, processes, sides)
