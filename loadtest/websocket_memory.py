@@ -91,8 +91,8 @@ def measure(pid, port, admin, count):
         after, _ = holders.settled(pid)
         held.report()
     each = (after - before) / count
-    took = held.opened["seconds"]
-    print(f"{count} idle WebSockets, opened in {took:.1f} s: {before / 1024:.0f} kB -> {after / 1024:.0f} kB, {each:.0f} bytes each")
+    grew = f"{before / 1024:.0f} kB -> {after / 1024:.0f} kB, {each:.0f} bytes each"
+    print(f"{count} idle WebSockets, opened in {held.opened['seconds']:.1f} s: {grew}")
     wait_until("the gauges are back", lambda: gauges(admin) == idle)
     closed, _ = holders.settled(pid)
     print(f"closed again: {closed / 1024:.0f} kB; gauges (WebSockets, connections, at servers) are {gauges(admin)}")

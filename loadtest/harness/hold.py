@@ -8,9 +8,9 @@ KIND is what each connection does before it only stays:
     websockets   the same, then one message there and back
     streams      reads server-sent events of stream_origin's form, and goes on reading
 
-Once all are open it prints {"opened", "failed", "errors", "seconds", "p50_ms", "p99_ms"}; times are from connect to the answer.
-For each line on stdin it prints what happened since the last one: {"open"} and, for streams, what `Delivered` lists. When stdin
-ends it closes all and exits: so it never outlives whom it works for.
+Once all are open it prints {"opened", "failed", "errors", "seconds", "p50_ms", "p99_ms"}; times are from connect to the
+answer. For each line on stdin it prints what happened since the last one: {"open"} and, for streams, what `Delivered` lists.
+When stdin ends it closes all and exits: so it never outlives whom it works for.
 """
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """What the streaming cases run on the load's core: the origin behind the proxies, and those who hold connections to them.
 
-Both are processes of their own (`stream_origin`, `hold`), so that what Python costs is on the load's core and never among the
-figures, and both end with this process: the origin by its death signal, a holder because its stdin ends.
+Both are processes of their own (`stream_origin`, `hold`), so that what Python costs is on the load's core and never among
+the figures, and both end with this process: the origin by its death signal, a holder because its stdin ends.
 """
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
 """Connections that stay: event streams, idle keep-alive connections, WebSockets.
 
 What they cost is memory and, per event or message, CPU; requests per second say nothing here. Memory is what a proxy's
-processes grew by between a first few connections (threads, buffers and the allocator's first pages are there then) and all of
-them, divided by their number, and a program lives for one sample, since an allocator that keeps what it had gives a second
-sample for nothing. Kernel memory (sockets) is in no figure: the proxies do not differ in it.
+processes grew by between a first few connections (threads, buffers and the allocator's first pages are there then) and all
+of them, divided by their number, and a program lives for one sample, since an allocator that keeps what it had gives a
+second sample for nothing. What the kernel keeps for their sockets is in no figure.
 
 The origin is one Python process (`stream_origin`), the holders another (`hold`), both on the load's core. Messages are k6's.
 """
@@ -185,7 +185,8 @@ def k6() -> str:
 def echo(port: int, sockets: int, seconds: float) -> dict:
     """Runs bench_websocket.js and returns what it says; raises SampleFailed when a message was lost or wrong."""
     argv = [k6(), "run", "--quiet", "--no-summary", "--no-usage-report", "--log-format", "raw"]
-    argv += ["-e", f"PORT={port}", "-e", f"SOCKETS={sockets}", "-e", f"SECONDS={seconds}", LOADTEST / "k6/bench_websocket.js"]
+    argv += ["-e", f"PORT={port}", "-e", f"SOCKETS={sockets}", "-e", f"SECONDS={seconds}"]
+    argv.append(LOADTEST / "k6/bench_websocket.js")
     try:
         run = subprocess.run(pinned(argv, "load"), capture_output=True, text=True, timeout=seconds + 20)
     except subprocess.TimeoutExpired:

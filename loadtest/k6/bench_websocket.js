@@ -1,6 +1,7 @@
 // WebSockets that echo small messages as fast as one core allows: the load of bench.py's http-ws-messages.
 //
-//   k6 run --quiet --no-summary --no-usage-report --log-format raw -e PORT=8080 -e SOCKETS=64 -e SECONDS=2 loadtest/k6/bench_websocket.js
+//   k6 run --quiet --no-summary --no-usage-report --log-format raw \
+//     -e PORT=8080 -e SOCKETS=64 -e SECONDS=2 loadtest/k6/bench_websocket.js
 //
 // Every socket has one message under way: it sends the next when the last came back, and checks that it is the one it sent.
 // One VU drives them all from one event loop: it knows when all are open, which is when the clock and the messages begin.
