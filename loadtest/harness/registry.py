@@ -6,7 +6,7 @@ import importlib.util
 
 from .case import Case
 
-MODULES = ("http_cases", "http_tls", "http_streams", "pg_cases", "pg_idle", "pg_bulk", "whole_cases")
+MODULES = ("http_cases", "http_tls", "http_streams", "pg_cases", "pg_idle", "pg_bulk", "pg_tls", "whole_cases")
 
 
 def all_cases() -> list[Case]:
