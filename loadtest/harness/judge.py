@@ -32,8 +32,10 @@ class Line:
             ours = (self.summaries[US].median + 1) / (self.summaries[peer].median + 1)
         elif one.ratio is not None:
             ours = one.ratio
-        else:
-            return 0.0
+        elif self.summaries[US].median <= 0 or self.summaries[peer].median <= 0:
+            return math.inf if one.verdict == "behind" else 0.0
+        else:  # refused, but the order of the rows needs something
+            ours = self.summaries[US].median / self.summaries[peer].median
         return ours if self.figure["better"] == "lower" else 1 / ours if ours else math.inf
 
 

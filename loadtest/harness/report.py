@@ -108,8 +108,9 @@ minus the peer's.
 *Behind* and *ahead* are said when the ratio differs from 1 by more than {EVEN_WITHIN:.0%} (a count: by 1 and by that
 share) and all rounds but at most one in five agree; anything else is *even*. *No ratio* is given for fewer than
 {PAIRS_MIN} pairs, or when the middle half of the ratios spans more than {NOISY:.0%} of their median ("noise"): then the
-machine made the difference. A case behind one peer stands under *Behind*, whoever else it beats. What runs without a
-proxy (`direct`) is there to compare with and gives no verdict.
+machine made the difference. If even then every sample of the one was better than every sample of the other, that is
+said without a ratio. A case behind one peer stands under *Behind*, whoever else it beats. What runs without a proxy
+(`direct`) is there to compare with and gives no verdict.
 
 The command in a row repeats that row alone, on Debian or Ubuntu as root; it installs what it needs into `.cache/`.
 """

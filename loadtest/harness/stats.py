@@ -3,6 +3,8 @@
 Two programs are compared only within a round, where they ran seconds apart; the ratio of a round is ours / theirs. The figure
 given is the median of those ratios. It is refused when the middle half of them is spread wider than `NOISY`, since then the
 machine, not the programs, made the difference; and it is called even when the rounds do not agree on who was ahead.
+Noise must not hide a loss, though: where every sample of the one was better than every sample of the other, who was ahead is
+said without a ratio.
 
 What is counted (errors) may be 0 and then has no ratio. It is judged by how far the medians are apart: ours - theirs.
 """
@@ -36,8 +38,8 @@ class Comparison:
     """Us beside one peer in one figure.
 
     `ratio` is ours / theirs, `difference` ours - theirs for counts and where all was 0; both None when refused, and `why`
-    says so in a few words. `spread` is that of the ratios. `verdict`: "ahead", "behind", "even"; None when refused or not
-    judged.
+    says so in a few words. `spread` is that of the ratios. `verdict`: "ahead", "behind", "even"; None when not judged or
+    when nothing can be said. A refused ratio may have one.
     """
 
     ratio: float | None
@@ -85,12 +87,13 @@ def compare(ours: list[float | None], theirs: list[float | None], better: str | 
         return refused(len(pairs), too_few(len(pairs)))
     if not any(a or b for a, b in pairs):
         return Comparison(None, math.nan, len(pairs), better and "even", difference=0)
-    if any(b == 0 for _, b in pairs):
-        return refused(len(pairs), "the peer's was 0 in a round")
+    if any(a < 0 or b <= 0 for a, b in pairs):
+        # What is a difference itself (memory before and after) may be less than nothing.
+        return refused(len(pairs), "nothing or less in a round", said=separated(pairs, better))
     ratios = [a / b for a, b in pairs]
     width = spread(ratios)
     if width > NOISY:
-        return refused(len(ratios), f"noise {width:.0%}", width)
+        return refused(len(pairs), f"noise {width:.0%}", width, separated(pairs, better))
     return Comparison(statistics.median(ratios), width, len(ratios), verdict(ratios, better))
 
 
@@ -120,9 +123,19 @@ def paired(ours: list[float | None], theirs: list[float | None]) -> list[tuple[f
     return [(a, b) for a, b in zip(ours, theirs) if a is not None and b is not None]
 
 
-def refused(pairs: int, why: str, width: float = math.nan) -> Comparison:
-    """Nothing may be said, and why."""
-    return Comparison(None, width, pairs, None, why)
+def refused(pairs: int, why: str, width: float = math.nan, said: str | None = None) -> Comparison:
+    """No ratio is given, and why."""
+    return Comparison(None, width, pairs, said, why)
+
+
+def separated(pairs: list[tuple[float, float]], better: str | None) -> str | None:
+    """"ahead" or "behind" when all of ours are on one side of all of theirs, more than `EVEN_WITHIN` apart; else None."""
+    ours, theirs = [a for a, _ in pairs], [b for _, b in pairs]
+    above = min(ours) > max(theirs) + EVEN_WITHIN * abs(max(theirs))
+    below = max(ours) < min(theirs) - EVEN_WITHIN * abs(min(theirs))
+    if better is None or not (above or below):
+        return None
+    return "ahead" if above == (better == "higher") else "behind"
 
 
 def too_few(pairs: int) -> str:

@@ -45,11 +45,11 @@ def measured(figure: dict, summary: Summary | None) -> str:
 
 
 def compared(one: Comparison | None) -> str:
-    """A comparison in few words: "0.92 **behind**", "+12 **behind**", "no ratio (…)"."""
+    """A comparison in few words: "0.92 **behind**", "+12 **behind**", "no ratio (…)", "no ratio (…), **behind**"."""
     if one is None:
         return ""
     if one.ratio is None and one.difference is None:
-        return f"no ratio ({one.why})"
+        return ", ".join(filter(None, [f"no ratio ({one.why})", strong(one.verdict)]))
     value = ratio(one.ratio) if one.ratio is not None else signed(one.difference)
     return f"{value} {strong(one.verdict)}".rstrip()
 

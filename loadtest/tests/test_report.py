@@ -7,7 +7,7 @@ from pathlib import Path
 from harness import plots, progress, report
 from harness.judge import other_losses, row, rows
 from harness.machine import REPOSITORY
-from harness.table import figure_name, number, ratio, reason, signed
+from harness.table import compared, figure_name, number, ratio, reason, signed
 
 RATE = {"name": "rate", "unit": "requests/s", "better": "higher", "count": False}
 CPU = {"name": "cpu", "unit": "µs CPU/request", "better": "lower", "count": False}
@@ -84,6 +84,14 @@ class Order(unittest.TestCase):
         slow = row(case("http-x", {"bookend": [50], "nginx": [100]}))
         fat = row(case("http-x", {"bookend": [100], "nginx": [50]}, (CPU,)))
         self.assertEqual((slow.factor, fat.factor), (2, 2))
+
+    def test_a_loss_without_a_ratio_is_ordered_by_the_medians(self):
+        noisy = case("http-x", {"bookend": [1], "nginx": [1]})
+        for program, rates in (("bookend", [10, 39, 12]), ("nginx", [100, 41, 60])):
+            noisy["samples"][program] = [{"rate": rate} for rate in rates]
+        one = row(noisy)
+        self.assertEqual((one.standing, one.factor), ("behind", 5))
+        self.assertEqual(compared(one.headline.beside["nginx"]), "no ratio (noise 213%), **behind**")
 
     def test_losses_beside_the_headline_are_found(self):
         found = other_losses(rows(results(BEHIND)))

@@ -68,7 +68,22 @@ class Ratios(unittest.TestCase):
 
     def test_nothing_is_divided_by_zero(self):
         found = compare([1, 1, 1], [1, 0, 1], "lower")
-        self.assertEqual((found.ratio, found.why), (None, "the peer's was 0 in a round"))
+        self.assertEqual((found.ratio, found.verdict, found.why), (None, None, "nothing or less in a round"))
+
+    def test_what_shrank_has_no_ratio(self):
+        found = compare([-1, 1, 2], [20, 21, 22], "lower")
+        self.assertEqual((found.ratio, found.verdict), (None, "ahead"))
+        self.assertIsNone(compare([-1, 1, 2], [-2, -1, 2], "lower").verdict)
+
+    def test_noise_hides_no_loss(self):
+        noisy = compare([10, 39, 12, 30, 10], [100, 41, 50, 45, 200], "higher")
+        self.assertEqual((noisy.ratio, noisy.verdict), (None, "behind"))
+        self.assertEqual(compare([10, 39, 12, 30, 10], [100, 41, 50, 45, 200], "lower").verdict, "ahead")
+        self.assertIsNone(compare([10, 39, 12, 30, 10], [100, 41, 50, 45, 200], None).verdict)
+
+    def test_in_noise_one_sample_on_the_wrong_side_or_close_is_enough_to_say_nothing(self):
+        self.assertIsNone(compare([10, 42, 12, 30, 10], [100, 43, 50, 41, 200], "higher").verdict)
+        self.assertIsNone(compare([10, 39.9, 12, 30, 10], [100, 41, 50, 45, 200], "higher").verdict)
 
     def test_nothing_on_both_sides_is_even(self):
         found = compare([0, 0, 0], [0, 0, 0], "lower")
