@@ -97,7 +97,7 @@ class Events(unittest.TestCase):
     def test_a_sample_with_a_loss_or_a_silent_stream_is_refused(self):
         good = {"lost": 0, "streams": 1000, "least": 8}
         check_events(good, 1000, events_due(2.0, 0.2))
-        for wrong in ({"lost": 1}, {"streams": 999}, {"least": 7}):
+        for wrong in ({"lost": 1}, {"streams": 999}, {"least": 4}):
             with self.assertRaises(SampleFailed):
                 check_events(good | wrong, 1000, events_due(2.0, 0.2))
 
