@@ -5,7 +5,7 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test bench lint fmt clean
+.PHONY: help setup build demo test loadtest bench lint fmt clean
 
 CARGO ?= cargo
 PYTHON := .venv/bin/python
@@ -36,18 +36,28 @@ lint: ## Formatting and clippy, warnings are errors
 fmt: ## Format the Rust code
 	$(CARGO) fmt
 
-# The Python half comes first, so that what cargo says stands at the end.
-test: ## Everything: formatting, clippy, sample project, unit, integration and end-to-end tests
-	@scripts/setup --test
+loadtest: ## Locust and k6 against the demo's stack, two minutes; PROFILE=long: 500 users for 10 minutes
+	@scripts/setup --loadtest
+	@$(MAKE) build
+	@exec $(PYTHON) loadtest/loadtest.py --bookend $(TARGET)/release/bookend
+
+# The Python half comes first, so that what cargo says stands at the end. The load test takes the program that cargo has
+# built for its tests, and a p95 that a debug build on a busy machine keeps.
+test: ## Everything: formatting, clippy, sample project, unit, integration and end-to-end tests, a short load test
+	@scripts/setup --test --loadtest
 	@$(MAKE) lint
 	cd deploy/arena && ../../$(PYTHON) manage.py check --fail-level WARNING
 	cd deploy/arena && ../../$(PYTHON) -W ignore manage.py makemigrations --check --dry-run
 	$(PYTHON) -m unittest discover --start-directory deploy/stack
+	$(PYTHON) -m unittest discover --start-directory loadtest/tests --top-level-directory loadtest
 	@mkdir -p $(TARGET)
 	@status=0; \
 		$(CARGO) test --locked --no-fail-fast 2>&1 | tee $(TARGET)/test.log || status=$$?; \
+		LOADTEST_MAX_P95_MS=3000 $(PYTHON) loadtest/loadtest.py --bookend $(TARGET)/debug/bookend --profile short --seconds 16 \
+			2>&1 | tee $(TARGET)/loadtest.log || status=$$?; \
 		echo; echo "--- all of it again, in short"; \
 		grep -E '^ +(Running|Doc-tests) |^test result: |^test .* FAILED$$|^error' $(TARGET)/test.log || true; \
+		grep -E '^  (ok  |FAIL)  |^loadtest: ' $(TARGET)/loadtest.log || true; \
 		exit $$status
 
 # Root, because the peers run in a chroot. loadtest/bench.py says what becomes of a run; ROUNDS, SECONDS and PROGRAMS make a

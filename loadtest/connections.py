@@ -1,6 +1,6 @@
 """Database connections before, at the peak of and after a load, from both who counts them:
 
-* `GET {base}/db/connections/`, the page of the deployment (`.databases.*.total_connections`, or `.connections.default` alone),
+* `GET {base}/db/connections/`, the page of the deployment (`.databases.*.total_connections`, or `.connections.default`),
 * `pg_stat_activity`, which is PostgreSQL's own word. It needs a DSN of PostgreSQL itself, not of the pool before it.
 
 `Watch` samples in the background of a Locust or k6 run. As a program it does so around any command:

@@ -2,8 +2,8 @@
 
     temporary PostgreSQL <- bookend (lb.yaml, pool.yaml) <- three Django replicas;  Locust, k6 -> bookend
 
-Prints one line per load with what it saw and the database connections before, at the peak and after, and one line per promise.
-The exit code is 0 if every promise held. Whatever was started is gone when it ends, however it ends.
+Prints one line per load with what it saw and the database connections before, at the peak and after, and one line per
+promise. The exit code is 0 if every promise held. Whatever was started is gone when it ends, however it ends.
 
     --seconds N, LOADTEST_SECONDS    the load in all, short profile (75)
     --profile long, PROFILE=long     500 users, 25 more each second, for 10 minutes; then k6 for a minute each

@@ -17,7 +17,7 @@ hold. All of it from the environment, with its defaults:
     LOADTEST_TIMEOUT_S=30            of a request
     LOADTEST_SLOW_S=0.2              what the slow endpoint is asked for
     LOADTEST_SSE_EVENTS=10, LOADTEST_SSE_INTERVAL_S=0.2
-    LOADTEST_STICKY=1                0: a WebSocket user may meet another replica (it is counted as `moved` all the same)
+    LOADTEST_STICKY=1                0: a WebSocket user may meet another replica (counted as `moved` all the same)
 
 The summary: {"requests", "failures", "rps", "p50", "p95", "p99", "max", "longest_stall_s", "error_share", "errors_by_kind",
 "slow", "websockets", "sse", "connections", "limits", "broken", "ok", ...}, times in milliseconds; recorder.py says what counts.

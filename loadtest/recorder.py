@@ -1,7 +1,7 @@
 """What a load test saw, and what may be said of it: counts, times, errors by kind, the longest stall.
 
-In go single outcomes (`page`, `slow`, `websocket`, `sse`), out comes `Recorder.summary()`, the JSON that LOADTEST_SUMMARY
-names. Two recorders add up (`drain` on a worker, `merge` on the master), so Locust may run in several processes. No Locust in
+In go single outcomes (`page`, `slow`, `websocket`, `sse`), out comes `Recorder.summary()`, the JSON that goes to
+LOADTEST_SUMMARY. Two recorders add up (`drain` on a worker, `merge` on the master), so Locust may run in several processes. No Locust in
 here: all of it is tested without.
 
 Times count for what succeeded alone (a refusal is quick, and must not better the p95), errors by their kind. Slow endpoints

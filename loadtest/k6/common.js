@@ -7,7 +7,7 @@
 //     LOADTEST_DURATION=30s
 //     LOADTEST_MAX_ERRORS=0.001         share of checks and requests that may fail
 //     LOADTEST_MAX_P95_MS=500           each script says of what
-//     LOADTEST_MAX_CONNECTIONS=50       by GET /db/connections/, asked twice a second; nothing is asserted where it is not offered
+//     LOADTEST_MAX_CONNECTIONS=50       by GET /db/connections/, asked twice a second; not asserted where there is no such page
 //     LOADTEST_PAUSE_S=0.5              pause between two actions of a virtual user
 //     LOADTEST_SUMMARY                  a file for the numbers as JSON
 //
@@ -31,7 +31,9 @@ const connectionsAfter = new Gauge('db_connections_after');
 export function options(timed) {
   return {
     scenarios: {
-      load: { executor: 'constant-vus', vus: Number(environment('LOADTEST_VUS', '20')), duration: DURATION, gracefulStop: '15s' },
+      load: {
+        executor: 'constant-vus', vus: Number(environment('LOADTEST_VUS', '20')), duration: DURATION, gracefulStop: '15s',
+      },
       connections: {
         executor: 'constant-arrival-rate', rate: 2, timeUnit: '1s', duration: DURATION, preAllocatedVUs: 1, maxVUs: 2,
         exec: 'sampleConnections', gracefulStop: '5s',
@@ -48,9 +50,10 @@ export function options(timed) {
   };
 }
 
-// All connections to PostgreSQL that the page tells of; null where there is no such page.
+// All connections to PostgreSQL that the page tells of; null where there is no such page. In `setup` an error ends the test.
 function databaseConnections() {
   const answer = http.get(`${BASE}/db/connections/`, { responseCallback: http.expectedStatuses(200, 403, 404) });
+  if (answer.status === 0) throw new Error(`nobody answers at ${BASE}: ${answer.error}`);
   if (answer.status !== 200) return null;
   const page = answer.json();
   const databases = Object.values(page.databases || {});
@@ -63,7 +66,6 @@ export function sampleConnections() {
   if (total !== null) connections.add(total);
 }
 
-// An error that no attempt could change: nobody there. k6 ends with a code of its own.
 export function setup() {
   return { before: databaseConnections() };
 }
@@ -86,6 +88,7 @@ export function json(answer) {
 // trend that stands for "how many".
 export function summarise(data, title, timed, counted) {
   const values = (name) => (data.metrics[name] ? data.metrics[name].values : {});
+  if (values(counted).count === undefined) return { stdout: `${title}: none, nothing was asked\n` };
   const times = values(timed);
   const after = values('db_connections_after').value;
   const before = data.setup_data ? data.setup_data.before : null;
@@ -111,7 +114,7 @@ export function summarise(data, title, timed, counted) {
     `${title}: ${summary.requests} in ${summary.seconds.toFixed(1)} s, p50 ${ms(summary.p50)}, p95 ${ms(summary.p95)}, ` +
       `p99 ${ms(summary.p99)}, max ${ms(summary.max)}; ${(summary.error_share * 100).toFixed(3)} % of checks failed`,
     seen.before === null
-      ? 'database connections by /db/connections/: not known, there is no such page'
+      ? 'database connections by /db/connections/: not known, the page is not there'
       : `database connections by /db/connections/: ${seen.before} before, ${seen.peak} at the peak, ${seen.after} after`,
     ...limits.map((one) => `${one.ok ? 'ok  ' : 'FAIL'} ${one.limit}`),
   ];

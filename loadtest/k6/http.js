@@ -26,16 +26,21 @@ function readItem() {
 function listItems() {
   const number = between(1, 100);
   const it = json(http.get(`${BASE}/api/items/?page=${number}`, page('/api/items/?page=')));
-  check(it, { 'the page asked for': () => it.page === number && it.items.length === 50 && it.items[0].id === number * 50 - 49 });
+  check(it, {
+    'the page asked for': () => it.page === number && it.items.length === 50 && it.items[0].id === number * 50 - 49,
+  });
 }
 
 function order() {
-  const wanted = { item: between(1, 5000), quantity: between(1, 9), reference: `k6-${Date.now()}-${exec.vu.idInTest}-${exec.vu.iterationInScenario}` };
+  const reference = `k6-${Date.now()}-${exec.vu.idInTest}-${exec.vu.iterationInScenario}`;
+  const wanted = { item: between(1, 5000), quantity: between(1, 9), reference };
   const answer = http.post(`${BASE}/api/orders/`, JSON.stringify(wanted), {
     headers: { 'Content-Type': 'application/json' }, ...page('/api/orders/'),
   });
   const it = json(answer);
-  check(answer, { 'the order as given': () => answer.status === 201 && Object.keys(wanted).every((key) => it[key] === wanted[key]) });
+  check(answer, {
+    'the order as given': () => answer.status === 201 && Object.keys(wanted).every((key) => it[key] === wanted[key]),
+  });
 }
 
 function count() {

@@ -18,7 +18,9 @@ const streams = new Counter('streams');
 export const options = shared(TIMED);
 
 function events() {
-  const answer = http.get(`${BASE}/stream/sse/?n=${EVENTS}&interval=${INTERVAL_S}`, { tags: { kind: 'stream', name: '/stream/sse/' } });
+  const answer = http.get(`${BASE}/stream/sse/?n=${EVENTS}&interval=${INTERVAL_S}`, {
+    tags: { kind: 'stream', name: '/stream/sse/' },
+  });
   const seen = (answer.body || '').split('\n\n').filter((event) => event !== '');
   const whole = seen.every((event, index) => event.startsWith(`id: ${index + 1}\ndata: {"n": ${index + 1}, `));
   check(answer, {

@@ -1,5 +1,5 @@
-"""The user of the shop: reads, lists, writes in transactions, now and then something slow. Every answer is compared with what
-it must be, so a quick answer that belongs to somebody else is an error and not a success."""
+"""The user of the shop: reads, lists, writes in transactions, now and then something slow. Every answer is compared with
+what it must be, so a quick answer that belongs to somebody else is an error and not a success."""
 from __future__ import annotations
 
 import itertools
@@ -58,9 +58,10 @@ class Shopper(FastHttpUser):
     @task(20)
     def list_items(self):
         page = random.randint(1, PAGES)
+        rows = list(range(page * 50 - 49, page * 50 + 1))
         self.ask(
             "GET", f"/api/items/?page={page}", "/api/items/?page=",
-            lambda it: it["page"] == page and [row["id"] for row in it["items"]] == list(range(page * 50 - 49, page * 50 + 1)),
+            lambda it: it["page"] == page and [row["id"] for row in it["items"]] == rows,
         )
 
     @task(15)

@@ -1,8 +1,8 @@
 """The user of WebSockets: connects, talks, goes, comes back, and expects to meet the replica it met before.
 
-It learns the replica's name from the header X-Replica of the handshake and from the first message, which must agree. Where the
-deployment is on this machine, each user has a loopback address in a network of its own (127.0.N.1), since a balancer that goes
-by the client's network (ip_hash) would otherwise send all of them to one replica.
+It learns the replica's name from the header X-Replica of the handshake and from the first message, which must agree. Where
+the deployment is on this machine, each user has a loopback address in a network of its own (127.0.N.1), since a balancer that
+goes by the client's network (ip_hash) would otherwise send all of them to one replica.
 """
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from .settings import STICKY, THINK_S, TIMEOUT_S, headcount, kind, recorder
 
 MESSAGES = (2, 6)
 BINARY_BYTES = 2048
+CLOSE_SECONDS = 2
 PATH = "/ws/echo/"
 
 
@@ -39,7 +40,8 @@ class Talker(User):
         self.number = next(self.serial)
         self.replica = None
         base = urlsplit(self.host)
-        self.url = base._replace(scheme="wss" if base.scheme == "https" else "ws", path=base.path.rstrip("/") + PATH).geturl()
+        scheme = "wss" if base.scheme == "https" else "ws"
+        self.url = base._replace(scheme=scheme, path=base.path.rstrip("/") + PATH).geturl()
 
     def own_network(self):
         """A connected socket from 127.0.N.1, or None where that is not to be had."""
@@ -73,7 +75,7 @@ class Talker(User):
                     break
                 self.wait()
         finally:
-            connection.close(timeout=2)
+            leave(connection)
 
     def connect(self):
         """Returns an open connection whose replica is known, or None."""
@@ -122,6 +124,20 @@ class Talker(User):
             return False
         self.tell("echoes", began, None if back == sent else WrongEcho())
         return True
+
+
+def leave(connection):
+    """Says goodbye and hears the answer. Not by `close`, whose bare `except` swallows the kill by which Locust ends a user: it
+    would then wait for this user forever."""
+    try:
+        connection.send_close()
+        connection.settimeout(CLOSE_SECONDS)
+        while connection.recv_frame().opcode != websocket.ABNF.OPCODE_CLOSE:
+            pass
+    except (OSError, websocket.WebSocketException):
+        pass
+    finally:
+        connection.shutdown()
 
 
 class WrongEcho(Exception):
