@@ -6,6 +6,7 @@ thick black line. The files come out the same to the byte for the same numbers: 
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 from pathlib import Path
 
@@ -156,7 +157,14 @@ def draw_panel(place, picture: Picture, one: Panel, looks: dict) -> None:
     place.set_xlim(left=0)
     if picture.kind == "rate":
         place.set_yscale("log")
-        place.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        place.yaxis.set_major_formatter(plain)
+        place.yaxis.set_minor_formatter(plain)
     else:
         place.set_ylim(bottom=0)
     place.grid(True, linewidth=0.4, color="#cccccc")
+
+
+def plain(value: float, _place) -> str:
+    """The label of a tick of a logarithmic axis: 1, 2 and 5 in each decade, without exponents."""
+    digit = value / 10 ** math.floor(math.log10(value))
+    return f"{value:g}" if round(digit, 6) in (1, 2, 5) else ""

@@ -72,8 +72,9 @@ def program_cell(row: Row, line: Line, program: str) -> str:
     if summary is None:
         return "failed" if program != US else "**failed**"
     beside = compared(line.beside.get(program))
-    value = measured(line.figure, summary)
-    return f"{value} · {beside}" if beside else value
+    taken = len(row.case["samples"][program])
+    lost = f"{taken - summary.count} of {taken} failed" if summary.count < taken and program in row.case["failed"] else ""
+    return " · ".join(filter(None, [measured(line.figure, summary), beside, lost]))
 
 
 def reason(text: str) -> str:

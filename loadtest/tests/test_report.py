@@ -7,7 +7,7 @@ from pathlib import Path
 from harness import plots, progress, report
 from harness.judge import other_losses, row, rows
 from harness.machine import REPOSITORY
-from harness.table import compared, figure_name, number, ratio, reason, signed
+from harness.table import compared, figure_name, number, program_cell, ratio, reason, signed
 
 RATE = {"name": "rate", "unit": "requests/s", "better": "higher", "count": False}
 CPU = {"name": "cpu", "unit": "µs CPU/request", "better": "lower", "count": False}
@@ -115,6 +115,13 @@ class Cells(unittest.TestCase):
     def test_a_figure_is_named_once_with_its_direction(self):
         self.assertEqual([figure_name(figure) for figure in (RATE, CPU, P99)],
                          ["requests/s ↑", "µs CPU/request ↓", "p99, ms ↓"])
+
+    def test_samples_that_failed_are_told_beside_the_median_of_the_others(self):
+        shaky = case("http-x", {"bookend": [100], "nginx": [100]}, failed={"bookend": ["round 2: errors"]})
+        shaky["samples"]["bookend"] = [{"rate": 100}, {"rate": None}, {"rate": 100}]
+        one = row(shaky)
+        self.assertEqual(program_cell(one, one.headline, "bookend"), "100 · 1 of 3 failed")
+        self.assertEqual(program_cell(one, one.headline, "nginx"), "100 · no ratio (2 pairs)")
 
     def test_no_reason_breaks_a_table(self):
         self.assertEqual(reason("a | b\n  <br>"), "a \\| b &lt;br>")
@@ -257,6 +264,10 @@ class Plots(unittest.TestCase):
         [panel] = picture.panels
         self.assertEqual((panel.title, panel.unit), ("pg-idle", "KiB PSS/client"))
         self.assertEqual([(line.program, line.figure) for line in panel.series], [("bookend", "pss_client")])
+
+    def test_ticks_have_plain_numbers(self):
+        self.assertEqual([plots.plain(value, 0) for value in (0.1, 0.2, 0.3, 1, 5, 20, 70, 1000)],
+                         ["0.1", "0.2", "", "1", "5", "20", "", "1000"])
 
     def test_nothing_to_draw_is_no_picture(self):
         self.assertEqual(plots.pictures(results(AHEAD)), [])
