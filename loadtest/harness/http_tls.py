@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from . import http_load as load
 from .case import CPU, RATE, Case, NotOffered, SampleFailed
-from .http_cases import BUSY, CONNECTIONS, Http
+from .http_cases import BUSY, WARM_UP_SECONDS, Http
 from .http_programs import Proxy, certificate, start
 from .machine import root_folder
 
@@ -38,7 +38,7 @@ class Tls(Http):
         self.client = {"OPENSSL_CONF": str(inside / "openssl.cnf")}
 
     def start(self, bench, program: str):
-        return start(bench, program, self.upstream, certificate=self.certificate, connections=CONNECTIONS)
+        return start(bench, program, self.upstream, certificate=self.certificate, connections=self.held)
 
 
 class KeepAlive(Tls):
@@ -57,6 +57,7 @@ class Handshakes(Tls):
     title = f"{HANDSHAKES:,} clients at once, each a full TLS 1.3 handshake and one request over HTTP/1.1"
     figures = [CPU, RATE, BUSY]
     connections = HANDSHAKES
+    held = 4 * HANDSHAKES
 
     def send(self, proxy: Proxy, seconds: float) -> load.Load:
         url = f"https://127.0.0.1:{proxy.tls_port}/small"
@@ -68,10 +69,11 @@ class Http2(Tls):
     name = "http-h2"
     title = "100-byte answers over HTTP/2 and TLS 1.3, 8 connections of 32 streams"
     connections = 8
+    streams = 32
 
     def send(self, proxy: Proxy, seconds: float) -> load.Load:
         url = f"https://127.0.0.1:{proxy.tls_port}/small"
-        options = ["-D", f"{round(seconds * 1000)}ms", "-c", self.connections, "-m", 32, *SAME_CHOICE]
+        options = ["-D", f"{round(seconds * 1000)}ms", "-c", self.connections, "-m", self.streams, *SAME_CHOICE]
         return load.h2load(url, "h2", options, seconds)
 
 
@@ -79,15 +81,17 @@ class PriorKnowledge(Http):
     name = "http-h2c"
     title = "100-byte answers over HTTP/2 without TLS (prior knowledge), 8 connections of 32 streams"
     connections = 8
+    streams = 32
 
     def send(self, proxy: Proxy, seconds: float) -> load.Load:
-        options = ["-D", f"{round(seconds * 1000)}ms", "-c", self.connections, "-m", 32]
+        options = ["-D", f"{round(seconds * 1000)}ms", "-c", self.connections, "-m", self.streams]
         return load.h2load(f"http://127.0.0.1:{proxy.port}/small", "h2c", options, seconds)
 
     def warm_up(self, bench, program: str, running: Proxy) -> None:
         """A program that does not answer the first requests in HTTP/2 does not know it here."""
+        url = f"http://127.0.0.1:{running.port}/small"
         try:
-            super().warm_up(bench, program, running)
+            load.h2load(url, "h2c", ["-n", 4 * self.streams, "-c", self.connections, "-m", self.streams, "-N", "5s"], WARM_UP_SECONDS)
         except SampleFailed as failed:
             raise NotOffered(f"HTTP/2 by prior knowledge is not answered ({failed})") from failed
 
