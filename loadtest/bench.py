@@ -47,8 +47,8 @@ def say(text: str):
     print(text, flush=True)
 
 
-def run(options) -> tuple[dict, Path]:
-    """Runs the chosen cases. Returns the results and their file; what is done so far is in it after every case."""
+def run(options) -> Path:
+    """Runs the chosen cases. Returns the results file; what is done so far is in it after every case."""
     cases = select(all_cases(), options.cases)
     described = machine.description()
     whole = not (options.cases or options.programs or options.rounds) and options.seconds == SECONDS
@@ -80,12 +80,17 @@ def run(options) -> tuple[dict, Path]:
             say(f"[{number}/{len(cases)} {time.monotonic() - clock:5.0f} s{ahead}] {case.name}: {case.title}")
             result["cases"].append(runner.run_case(case, settings, Path(logs), say))
             result["seconds"] = round(time.monotonic() - clock)
-            out.write_text(json.dumps(result, indent=1, allow_nan=False) + "\n")
+            out.write_text(as_json(result))
     if whole and not options.out:
         # Only now: a run that was cut off leaves the last whole one of the day as it was.
         out = out.rename(RESULTS / f"{began:%Y-%m-%d}-{described['name']}.json")
     say(f"raw numbers: {out}")
-    return result, out
+    return out
+
+
+def as_json(result: dict) -> str:
+    """The results file. What failed names files in its reasons: they are published without the place of this checkout."""
+    return json.dumps(result, indent=1, allow_nan=False).replace(f"{machine.REPOSITORY}/", "") + "\n"
 
 
 def main() -> int:
@@ -95,13 +100,14 @@ def main() -> int:
             say(f"{case.name:<28} {case.title}")
         return 0
     if options.report:
-        result, out, publish = json.loads(options.report.read_text()), options.report, options.publish
+        out, publish = options.report, options.publish
     else:
         if os.geteuid() != 0:
             print("bench: the peers run in a chroot, which wants root", file=sys.stderr)
             return 2
-        result, out = run(options)
-        publish = result["whole"] and not options.out
+        out = run(options)
+        publish = out.parent == RESULTS and not options.out
+    result = json.loads(out.read_text())
     report.write(result, out, publish=publish, say=say)
     return 1 if any(case["error"] for case in result["cases"]) else 0
 

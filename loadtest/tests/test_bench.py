@@ -96,6 +96,14 @@ class Run(unittest.TestCase):
         self.assertEqual(self.run_with(), 1)
         self.assertIn("the case ended early: KeyError: 'x'", self.readme.read_text())
 
+    def test_nothing_says_where_the_checkout_lies(self):
+        place = str(bench.machine.REPOSITORY)
+        self.cases[0].broken = RuntimeError(f"{place}/target/release/bookend: not there")
+        self.run_with()
+        texts = [path.read_text() for path in [self.readme, *(self.folder / "results").glob("*.*")]]
+        self.assertFalse([text for text in texts if place in text])
+        self.assertTrue(any("round 1: target/release/bookend: not there" in text for text in texts))
+
     def test_an_own_file_is_not_published(self):
         out = self.folder / "own/x.json"
         self.assertEqual(self.run_with("--out", str(out)), 0)
