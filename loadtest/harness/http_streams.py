@@ -24,10 +24,18 @@ from .machine import REPOSITORY, Cpu, pinned
 MIB = 2**20
 # Connections that come before memory is first read: as many as are on their way at once later.
 FIRST = 64
-# Descriptors beside those of the connections counted: kept connections to the origin, and what is not quite closed yet.
+# Connections a proxy has beside those counted: kept ones to the origin, and what is not quite closed yet.
 SPARE = 400
 RSS_EACH = Figure("rss_each", "KiB RSS/connection", "lower")
 PSS_EACH = Figure("pss_each", "KiB PSS/connection", "lower")
+
+
+def capacity(connections: int) -> int:
+    """What a program is told to make room for, so that it holds that many, clients and upstream together.
+
+    nginx begins to close idle clients when a sixteenth of its worker_connections is left (ngx_drain_connections).
+    """
+    return (connections + SPARE) * 16 // 15
 
 
 class Streams(Case):
@@ -36,15 +44,15 @@ class Streams(Case):
     group = "http"
     programs: ClassVar[list[str]] = http_programs.PROGRAMS
     interval = 0.2
-    # Descriptors the proxy has to have, clients and upstream together.
-    descriptors: int
+    # That the proxy has to have at once, clients and upstream together.
+    connections: int
 
     def open(self, bench):
         self.origin = bench.enter(origin(bench.logs, self.interval))
 
     def start(self, bench, program):
         return http_programs.start(
-            bench, program, self.origin, websocket_upstream=self.origin, connections=self.descriptors
+            bench, program, self.origin, websocket_upstream=self.origin, connections=capacity(self.connections)
         )
 
 
@@ -69,13 +77,17 @@ def grown(program, kind: str, count: int):
 
 
 class Idle(Streams):
-    """`count` connections that did one thing each and are only held since then."""
+    """`count` connections that did one thing each and are only held since then.
+
+    nginx sets some 400 bytes aside for each connection it may have when it starts; that is in its `rss`, not in `rss_each`.
+    """
 
     figures: ClassVar[list[Figure]] = [
-        PSS_EACH,
+        # First, since pages that others map or let go of do not change it; a difference of PSS moves with its neighbours.
         RSS_EACH,
-        PSS,
+        PSS_EACH,
         RSS,
+        PSS,
         Figure("cpu", "µs CPU/connection opened", "lower"),
         # As fast as one Python process can connect, on a core it shares with the origin: seen, not judged.
         Figure("opened", "connections/s", None),
@@ -88,7 +100,7 @@ class Idle(Streams):
         self.kind = kind
         self.x = count
         self.count = count
-        self.descriptors = (2 * count if kind == "websockets" else count) + SPARE
+        self.connections = 2 * count if kind == "websockets" else count
         self.name = name
         self.title = title
 
@@ -103,14 +115,14 @@ class ServerSentEvents(Streams):
 
     name = "http-sse-1000"
     count = 1_000
-    descriptors = 2 * count + SPARE
+    connections = 2 * count
     title = "1,000 event streams, an event every 200 ms on each"
     figures: ClassVar[list[Figure]] = [
         Figure("cpu", "µs CPU/event", "lower"),
         Figure("p50", "ms from origin to reader", "lower"),
         Figure("p99", "ms from origin to reader", "lower"),
-        Figure("pss_each", "KiB PSS/stream", "lower"),
         Figure("rss_each", "KiB RSS/stream", "lower"),
+        Figure("pss_each", "KiB PSS/stream", "lower"),
         Figure("events", "events/s", None),
     ]
     rounds = 3
@@ -157,7 +169,7 @@ class Messages(Streams):
 
     name = "http-ws-messages"
     sockets = 64
-    descriptors = 2 * sockets + SPARE
+    connections = 2 * sockets
     title = "64 WebSockets, each echoing 32 bytes as fast as the load's core allows (k6)"
     figures: ClassVar[list[Figure]] = [
         Figure("cpu", "µs CPU/message", "lower"),
@@ -214,7 +226,7 @@ class Storm(Streams):
     name = "http-ws-storm"
     count = 2_000
     in_flight = 100
-    descriptors = 2 * count + SPARE
+    connections = 2 * count
     title = "2,000 WebSocket handshakes, 100 at a time, all held, then all closed"
     figures: ClassVar[list[Figure]] = [
         Figure("cpu", "µs CPU/WebSocket opened and closed", "lower"),
