@@ -85,9 +85,10 @@ class Idle(Streams):
     figures: ClassVar[list[Figure]] = [
         # First, since pages that others map or let go of do not change it; a difference of PSS moves with its neighbours.
         RSS_EACH,
-        PSS_EACH,
-        RSS,
+        # All of it; the one that is plotted over connections.
         PSS,
+        RSS,
+        PSS_EACH,
         Figure("cpu", "µs CPU/connection opened", "lower"),
         # As fast as one Python process can connect, on a core it shares with the origin: seen, not judged.
         Figure("opened", "connections/s", None),
