@@ -99,12 +99,14 @@ export function summarise(data, title, timed, counted) {
       limits.push({ limit: `${name} ${limit}`, ok: result.ok });
     }
   }
+  const failed = Object.values(data.root_group.checks || []).filter((one) => one.fails > 0);
   const summary = {
     seconds: data.state.testRunDurationMs / 1000,
     requests: known(values(counted).count),
     rps: known(values(counted).rate),
     p50: known(times.med), p95: known(times['p(95)']), p99: known(times['p(99)']), max: known(times.max),
     error_share: 1 - known(values('checks{scenario:load}').rate),
+    errors_by_kind: Object.fromEntries(failed.map((one) => [one.name, one.fails])),
     connections: { before, peak: before === null ? null : known(values('db_connections').max), after: known(after) },
     broken: limits.filter((one) => !one.ok).map((one) => one.limit),
   };
@@ -116,6 +118,7 @@ export function summarise(data, title, timed, counted) {
     seen.before === null
       ? 'database connections by /db/connections/: not known, the page is not there'
       : `database connections by /db/connections/: ${seen.before} before, ${seen.peak} at the peak, ${seen.after} after`,
+    ...failed.map((one) => `${one.fails} x not: ${one.name}`),
     ...limits.map((one) => `${one.ok ? 'ok  ' : 'FAIL'} ${one.limit}`),
   ];
   const outputs = { stdout: `${lines.join('\n')}\n` };

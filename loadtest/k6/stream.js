@@ -12,6 +12,9 @@ const TIMED = 'http_req_waiting{kind:stream}';
 const EVENTS = 10;
 const INTERVAL_S = 0.1;
 const SIZE = 1 << 20;
+// From the first byte to the last. A proxy that keeps events back sends all of them in a moment; a first byte that is late on
+// a busy machine only makes this shorter.
+const AS_MADE_MS = (EVENTS - 1) * INTERVAL_S * 1000 * 0.25;
 const STRIDE = 4099; // a prime: over many steps each value of the pattern is met
 const streams = new Counter('streams');
 
@@ -25,7 +28,7 @@ function events() {
   const whole = seen.every((event, index) => event.startsWith(`id: ${index + 1}\ndata: {"n": ${index + 1}, `));
   check(answer, {
     'every event, in order': () => seen.length === EVENTS && whole,
-    'events arrive as they are made': () => answer.timings.receiving >= (EVENTS - 1) * INTERVAL_S * 1000 * 0.8,
+    'events arrive as they are made': () => answer.timings.receiving >= AS_MADE_MS,
   });
 }
 
