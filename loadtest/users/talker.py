@@ -84,7 +84,7 @@ class Talker(User):
             connection = websocket.create_connection(
                 self.url, timeout=TIMEOUT_S, socket=self.own_network(), sslopt={"cert_reqs": 0}
             )
-            greeted = json.loads(connection.recv())["replica"]
+            greeted = json.loads(hear(connection))["replica"]
             header = connection.getheaders().get("x-replica", greeted)
         except (OSError, websocket.WebSocketException, ValueError, KeyError) as error:
             self.tell("connects", began, error)
@@ -113,17 +113,25 @@ class Talker(User):
             if number % 3 == 2:
                 sent = os.urandom(BINARY_BYTES)
                 connection.send_binary(sent)
-                back = connection.recv()
+                back = hear(connection)
             else:
                 sent = (self.replica, f"{self.number}-{number}-{time.time_ns()}")
                 connection.send(sent[1])
-                said = json.loads(connection.recv())
+                said = json.loads(hear(connection))
                 back = (said["replica"], said["echo"])
         except (OSError, websocket.WebSocketException, ValueError, KeyError, TypeError) as error:
             self.tell("echoes", began, error)
             return False
         self.tell("echoes", began, None if back == sent else WrongEcho())
         return True
+
+
+def hear(connection):
+    """The next message. A close frame, which the library gives out as an empty one, is the end of the connection."""
+    message = connection.recv()
+    if not connection.connected:
+        raise websocket.WebSocketConnectionClosedException("closed by the server")
+    return message
 
 
 def leave(connection):
