@@ -1,7 +1,7 @@
 """Requests and answers: small ones at several numbers of clients, new connections, large bodies, and fixed rates.
 
 The proxy under test has one core and one thread; the generator and the upstream share the other. At saturation the rate says
-how much one core of proxy does, as long as the proxy is what is busy: `busy` shows that. Where it is not (large bodies, whose
+how much one core of proxy does, as long as the proxy is what is busy: `busy` shows that. Where it is not (large bodies: the
 other half costs as much as the proxy), CPU time per unit is the figure to read, and it stands first.
 """
 from __future__ import annotations

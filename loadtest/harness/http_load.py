@@ -76,8 +76,8 @@ def parse_wrk(text: str) -> Load:
 
 def parse_h2load(text: str, protocol: str) -> Load:
     """The output of h2load; `protocol` is what must have been spoken: "h2", "h2c" or "http/1.1"."""
-    done = field(r"^requests: \d+ total, \d+ started, (\d+) done, (\d+) succeeded, (\d+) failed, (\d+) errored, (\d+) timeout",
-                 text, "h2load")
+    ended = r"(\d+) done, (\d+) succeeded, (\d+) failed, (\d+) errored, (\d+) timeout"
+    done = field(rf"^requests: \d+ total, \d+ started, {ended}", text, "h2load")
     if done[2] != done[1] or any(int(done[part]) for part in (3, 4, 5)):
         raise SampleFailed(f"h2load: {done[0]}")
     if done[1] == "0":
@@ -137,8 +137,9 @@ def run(argv, seconds: float, place: str, env: dict[str, str] | None = None) -> 
 def wrk(url: str, connections: int, seconds: float, *, place: str = "load", options=(), env=None) -> Load:
     """One thread of wrk with so many connections. `options` are wrk's own: headers, a script (as seen in the root)."""
     # wrk knows whole seconds alone, so a fraction is had by ending it: SIGINT makes it stop and report.
-    argv = in_root(["timeout", "--preserve-status", "-s", "INT", f"{seconds}", "wrk", "-t1", f"-c{connections}", f"-d{int(seconds) + 2}s",
-                    "--latency", *options, url])
+    stopped = ["timeout", "--preserve-status", "-s", "INT", seconds]
+    asked = ["wrk", "-t1", f"-c{connections}", f"-d{int(seconds) + 2}s", "--latency", *options, url]
+    argv = in_root([*stopped, *asked])
     return parse_wrk(run(argv, seconds, place, env))
 
 

@@ -90,8 +90,9 @@ class PriorKnowledge(Http):
     def warm_up(self, bench, program: str, running: Proxy) -> None:
         """A program that does not answer the first requests in HTTP/2 does not know it here."""
         url = f"http://127.0.0.1:{running.port}/small"
+        options = ["-n", 4 * self.streams, "-c", self.connections, "-m", self.streams, "-N", "5s"]
         try:
-            load.h2load(url, "h2c", ["-n", 4 * self.streams, "-c", self.connections, "-m", self.streams, "-N", "5s"], WARM_UP_SECONDS)
+            load.h2load(url, "h2c", options, WARM_UP_SECONDS)
         except SampleFailed as failed:
             raise NotOffered(f"HTTP/2 by prior knowledge is not answered ({failed})") from failed
 
