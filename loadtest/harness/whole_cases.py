@@ -1,7 +1,7 @@
 """The cases of a whole deployment: a mix of Django's work as it is, and the same while something goes wrong or is changed.
 
-An event begins one second after all users are there, and the load goes on for a while after it is over. In these cases errors are the
-figure, so a sample that saw some counts; only the undisturbed mix is refused when it did.
+An event begins one second after all users are there, and the load goes on for a while after it is over. In these cases
+errors are the figure, so a sample that saw some counts; only the undisturbed mix is refused when it did.
 """
 from __future__ import annotations
 

@@ -39,8 +39,8 @@ SESSIONS = "SELECT count(*) FROM pg_stat_activity WHERE usename = %s"
 @dataclasses.dataclass(frozen=True)
 class Seen:
     """What Locust's users saw. `rps` and percentiles (milliseconds) are of ordinary requests; `errors` and their share (per
-    cent of all that was tried) of requests, WebSockets and streams alike; the stall is the longest time, in seconds, in which
-    no request succeeded. None: there was nothing to measure."""
+    cent of all that was tried) of requests, WebSockets and streams alike; the stall is the longest time, in seconds, in
+    which no request succeeded. None: there was nothing to measure."""
 
     requests: int
     rps: float
@@ -83,7 +83,7 @@ def command(url: str, users: int) -> list[str]:
 
 
 class Locust:
-    """One run; `with` starts it and returns when its users are there. `finish` lets it run to its end and returns what it saw.
+    """One run; `with` starts it and returns when its users are there; `finish` ends it and returns what they saw.
 
     `sticky`: a WebSocket user that meets another replica than before is an error. Not where replicas go away.
     """

@@ -2,9 +2,9 @@
 
     locust -> front -> web-1..3 (uvicorn, Django) -> pool -> PostgreSQL
 
-Two sides answer for front and pool: Bookend, which is both in one process, and nginx with PgBouncer. Each has three replicas of
-its own whose DB_HOST is its pool; PostgreSQL is the same. Nothing of this is pinned: Django needs most of both cores, and a
-proxy on a core of its own would be a machine nobody has. A side's CPU and memory are those of front and pool alone.
+Two sides answer for front and pool: Bookend, which is both in one process, and nginx with PgBouncer. Each has three replicas
+of its own whose DB_HOST is its pool; PostgreSQL is the same. Nothing of this is pinned: Django needs most of both cores, and
+a proxy on a core of its own would be a machine nobody has. A side's CPU and memory are those of front and pool alone.
 """
 from __future__ import annotations
 

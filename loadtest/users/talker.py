@@ -135,8 +135,8 @@ def hear(connection):
 
 
 def leave(connection):
-    """Says goodbye and hears the answer. Not by `close`, whose bare `except` swallows the kill by which Locust ends a user: it
-    would then wait for this user forever."""
+    """Says goodbye and hears the answer. Not by `close`, whose bare `except` swallows the kill by which Locust ends a user:
+    it would then wait for this user forever."""
     try:
         connection.send_close()
         connection.settimeout(CLOSE_SECONDS)
