@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 import resource
 import shlex
 import shutil
@@ -15,12 +16,13 @@ import subprocess
 from pathlib import Path
 
 from .case import NotOffered
-from .machine import REPOSITORY, free_port, in_root, root_folder, running, wait_until
+from .machine import REPOSITORY, free_port, in_root, root_folder, running, tree, wait_until
 from .pg_server import TEMPLATE, Server, psql
 
 FILES = REPOSITORY / "loadtest/peers"
-# Bytes per read by default: PgBouncer's pkt_buf and Odyssey's readahead. Bookend's are not a setting.
-BUFFERS = {"pgbouncer": 4096, "odyssey": 8192}
+# Bytes per read by default: PgBouncer's pkt_buf and Odyssey's readahead (its manual says 8192; an idle client's memory says that
+# 1.5 has 4096). Bookend's are not a setting.
+BUFFERS = {"pgbouncer": 4096, "odyssey": 4096}
 START_SECONDS = 10
 
 
@@ -44,6 +46,10 @@ class Pooler:
     def sslmode(self) -> str:
         """What a client says to libpq, so that TLS is used where it is meant and nowhere else."""
         return "require" if self.tls else "disable"
+
+    def server_connections(self, server: Server) -> int:
+        """How many connections to the server the program has open now, by the sockets it holds; 0 for `direct`."""
+        return sum(len(sockets_to(server.port, one)) for one in tree(self.pid)) if self.pid else 0
 
     def query(self, sql: str) -> list[list[str]]:
         """One query through the pooler, as its user; rows of text."""
@@ -79,7 +85,8 @@ def start(
         log = Path(bench.logs) / f"{program}.log"
         words = {
             **who, "verifier": verifier(server), "port": free_port(), "server_port": server.port, "threads": threads,
-            "pool_size": pool_size // processes, "buffer": buffer or BUFFERS.get(program), "max_clients": max_clients, "folder": inside, "reuseport": int(processes > 1),
+            "pool_size": pool_size // processes, "buffer": buffer or BUFFERS.get(program), "max_clients": max_clients,
+            "folder": inside, "reuseport": int(processes > 1),
         }
         sides = Tls(clients=tls, server=tls if server_tls is None else server_tls)
         argv = COMMANDS[program](bench, outside, inside, words, processes, sides)
@@ -180,6 +187,18 @@ def answers(pooler: Pooler, processes: int) -> bool:
         return listeners(pooler.port) == processes and pooler.query("select 1") == [["1"]]
     except RuntimeError:
         return False
+
+
+def sockets_to(port: int, pid: int) -> set[str]:
+    """The inodes of a process's established TCP sockets whose far end is that port."""
+    held = set()
+    with contextlib.suppress(OSError):
+        for descriptor in os.scandir(f"/proc/{pid}/fd"):
+            with contextlib.suppress(OSError):
+                held.add(os.readlink(descriptor.path))
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    there = {f"socket:[{row[9]}]" for row in rows if row[2].endswith(f":{port:04X}") and row[3] == "01"}
+    return held & there
 
 
 def listeners(port: int) -> int:

@@ -3,43 +3,47 @@
 The log is what percentiles, fairness and the CPU per transaction are made of. It costs pgbench less than a microsecond per
 transaction, on its own core and the same for every pooler. CPU is read while pgbench runs and set against the transactions that
 ended between the first and the last reading within the run proper: logging in 500 clients by SCRAM is not counted as transactions.
+
+pgbench starts the clock of its -T before the clients log in, so that 500 logins could take all of the time. Here it is told to
+run for an hour, and gets SIGALRM, by which its own clock would end it, so many seconds after the last login.
 """
 from __future__ import annotations
 
 import bisect
 import collections
+import contextlib
 import dataclasses
 import math
 import os
 import re
+import signal
 import subprocess
 import time
 from pathlib import Path
 
 from .case import SampleFailed
 from .machine import CORES, cpu_seconds, end, in_root, memory, pinned, root_folder, spawn, tail
+from .pg_programs import sockets_to
 from .pg_server import BIN
 
 # How often CPU is read; a reading costs some 50 µs of the generator's core.
 READ_SECONDS = 0.05
 # One reading of memory for so many of CPU: it walks the page tables.
 MEMORY_EVERY = 10
-# Beyond the time asked for: logging in, and the last transactions.
-GRACE_SECONDS = 40
-CLIENT_SECONDS_TO_LOG_IN = 0.02
+# Beyond the time asked for: starting, the last transactions; and each client's login.
+GRACE_SECONDS = 30
+LOGIN_SECONDS = 0.1
 
 
 @dataclasses.dataclass(frozen=True)
 class Summary:
-    """What pgbench prints at its end. Latencies in ms. `logging_in` is how many seconds all clients together took before the
-    run proper, 0 with --connect; `connecting` the mean time of a login, only with it; `lag` the mean lateness of a start, only
-    with --rate."""
+    """What pgbench prints at its end. Latencies in ms. `connecting` is the mean time of a login, only with --connect; `lag` the
+    mean lateness of a start, only with --rate."""
 
     transactions: int
     failed: int
     tps: float
     latency: float
-    logging_in: float
     connecting: float | None
     lag: float | None
 
@@ -90,18 +94,19 @@ class Run:
 
 
 def run(
-    bench, pooler, *, seconds: int | None = None, count: int | None = None, clients: int, threads: int = 1, mode: str = "simple",
+    bench, pooler, *, seconds: float | None = None, count: int | None = None, clients: int, threads: int = 1, mode: str = "simple",
     builtin: str = "select-only", script: str | None = None, rate: float | None = None, connect: bool = False,
     place: str = "load",
 ) -> Run:
-    """One pgbench against `pooler`, for `seconds` or for `count` transactions of each client; SampleFailed after any error.
+    """One pgbench against `pooler`, for `seconds` or for `count` transactions of each client; SampleFailed after
+    any error.
 
     `builtin` is one of pgbench's own scripts, `script` the text of another instead; `connect`: a login for every transaction.
     """
     with root_folder("pgbench") as (outside, inside):
         argv = [BIN / "pgbench", "-n", "-M", mode, "-c", clients, "-j", threads, "-h", pooler.host, "-p", pooler.port]
         argv += ["-U", pooler.user, "--log", f"--log-prefix={inside}/log"]
-        argv += ["-T", seconds] if seconds else ["-t", count]
+        argv += ["-T", 3600] if seconds else ["-t", count]
         argv += ["-R", rate] if rate else []
         argv += ["-C"] if connect else []
         if script is not None:
@@ -113,8 +118,10 @@ def run(
         env = {**os.environ, "PGPASSWORD": pooler.password, "PGSSLMODE": pooler.sslmode}
         process = spawn(pinned(in_root([*argv, pooler.database]), place), log=output, env=env)
         try:
-            deadline = (seconds or 0) + GRACE_SECONDS + clients * CLIENT_SECONDS_TO_LOG_IN
-            readings, rss = watch(process, pooler.pid, time.monotonic() + deadline)
+            deadline = time.monotonic() + (seconds or 0) + GRACE_SECONDS + clients * LOGIN_SECONDS
+            # With a login for each transaction the run begins with the first login.
+            logging_in = lambda: not connect and len(sockets_to(pooler.port, process.pid)) < clients  # noqa: E731
+            readings, rss = watch(process, pooler.pid, seconds, logging_in, deadline)
         finally:
             end(process)
         said = output.read_text(errors="replace")
@@ -127,20 +134,25 @@ def run(
     return Run(summary, transactions, readings, rss, clients)
 
 
-def watch(process, pid: int | None, deadline: float) -> tuple[list[Reading], int | None]:
-    """Reads CPU and memory of the tree of `pid` until the process ends."""
+def watch(process, pid: int | None, seconds: float | None, logging_in, deadline: float) -> tuple[list[Reading], int | None]:
+    """Reads CPU and memory of the tree of `pid` until the process ends, and ends its run `seconds` after the logins."""
     readings, rss = [], None
+    finish = None
     while process.poll() is None:
-        if time.monotonic() > deadline:
+        now = time.monotonic()
+        if now > deadline:
             raise SampleFailed("pgbench did not end")
+        if seconds and finish is None and not logging_in():
+            finish = now + seconds
+        if finish and now >= finish:
+            process.send_signal(signal.SIGALRM)
+            finish = math.inf
         if pid is not None:
             readings.append(Reading(time.time(), cpu_seconds(pid)))
             if len(readings) % MEMORY_EVERY == 0:
                 rss = max(rss or 0, memory(pid)[0])
-        try:
-            process.wait(READ_SECONDS)
-        except subprocess.TimeoutExpired:
-            pass
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(READ_SECONDS if finish in (None, math.inf) else min(READ_SECONDS, max(0.001, finish - now)))
     return readings, rss
 
 
@@ -168,7 +180,6 @@ def parse_summary(said: str) -> Summary:
         failed=int(number(r"^number of failed transactions: (\d+)") or 0),
         tps=tps,
         latency=latency,
-        logging_in=(number(r"^initial connection time = ([\d.]+) ms") or 0.0) / 1000,
         connecting=number(r"^average connection time = ([\d.]+) ms"),
         lag=number(r"^rate limit schedule lag: avg ([\d.]+) "),
     )
