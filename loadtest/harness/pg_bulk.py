@@ -18,7 +18,7 @@ from .pg_server import BIN
 
 CPU_PER_MB = Figure("cpu", "ms CPU/MB", "lower")
 MB_RATE = Figure("rate", "MB/s", "higher")
-# What PgBouncer and Odyssey are told to read at once. With their defaults (4 and 8 KiB) they need two to three times the CPU.
+# What PgBouncer and Odyssey are told to read at once. With their defaults (4 KiB both) they need two to three times the CPU.
 BUFFER = 64 * 1024
 MIB = 2**20
 # A transfer takes less than a second; one that takes so long hangs.
