@@ -25,8 +25,8 @@ STALL = Figure("stall", "s longest stall", "lower")
 USERS = 80
 # Of a sample, in units of --seconds (2 s): percentiles want thousands of requests, an event takes its time.
 MIX_UNITS = 6
-EVENT_UNITS = 5
-WARM_UP_SECONDS = 3.0
+EVENT_UNITS = 4
+WARM_UP_SECONDS = 2.0
 BEFORE_EVENT_SECONDS = 1.0
 # The least that is looked at after an event: a late error, a replica that does not come back.
 AFTER_EVENT_SECONDS = 3.0
