@@ -20,8 +20,11 @@
 //! | `leftovers` | what SQL leaves on a server, and what is done about it |
 //! | `drive`, `backlog`, `pace` | sockets, backpressure, timeouts |
 //! | `recover` | making an abandoned server fit again |
+//! | [`bench`] | two doors for `benches/` |
 
 mod backlog;
+#[doc(hidden)]
+pub mod bench;
 mod control;
 mod drive;
 mod framer;
