@@ -5,7 +5,7 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test loadtest bench lint fmt clean
+.PHONY: help setup build demo test loadtest bench bench-instructions lint fmt clean
 
 CARGO ?= cargo
 PYTHON := .venv/bin/python
@@ -16,7 +16,7 @@ export PATH := $(PATH):$(CURDIR)/.cache/tools/usr/bin
 export DEMO_EXIT
 
 help: ## This list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 28
 
 setup: ## Install what is missing (apt as root, Python packages into .venv/)
 	@scripts/setup
@@ -68,6 +68,11 @@ bench: ## Bookend beside its peers, under 45 minutes, as root; CASES=http-small,
 	@$(MAKE) build
 	@exec .cache/peers/venv/bin/python loadtest/bench.py --bookend $(TARGET)/release/bookend --cases "$(CASES)" \
 		$(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(SECONDS),--seconds $(SECONDS)) $(if $(PROGRAMS),--programs "$(PROGRAMS)")
+
+bench-instructions: ## Instructions of one HTTP request and one transaction, counted by callgrind; wants valgrind
+	@scripts/setup
+	@$(MAKE) build
+	@exec $(PYTHON) loadtest/instructions.py --bookend $(TARGET)/release/bookend
 
 clean: ## Remove all that was built, cached or installed here
 	rm -rf $(TARGET) .cache .venv
