@@ -9,18 +9,21 @@
 //! Hop-by-hop headers are pingora's work, and are gone before this runs: a client cannot have our headers removed by naming
 //! them in `Connection`.
 
-use std::{fmt::Write as _, net::IpAddr};
+use std::net::IpAddr;
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue};
 use pingora::http::RequestHeader;
 
-const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-const FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
-const REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
-const REQUEST_ID: HeaderName = HeaderName::from_static(super::request_id::HEADER);
+use super::address_text::AddressText;
+
+// As text: pingora would copy a `HeaderName` to the heap to write it.
+const FORWARDED_FOR: &str = "x-forwarded-for";
+const FORWARDED_PROTO: &str = "x-forwarded-proto";
+const FORWARDED_HOST: &str = "x-forwarded-host";
+const FORWARDED_PORT: &str = "x-forwarded-port";
+const REAL_IP: &str = "x-real-ip";
+const REQUEST_ID: &str = super::request_id::HEADER;
 
 /// What is known of the client and how it came.
 #[derive(Debug, Clone, Copy)]
@@ -47,19 +50,19 @@ pub struct Origin<'a> {
 pub fn apply(request: &mut RequestHeader, origin: &Origin<'_>) -> pingora::Result<()> {
     drop_forged(request, origin.peer_trusted);
     // An address of a trusted peer that chose not to say these things itself.
-    let kept = |request: &RequestHeader, name: &HeaderName| origin.peer_trusted && request.headers.contains_key(name);
-    let proto_kept = kept(request, &FORWARDED_PROTO);
+    let kept = |request: &RequestHeader, name: &str| origin.peer_trusted && request.headers.contains_key(name);
+    let proto_kept = kept(request, FORWARDED_PROTO);
 
     let list = forwarded_for(request, origin);
     request.insert_header(FORWARDED_FOR, list)?;
     request.insert_header(REAL_IP, address_value(origin.client))?;
     request.insert_header(REQUEST_ID, text_value(origin.request_id))?;
-    if !kept(request, &FORWARDED_HOST)
+    if !kept(request, FORWARDED_HOST)
         && let Some(host) = origin.host
     {
         request.insert_header(FORWARDED_HOST, host.clone())?;
     }
-    if !kept(request, &FORWARDED_PORT) {
+    if !kept(request, FORWARDED_PORT) {
         let port = if proto_kept { port_of_scheme(request) } else { None };
         request.insert_header(FORWARDED_PORT, HeaderValue::from(port.unwrap_or(origin.port)))?;
     }
@@ -96,11 +99,11 @@ fn is_forwarding(name: &str) -> bool {
 
 /// A trusted peer's list with its own address behind it; the peer's address alone for everyone else.
 fn forwarded_for(request: &RequestHeader, origin: &Origin<'_>) -> HeaderValue {
-    if !origin.peer_trusted || !request.headers.contains_key(&FORWARDED_FOR) {
+    if !origin.peer_trusted || !request.headers.contains_key(FORWARDED_FOR) {
         return address_value(origin.peer);
     }
     let mut list = Vec::with_capacity(128);
-    for line in request.headers.get_all(&FORWARDED_FOR) {
+    for line in request.headers.get_all(FORWARDED_FOR) {
         list.extend_from_slice(line.as_bytes());
         list.extend_from_slice(b", ");
     }
@@ -109,7 +112,7 @@ fn forwarded_for(request: &RequestHeader, origin: &Origin<'_>) -> HeaderValue {
 }
 
 fn port_of_scheme(request: &RequestHeader) -> Option<u16> {
-    match request.headers.get(&FORWARDED_PROTO)?.as_bytes() {
+    match request.headers.get(FORWARDED_PROTO)?.as_bytes() {
         b"https" | b"wss" => Some(443),
         b"http" | b"ws" => Some(80),
         _ => None,
@@ -118,10 +121,7 @@ fn port_of_scheme(request: &RequestHeader) -> Option<u16> {
 
 /// An IPv4 client of an IPv6 listener is named by its IPv4 address, which is what Django's settings and logs know.
 fn address_value(address: IpAddr) -> HeaderValue {
-    // The longest IPv6 address takes 45 characters; String's only growth is this.
-    let mut text = String::with_capacity(45);
-    let _ = write!(text, "{}", address.to_canonical());
-    text_value(&text)
+    HeaderValue::from_bytes(AddressText::of(address).as_bytes()).unwrap_or_else(|_| HeaderValue::from_static(""))
 }
 
 /// For text that is known to be valid in a header.

@@ -8,7 +8,7 @@ use std::{net::IpAddr, sync::Arc};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::{Method, StatusCode, Version, header};
+use http::{HeaderName, Method, StatusCode, Version, header};
 use pingora::{
     Error, ErrorType, Result,
     http::{RequestHeader, ResponseHeader},
@@ -35,6 +35,9 @@ use crate::config::lb::Builtin;
 
 /// Sent with every error of ours: what it means is in the `Ctx`.
 const REFUSED: ErrorType = ErrorType::new("refused");
+
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 
 /// The proxy application.
 pub(super) struct Gateway {
@@ -306,8 +309,8 @@ pub(super) fn finish_answer(
     leave_if_draining(shared, session);
     // Ours, not the server's (RFC 9110 6.2): an answer of HTTP/1.0 would have the client close its connection.
     answer.set_version(Version::HTTP_11);
-    for name in ["keep-alive", "proxy-connection"] {
-        answer.remove_header(name);
+    for name in [KEEP_ALIVE, PROXY_CONNECTION] {
+        answer.remove_header(&name);
     }
     if answer.status != StatusCode::UPGRADE_REQUIRED {
         answer.remove_header(&header::UPGRADE);

@@ -8,6 +8,7 @@
 
 mod accept;
 pub mod access_log;
+mod address_text;
 mod attempts;
 mod builtin;
 pub mod client_ip;
