@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     sync::{
-        Arc, Weak,
+        Arc, OnceLock, Weak,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -25,11 +25,13 @@ pub struct Statement {
     pub id: u64,
     name: Box<[u8]>,
     definition: Box<[u8]>,
+    noteworthy: OnceLock<bool>,
 }
 
 impl Statement {
     fn new(id: u64, definition: &[u8]) -> Self {
-        Self { id, name: format!("{NAME_PREFIX}{id}").into_bytes().into(), definition: definition.into() }
+        let name = format!("{NAME_PREFIX}{id}").into_bytes().into();
+        Self { id, name, definition: definition.into(), noteworthy: OnceLock::new() }
     }
 
     /// Returns the name servers know it by.
@@ -40,6 +42,11 @@ impl Statement {
     /// Returns text and types as in a Parse message.
     pub fn definition(&self) -> &[u8] {
         &self.definition
+    }
+
+    /// Returns what `look` says of the definition. It is asked once, and every Bind after that costs nothing.
+    pub fn is_noteworthy(&self, look: impl FnOnce(&[u8]) -> bool) -> bool {
+        *self.noteworthy.get_or_init(|| look(&self.definition))
     }
 }
 

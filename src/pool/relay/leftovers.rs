@@ -21,7 +21,7 @@ use memchr::memmem::Finder;
 use super::session::Session;
 use crate::{
     config::pool::PoolMode,
-    pool::{params::Params, wire::frame::Header},
+    pool::{params::Params, prepared::Statement, wire::frame::Header},
 };
 
 /// A text no longer than this is looked at whole, in however many pieces it comes.
@@ -63,17 +63,23 @@ impl Session<'_> {
     }
 
     /// A prepared statement is about to run; its text was whole when it was kept.
-    pub(super) fn note_definition(&mut self, definition: &[u8]) {
-        if sets_untracked(definition, &self.client.params) {
+    pub(super) fn note_statement(&mut self, statement: &Statement) {
+        if statement.is_noteworthy(|definition| calls(definition).next().is_some())
+            && sets_untracked(statement.definition(), &self.client.params)
+        {
             self.server.applied.doubt();
         }
     }
 }
 
+/// Iterates over the places where `text` has `set_config`.
+fn calls(text: &[u8]) -> impl Iterator<Item = usize> {
+    LOWER.find_iter(text).chain(UPPER.find_iter(text))
+}
+
 /// Returns whether `text` has `set_config` with anything but the literal name of a parameter that follows its client.
 fn sets_untracked(text: &[u8], tracked: &Params) -> bool {
-    let calls = LOWER.find_iter(text).chain(UPPER.find_iter(text));
-    let mut after = calls.map(|at| &text[at + b"set_config".len()..]);
+    let mut after = calls(text).map(|at| &text[at + b"set_config".len()..]);
     after.any(|call| first_argument(call).is_none_or(|name| tracked.value(name).is_none()))
 }
 

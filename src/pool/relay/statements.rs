@@ -148,7 +148,7 @@ impl Session<'_> {
             return Err(PoolError::PacketTooLarge { len: body_len, limit: i32::MAX as u64 });
         };
         self.ensure(&statement, out);
-        self.note_definition(statement.definition());
+        self.note_statement(&statement);
         let writer = out.writer();
         writer.push(tag::BIND);
         writer.extend_from_slice(&len.to_be_bytes());
