@@ -10,6 +10,7 @@
 //! Every connection holds a token of the drain while it lives. While the process leaves, connections that wait are closed
 //! at once and answers under way are the last of their connection.
 
+mod alarm;
 pub(super) mod body;
 pub(super) mod conn;
 pub(super) mod head;
@@ -30,10 +31,11 @@ use pingora::{
 };
 use tokio::{
     io::AsyncWriteExt,
-    time::{Instant, sleep_until, timeout},
+    time::{Instant, timeout},
 };
 
 use self::{
+    alarm::Alarm,
     conn::{Conn, Downstream, Home},
     head::{Bounds, Head, Refusal, Scanner, leading_line_ends},
     limit::{Admission, Limit},
@@ -105,11 +107,12 @@ impl<H: HttpServerApp + Send + Sync + 'static> Accept<H> {
     async fn serve(&self, mut conn: Box<Conn>, shutdown: &ShutdownWatch) {
         let mut drain = self.drain.clone();
         let home = Home::default();
+        let mut alarm = Alarm::default();
         let mut first = true;
         let mut left = self.rules.client().keepalive_requests.max(1);
         loop {
             let client = self.rules.client();
-            let head = match next(&mut conn, &client, first, &mut drain).await {
+            let head = match next(&mut conn, &client, first, &mut alarm, &mut drain).await {
                 Next::Request(head) => head,
                 Next::Nothing => return,
                 Next::Refused(refusal) => return self.refuse(conn, refusal, &mut drain).await,
@@ -139,9 +142,9 @@ impl<H: HttpServerApp + Send + Sync + 'static> Accept<H> {
 }
 
 /// Waits for the next request's head. Cancel safe: what was read stays with the connection.
-async fn next(conn: &mut Conn, client: &Client, first: bool, drain: &mut Drain) -> Next {
+async fn next(conn: &mut Conn, client: &Client, first: bool, alarm: &mut Alarm, drain: &mut Drain) -> Next {
     let patience = if first { client.header_timeout } else { client.keepalive_timeout };
-    if !begins(conn, Instant::now() + patience, drain).await {
+    if !begins(conn, Instant::now() + patience, alarm, drain).await {
         return Next::Nothing;
     }
     let bounds = Bounds { bytes: client.header_max_size, headers: client.max_headers };
@@ -163,7 +166,7 @@ async fn next(conn: &mut Conn, client: &Client, first: bool, drain: &mut Drain) 
 
 /// Waits for the first byte of a request; false when none will be waited for any longer. The deadline does not move for
 /// line ends in between.
-async fn begins(conn: &mut Conn, deadline: Instant, drain: &mut Drain) -> bool {
+async fn begins(conn: &mut Conn, deadline: Instant, alarm: &mut Alarm, drain: &mut Drain) -> bool {
     loop {
         let skip = leading_line_ends(&conn.held);
         conn.held.advance(skip);
@@ -176,7 +179,7 @@ async fn begins(conn: &mut Conn, deadline: Instant, drain: &mut Drain) -> bool {
             biased;
             read = conn.read_more() => if !read.is_ok_and(|read| read > 0) { return false },
             _ = drain.draining() => return false,
-            () = sleep_until(deadline) => return false,
+            () = alarm.until(deadline) => return false,
         }
     }
 }

@@ -281,6 +281,6 @@ async fn a_waiting_connection_stays_small() {
     let limit = limit("127.0.0.1:80", 1);
     let mut conn = Conn::new(Box::new(server), limit.admit(drain.token()).unwrap());
     let settings = client_settings();
-    let size = size_of_val(&conn) + size_of_val(&next(&mut conn, &settings, true, &mut drain));
+    let size = size_of_val(&conn) + size_of_val(&next(&mut conn, &settings, true, &mut Alarm::default(), &mut drain));
     assert!(size < 1536, "{size} bytes");
 }
