@@ -1,8 +1,8 @@
 """What pgbench measures of the poolers: 1, 32 and 500 clients on a pool of 20 server connections, in all three protocols.
 
-pgbench and PostgreSQL share a core and the pooler has the other. At saturation it is their core that is full, not the pooler's,
-so transactions/s are much alike and the CPU per transaction is what tells the poolers apart; with a single client nothing is
-full, and the rate is nothing but the latency of the whole way.
+pgbench and PostgreSQL share a core and the pooler has the other. At saturation it is their core that is full, not the
+pooler's, so transactions/s are much alike and the CPU per transaction is what tells the poolers apart; with a single client
+nothing is full, and the rate is nothing but the latency of the whole way.
 """
 from __future__ import annotations
 
@@ -19,7 +19,10 @@ MODES = {
     "extended": "extended protocol, unnamed statements",
     "prepared": "named prepared statements",
 }
-BUILTINS = {"select": ("select-only", "one SELECT by key"), "tpcb": ("tpcb-like", "TPC-B, seven statements in a transaction")}
+BUILTINS = {
+    "select": ("select-only", "one SELECT by key"),
+    "tpcb": ("tpcb-like", "TPC-B, seven statements in a transaction"),
+}
 # Server connections that are no client's: Bookend looks at the database by one of its own.
 PROBES = {"bookend": 1}
 WARM_UP_COUNT = 50
@@ -28,8 +31,8 @@ WARM_UP_COUNT = 50
 class Pgbench(Case):
     """A pgbench run in each round. The subclasses say which figures are made of it.
 
-    `share` is how much of the bench's seconds a sample takes, unless it is `count` transactions of each client. What is asked
-    of pgbench stands in `asked` (see pgbench.run).
+    `share` is how much of the bench's seconds a sample takes, unless it is `count` transactions of each client. What is
+    asked of pgbench stands in `asked` (see pgbench.run).
     """
 
     group = "pg"
@@ -70,7 +73,8 @@ class Pgbench(Case):
 
     def kept(self, running) -> None:
         """That named statements reached the server as such, and were used again: else the case measures something else."""
-        kept, used = running.query("select count(*), coalesce(sum(generic_plans + custom_plans), 0) from pg_prepared_statements")[0]
+        sql = "select count(*), coalesce(sum(generic_plans + custom_plans), 0) from pg_prepared_statements"
+        kept, used = running.query(sql)[0]
         if not int(kept) or int(used) <= int(kept):
             raise SampleFailed(f"prepared statements are not kept on the server: {kept}, used {used} times")
 
@@ -154,9 +158,9 @@ class AtRate(Pgbench):
 
 
 def generator_threads(short: str, mode: str, clients: int) -> int:
-    """How many threads pgbench gets, all on one core. It prepares a statement by a call that blocks the thread: were there but
-    one, it would stand still as soon as a client beyond the pool waits in that call and nobody ends the transactions of the
-    others. So it stood with every pooler."""
+    """How many threads pgbench gets, all on one core. It prepares a statement by a call that blocks the thread: were there
+    but one, it would stand still as soon as a client beyond the pool waits in that call, and nobody ends the transactions of
+    the others. So it stood with every pooler."""
     return clients if (short, mode) == ("tpcb", "prepared") else 1
 
 
@@ -183,8 +187,8 @@ def cells() -> list[Case]:
 CASES: list[Case] = [
     *cells(),
     Fair("pg-fair-500", "how evenly 500 clients are served, 20 server connections, one SELECT by key", clients=500),
-    Login("pg-connect-c", "a login by SCRAM for each transaction (pgbench -C), one SELECT by key, 8 clients", clients=8, threads=8,
-          connect=True),
+    Login("pg-connect-c", "a login by SCRAM for each transaction (pgbench -C), one SELECT by key, 8 clients", clients=8,
+          threads=8, connect=True),
     Login("pg-logins", "logins by SCRAM alone, nothing is asked, 8 clients", clients=8, threads=8, connect=True,
           script="\\set nothing 0\n"),
     TwoCores("pg-two-threads-32", "two threads (PgBouncer: two processes), all on both cores, one SELECT by key, 32 clients",

@@ -1,7 +1,7 @@
-"""The poolers: each started with a configuration for a fair fight (loadtest/peers/*.in, where every line says why it is there).
+"""The poolers: each started with a configuration for a fair fight (loadtest/peers/*.in: every line there says why).
 
-Alike for all: transaction mode, SCRAM from clients and to the server, a pool of the same size, named statements, nothing written
-per connection, the same core, the same limit of open files. What a program cannot do raises NotOffered.
+Alike for all: transaction mode, SCRAM from clients and to the server, a pool of the same size, named statements, nothing
+written per connection, the same core, the same limit of open files. What a program cannot do raises NotOffered.
 """
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from .machine import REPOSITORY, free_port, in_root, root_folder, running, tree,
 from .pg_server import TEMPLATE, Server, psql
 
 FILES = REPOSITORY / "loadtest/peers"
-# Bytes per read by default: PgBouncer's pkt_buf and Odyssey's readahead (its manual says 8192; an idle client's memory says that
-# 1.5 has 4096). Bookend's are not a setting.
+# Bytes per read by default: PgBouncer's pkt_buf and Odyssey's readahead (its manual says 8192; an idle client's memory says
+# that 1.5 has 4096). Bookend's are not a setting.
 BUFFERS = {"pgbouncer": 4096, "odyssey": 4096}
 START_SECONDS = 10
 
@@ -120,7 +120,8 @@ def bookend(bench, outside: Path, inside: Path, words: dict, processes: int, tls
     pool = filled("bookend-pool.yaml.in", outside / "pool.yaml", {**words, "tls": "\n  ".join(lines)})
     if lines:
         # The day it knows these keys it is measured; until then its own words say why not.
-        checked = subprocess.run([bench.options.bookend, "check", "--pool", pool], capture_output=True, text=True, timeout=10)
+        check = [bench.options.bookend, "check", "--pool", pool]
+        checked = subprocess.run(check, capture_output=True, text=True, timeout=10)
         unknown = [line for line in (checked.stdout + checked.stderr).splitlines() if "_tls_" in line]
         if checked.returncode and unknown:
             raise NotOffered(unknown[0].replace(f"{outside}/", ""))
@@ -136,7 +137,8 @@ def pgbouncer(bench, outside: Path, inside: Path, words: dict, processes: int, t
         lines = ["server_tls_sslmode = verify-ca", f"server_tls_ca_file = {certificate}"]
     if tls.clients:
         lines += ["client_tls_sslmode = require", f"client_tls_key_file = {key}", f"client_tls_cert_file = {certificate}"]
-        lines += ["; Only to have one: it is loaded though clients show no certificate.", f"client_tls_ca_file = {certificate}"]
+        lines += ["; Only to have one: it is loaded though clients show no certificate."]
+        lines += [f"client_tls_ca_file = {certificate}"]
     filled("pgbouncer.ini.in", outside / "pgbouncer.ini", {**words, "tls": "\n".join(lines)})
     one = in_root(["/usr/sbin/pgbouncer", inside / "pgbouncer.ini"], user="postgres")
     if processes == 1:

@@ -1,8 +1,8 @@
 """PostgreSQL 18 as the database behind the poolers: a cluster per case, copied from a template that is made once.
 
-What is measured is the pooler, so everything that would make the disk speak is off or in memory: the cluster lies in a tmpfs of
-the server's own mount namespace, which is gone with the process. The server runs inside the peers' root as user postgres (it
-refuses root) and listens on 127.0.0.1 alone; whoever comes by TCP logs in by SCRAM.
+What is measured is the pooler, so everything that would make the disk speak is off or in memory: the cluster lies in a tmpfs
+of the server's own mount namespace, which is gone with the process. The server runs inside the peers' root as user postgres
+(it refuses root) and listens on 127.0.0.1 alone; whoever comes by TCP logs in by SCRAM.
 """
 from __future__ import annotations
 
@@ -110,7 +110,8 @@ def server(bench, *, place: str = "load", tls: bool = False):
 def in_memory(template: Path, data: Path, argv: list[str]) -> list[str]:
     """The command in a mount namespace of its own, where `data` is a tmpfs with a copy of the template."""
     data.mkdir()
-    script = 'mount -t tmpfs -o mode=0700 bench "$1" && cp -a "$0/." "$1" && chown --reference="$0" "$1" && shift && exec "$@"'
+    script = 'mount -t tmpfs -o mode=0700 bench "$1" && cp -a "$0/." "$1" && chown --reference="$0" "$1"'
+    script += ' && shift && exec "$@"'
     return ["unshare", "--mount", "--propagation", "private", "sh", "-c", script, str(template), str(data), *argv]
 
 
@@ -137,7 +138,7 @@ def make_template(bench) -> None:
 
 
 def fill(outside: Path, inside: Path, log: Path) -> None:
-    """Makes the cluster in `inside`/data: users, settings, certificate, the tables of pgbench, vacuumed; and shuts it down."""
+    """Makes the cluster in `inside`/data (users, settings, certificate, pgbench's tables, vacuumed) and shuts it down."""
     data = outside / "data"
 
     def do(*argv, user="postgres", env=None):

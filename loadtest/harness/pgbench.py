@@ -1,11 +1,11 @@
 """Runs pgbench and reads what it says: the summary, and its log of every transaction.
 
 The log is what percentiles, fairness and the CPU per transaction are made of. It costs pgbench less than a microsecond per
-transaction, on its own core and the same for every pooler. CPU is read while pgbench runs and set against the transactions that
-ended between the first and the last reading within the run proper: logging in 500 clients by SCRAM is not counted as transactions.
+transaction, on its own core and the same for every pooler. CPU is read while pgbench runs and set against the transactions
+that ended between the first and the last reading within the run proper: 500 logins by SCRAM are not counted as transactions.
 
-pgbench starts the clock of its -T before the clients log in, so that 500 logins could take all of the time. Here it is told to
-run for an hour, and gets SIGALRM, by which its own clock would end it, so many seconds after the last login.
+pgbench starts the clock of its -T before the clients log in, so that 500 logins could take all of the time. Here it is told
+to run for an hour, and gets SIGALRM, by which its own clock would end it, so many seconds after the last login.
 """
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ LOGIN_SECONDS = 0.1
 
 @dataclasses.dataclass(frozen=True)
 class Summary:
-    """What pgbench prints at its end. Latencies in ms. `connecting` is the mean time of a login, only with --connect; `lag` the
-    mean lateness of a start, only with --rate."""
+    """What pgbench prints at its end. Latencies in ms. `connecting` is the mean time of a login, only with --connect; `lag`
+    the mean lateness of a start, only with --rate."""
 
     transactions: int
     failed: int
@@ -50,7 +50,7 @@ class Summary:
 
 @dataclasses.dataclass(frozen=True)
 class Transaction:
-    """One line of the log: who, when it ended (seconds since 1970), and how long it took (µs; from when it was due at --rate)."""
+    """One line of the log: who, when it ended (seconds since 1970), how long it took (µs; with --rate from when it was due)."""
 
     client: int
     ended: float
@@ -94,14 +94,14 @@ class Run:
 
 
 def run(
-    bench, pooler, *, seconds: float | None = None, count: int | None = None, clients: int, threads: int = 1, mode: str = "simple",
-    builtin: str = "select-only", script: str | None = None, rate: float | None = None, connect: bool = False,
-    place: str = "load",
+    bench, pooler, *, seconds: float | None = None, count: int | None = None, clients: int, threads: int = 1,
+    mode: str = "simple", builtin: str = "select-only", script: str | None = None, rate: float | None = None,
+    connect: bool = False, place: str = "load",
 ) -> Run:
     """One pgbench against `pooler`, for `seconds` or for `count` transactions of each client; SampleFailed after
     any error.
 
-    `builtin` is one of pgbench's own scripts, `script` the text of another instead; `connect`: a login for every transaction.
+    `builtin` is one of pgbench's own scripts, `script` the text of another instead; `connect`: a login for each transaction.
     """
     with root_folder("pgbench") as (outside, inside):
         argv = [BIN / "pgbench", "-n", "-M", mode, "-c", clients, "-j", threads, "-h", pooler.host, "-p", pooler.port]
@@ -160,7 +160,8 @@ def check(code: int, said: str, log: str) -> None:
     """Raises SampleFailed unless all clients came through to the end."""
     wrong = [line for line in said.splitlines() if re.search(r"aborted|error:|FATAL|ERROR", line)]
     if code or wrong:
-        raise SampleFailed(f"pgbench ended with code {code}: " + "; ".join(wrong[:3] or said.splitlines()[-3:]) + f"\n{log[-600:]}")
+        why = "; ".join(wrong[:3] or said.splitlines()[-3:])
+        raise SampleFailed(f"pgbench ended with code {code}: {why}\n{log[-600:]}")
 
 
 def parse_summary(said: str) -> Summary:
@@ -186,7 +187,7 @@ def parse_summary(said: str) -> Summary:
 
 
 def parse_log(text: str) -> list[Transaction]:
-    """The lines of `pgbench --log`: client, number, µs, script, seconds and µs of the end. Skipped transactions are errors."""
+    """The lines of `pgbench --log`: client, number, µs, script, seconds and µs of the end. A skipped one is an error."""
     found = []
     for line in text.splitlines():
         client, _, took, _, second, micro, *_ = line.split(" ")
