@@ -47,7 +47,7 @@ threads: 1
 keepalive_requests: 100000000
 admin: {{ address: "127.0.0.1:{admin}" }}
 access_log: {{ enabled: {log} }}
-upstreams: {{ django: {{ keepalive_timeout: 1h, servers: [{{ name: web-1, address: "127.0.0.1:{server}" }}] }} }}
+upstreams: {{ django: {{ servers: [{{ name: web-1, address: "127.0.0.1:{server}" }}] }} }}
 routes: [{{ path_prefix: /, upstream: django }}]
 """
 # One server connection is open for all of it, and the probe looks once.
