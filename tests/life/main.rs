@@ -190,3 +190,15 @@ fn a_drained_server_gets_nothing_new_until_it_is_taken_back() {
     assert_eq!(code, 1);
     assert!(said.contains("no server is named web-9"), "{said}");
 }
+
+#[test]
+fn lines_that_still_gather_are_written_before_the_end() {
+    let upstream = Upstream::start();
+    let mut process = Process::start(&upstream, "", "");
+    for _ in 0..3 {
+        assert!(answer(request(process.front, "/last")).contains("hello"));
+    }
+    process.signal(libc::SIGTERM);
+    assert!(process.wait(Duration::from_secs(5)).success());
+    assert_eq!(process.access_log().lines().filter(|line| line.contains("\"uri\":\"/last\"")).count(), 3);
+}

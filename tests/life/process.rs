@@ -5,7 +5,7 @@ use std::{
     io::{Read, Write},
     net::{TcpListener, TcpStream},
     os::unix::process::CommandExt,
-    process::{Child, Command, ExitStatus, Stdio},
+    process::{Child, Command, ExitStatus},
     thread,
     time::{Duration, Instant},
 };
@@ -64,9 +64,9 @@ impl Process {
         let folder = tempfile::tempdir().unwrap();
         let lb = folder.path().join("lb.yaml");
         fs::write(&lb, &config.text).unwrap();
-        let log = fs::File::create(folder.path().join("log")).unwrap();
+        let [log, access_log] = ["log", "access.log"].map(|name| fs::File::create(folder.path().join(name)).unwrap());
         let mut command = Command::new(env!("CARGO_BIN_EXE_bookend"));
-        command.arg("run").arg("--lb").arg(&lb).stdout(Stdio::null()).stderr(log).env_remove("BOOKEND_LOG");
+        command.arg("run").arg("--lb").arg(&lb).stdout(access_log).stderr(log).env_remove("BOOKEND_LOG");
         // SAFETY: prctl(2) is async-signal-safe. The child is gone with the thread that started it, even if the test dies.
         unsafe {
             command.pre_exec(|| {
@@ -95,6 +95,10 @@ impl Process {
 
     pub fn log(&self) -> String {
         fs::read_to_string(self.folder.path().join("log")).unwrap()
+    }
+
+    pub fn access_log(&self) -> String {
+        fs::read_to_string(self.folder.path().join("access.log")).unwrap()
     }
 
     pub fn signal(&self, signal: i32) {

@@ -195,3 +195,136 @@ fn an_output_nobody_reads_costs_the_lines_and_nothing_else() {
     assert!(bench.log.close(PATIENCE));
     assert_eq!(bench.dropped.get(), 2);
 }
+
+#[test]
+fn only_the_first_line_after_a_rest_wakes_the_writer() {
+    let mut waiting = Waiting::default();
+    assert!(waiting.add(b"1\n", 1000), "it rests");
+    assert!(!waiting.add(b"2\n", 1000), "it is on its way");
+    waiting.writer = Writer::Gathers;
+    for _ in 2..499 {
+        assert!(!waiting.add(b"x\n", 1000), "it has a timer");
+    }
+    assert!(waiting.add(b"500\n", 1000), "half of what may wait is enough");
+    assert!(!waiting.add(b"501\n", 1000), "and said once");
+    waiting.writer = Writer::Gathers;
+    assert!(waiting.add(&vec![b'x'; BYTES_ENOUGH], usize::MAX), "so are the bytes of one write");
+}
+
+#[test]
+fn half_of_what_may_wait_is_written_without_waiting_for_more() {
+    let bench = bench(2);
+    // One line of two: were it left to gather, a burst would find half of the room.
+    let begun = Instant::now();
+    for _ in 0..5 {
+        bench.permits.send(Ok(())).unwrap();
+        bench.log.write(&line());
+        bench.written.recv_timeout(PATIENCE).unwrap();
+    }
+    assert!(begun.elapsed() < 5 * GATHER, "{:?}", begun.elapsed());
+}
+
+#[test]
+fn closing_does_not_wait_for_lines_to_gather() {
+    let bench = bench(1_000_000);
+    drop(bench.permits);
+    for _ in 0..3 {
+        bench.log.write(&line());
+    }
+    assert!(bench.log.close(PATIENCE));
+    assert_eq!(bench.written.try_iter().map(|batch| count(&batch)).sum::<usize>(), 3);
+    assert!(bench.log.close(Duration::ZERO), "it stays written");
+}
+
+#[test]
+fn lines_of_many_threads_are_all_written_and_whole_and_each_threads_in_order() {
+    const LINES: u64 = 2_000;
+    let bench = bench(1_000_000);
+    drop(bench.permits);
+    thread::scope(|scope| {
+        for server in ["a", "b", "c"] {
+            let log = &bench.log;
+            scope.spawn(move || {
+                for number in 0..LINES {
+                    log.write(&Line { method: server, bytes_in: number, ..line() });
+                }
+            });
+        }
+    });
+    assert!(bench.log.close(PATIENCE));
+    let written = bench.written.try_iter().collect::<Vec<_>>().concat();
+    let lines: Vec<Value> =
+        written.split_inclusive(|&byte| byte == b'\n').map(|line| serde_json::from_slice(line).unwrap()).collect();
+    for server in ["a", "b", "c"] {
+        let numbers =
+            lines.iter().filter(|line| line["method"] == server).map(|line| line["bytes_in"].as_u64().unwrap());
+        assert!(numbers.eq(0..LINES));
+    }
+    assert_eq!(bench.dropped.get(), 0);
+}
+
+/// Takes a few bytes at a time, and every other time none yet.
+struct Narrow {
+    taken: Vec<u8>,
+    full: bool,
+}
+
+impl Write for Narrow {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.full = !self.full;
+        if self.full {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        let some = bytes.len().min(7);
+        self.taken.extend_from_slice(&bytes[..some]);
+        Ok(some)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.full = !self.full;
+        if self.full { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
+    }
+}
+
+#[test]
+fn an_output_that_is_full_for_a_moment_gets_every_line_whole() {
+    let mut narrow = Narrow { taken: Vec::new(), full: false };
+    write_whole(&mut narrow, b"a line of the log\nanother\n").unwrap();
+    assert_eq!(narrow.taken, b"a line of the log\nanother\n");
+}
+
+/// Says which thread writes.
+struct WhoWrites(mpsc::Sender<String>);
+
+impl Write for WhoWrites {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let thread = std::fs::read_link("/proc/thread-self").unwrap();
+        let _ = self.0.send(format!("/proc/{}/status", thread.display()));
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn while_nothing_is_logged_the_writer_sleeps() {
+    let (sender, receiver) = mpsc::channel();
+    let log = AccessLog::start(WhoWrites(sender), 100, IntCounter::new("dropped", "for the test").unwrap()).unwrap();
+    log.write(&line());
+    let status = receiver.recv_timeout(PATIENCE).unwrap();
+    while !log.shared.waiting.lock().is_written() {
+        thread::yield_now();
+    }
+    let switches = || {
+        let text = std::fs::read_to_string(&status).unwrap();
+        let line = text.lines().find(|line| line.starts_with("voluntary_ctxt_switches:")).unwrap().to_owned();
+        line.split_whitespace().last().unwrap().parse::<u64>().unwrap()
+    };
+    let begun = switches();
+    thread::sleep(4 * GATHER);
+    // One is its falling asleep.
+    assert!(switches() <= begun + 1);
+    assert!(log.close(PATIENCE));
+}
