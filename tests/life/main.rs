@@ -202,3 +202,14 @@ fn lines_that_still_gather_are_written_before_the_end() {
     assert!(process.wait(Duration::from_secs(5)).success());
     assert_eq!(process.access_log().lines().filter(|line| line.contains("\"uri\":\"/last\"")).count(), 3);
 }
+
+#[test]
+fn memory_is_taken_by_the_page_and_not_by_2_mib() {
+    let process = Process::start(&Upstream::start(), "", "");
+    let status = process.proc("status");
+    assert!(status.contains("THP_enabled:\t0\n"), "{status}");
+    // What was touched before `main` is small as well.
+    let memory = process.proc("smaps_rollup");
+    let huge = memory.lines().find(|line| line.starts_with("AnonHugePages:")).unwrap();
+    assert_eq!(huge.split_whitespace().nth(1), Some("0"), "{memory}");
+}

@@ -101,6 +101,11 @@ impl Process {
         fs::read_to_string(self.folder.path().join("access.log")).unwrap()
     }
 
+    /// Returns a file of its directory in /proc.
+    pub fn proc(&self, name: &str) -> String {
+        fs::read_to_string(format!("/proc/{}/{name}", self.child.id())).unwrap()
+    }
+
     pub fn signal(&self, signal: i32) {
         // SAFETY: kill(2) on the child this value owns and has not reaped.
         assert_eq!(unsafe { libc::kill(self.child.id().cast_signed(), signal) }, 0);
