@@ -209,6 +209,7 @@ fn only_the_first_line_after_a_rest_wakes_the_writer() {
     assert!(!waiting.add(b"501\n", 1000), "and said once");
     waiting.writer = Writer::Gathers;
     assert!(waiting.add(&vec![b'x'; BYTES_ENOUGH], usize::MAX), "so are the bytes of one write");
+    assert!(Waiting { closed: true, ..Waiting::default() }.is_enough(1000), "at the end nothing gathers");
 }
 
 #[test]
@@ -225,7 +226,7 @@ fn half_of_what_may_wait_is_written_without_waiting_for_more() {
 }
 
 #[test]
-fn closing_does_not_wait_for_lines_to_gather() {
+fn closing_writes_the_lines_that_still_gather() {
     let bench = bench(1_000_000);
     drop(bench.permits);
     for _ in 0..3 {
