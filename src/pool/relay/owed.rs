@@ -84,8 +84,9 @@ pub(super) struct Entry {
 #[derive(Debug, Default)]
 pub(super) struct Owed {
     queue: VecDeque<Entry>,
-    /// Entries for which [`Kind::is_ready`] holds.
+    /// Entries for which [`Kind::is_ready`] holds, and those of some kinds.
     ready_count: usize,
+    queries: usize,
     copy_ends: usize,
 }
 
@@ -109,6 +110,7 @@ impl Owed {
 
     fn push_entry(&mut self, entry: Entry) {
         self.ready_count += usize::from(entry.kind.is_ready());
+        self.queries += usize::from(entry.kind == Kind::Query);
         self.copy_ends += usize::from(entry.kind == Kind::CopyEnd);
         self.queue.push_back(entry);
     }
@@ -119,9 +121,19 @@ impl Owed {
 
     pub(super) fn pop(&mut self) -> Option<Entry> {
         let entry = self.queue.pop_front()?;
-        self.ready_count -= usize::from(entry.kind.is_ready());
-        self.copy_ends -= usize::from(entry.kind == Kind::CopyEnd);
+        self.uncount(&entry);
         Some(entry)
+    }
+
+    fn uncount(&mut self, entry: &Entry) {
+        self.ready_count -= usize::from(entry.kind.is_ready());
+        self.queries -= usize::from(entry.kind == Kind::Query);
+        self.copy_ends -= usize::from(entry.kind == Kind::CopyEnd);
+    }
+
+    /// Returns whether a Query is still to be answered: its text may do anything.
+    pub(super) fn awaits_query(&self) -> bool {
+        self.queries > 0
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -163,6 +175,7 @@ impl Owed {
         let end = sync.unwrap_or(self.queue.len());
         for entry in self.queue.drain(..end).rev() {
             self.ready_count -= usize::from(entry.kind.is_ready());
+            self.queries -= usize::from(entry.kind == Kind::Query);
             self.copy_ends -= usize::from(entry.kind == Kind::CopyEnd);
             undo(entry);
         }
@@ -186,12 +199,13 @@ impl Owed {
     pub(super) fn finish_copy(&mut self) {
         let Some(end) = self.queue.iter().position(|entry| entry.kind == Kind::CopyEnd) else { return };
         let mut index = 0;
-        let (ready_count, copy_ends) = (&mut self.ready_count, &mut self.copy_ends);
+        let (ready_count, queries, copy_ends) = (&mut self.ready_count, &mut self.queries, &mut self.copy_ends);
         self.queue.retain(|entry| {
             let ignored = (1..=end).contains(&index) && (entry.doubtful || index == end);
             index += 1;
             if ignored {
                 *ready_count -= usize::from(entry.kind.is_ready());
+                *queries -= usize::from(entry.kind == Kind::Query);
                 *copy_ends -= usize::from(entry.kind == Kind::CopyEnd);
             }
             !ignored

@@ -229,6 +229,10 @@ impl Session<'_> {
         }
         match self.client.statements.look_up(name, self.batch) {
             Meaning::Undecided => Named::Verdict(Verdict::Later),
+            // A Query on its way may be DEALLOCATE ALL: the name may mean nothing by the time this is read.
+            Meaning::Statement(..) if self.server.owed.awaits_query() && !self.copy_in => {
+                Named::Verdict(Verdict::Later)
+            }
             Meaning::Statement(name, statement) => Named::Statement(name, statement),
             // Made by SQL PREPARE, or not at all: the server knows.
             Meaning::Nothing if !is_ours(name) => Named::Verdict(Verdict::Pass),

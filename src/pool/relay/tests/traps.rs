@@ -240,6 +240,15 @@ fn deallocate_all_by_sql_empties_both_maps() {
 }
 
 #[test]
+fn a_name_that_a_query_on_its_way_takes_away_is_not_bound() {
+    // The second statement has the first one's text, so that the server has it again by the time of the Bind.
+    let lines = like_alone(
+        &script().parse("a", "select 1").sync().query("deallocate all").parse("b", "select 1").run("a").sync(),
+    );
+    assert!(has(&lines, "E 26000 prepared statement \"a\" does not exist"));
+}
+
+#[test]
 fn statements_whose_tables_changed_are_prepared_again() {
     let mut pool = Pool::new();
     let client = pool.client(script().parse("a", "select 1").sync());
