@@ -12,3 +12,4 @@ pub mod health;
 pub mod pool;
 pub mod proxy;
 pub mod telemetry;
+pub mod tls;

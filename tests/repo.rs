@@ -13,16 +13,17 @@ use std::{
 
 /// Top-level modules and what they may name beside themselves.
 const ARROWS: &[(&str, &[&str])] = &[
-    ("config", &[]),
+    ("tls", &[]),
+    ("config", &["tls"]),
     ("telemetry", &["config"]),
     ("health", &["telemetry", "config"]),
     ("proxy", &["health", "telemetry", "config"]),
-    ("pool", &["health", "telemetry", "config"]),
+    ("pool", &["health", "telemetry", "config", "tls"]),
     ("admin", &["health", "telemetry", "config"]),
     ("cli", &["config"]),
     ("app", &["admin", "proxy", "pool", "health", "telemetry", "config"]),
     ("main", &["cli", "app"]),
-    ("lib", &["admin", "app", "cli", "config", "health", "pool", "proxy", "telemetry"]),
+    ("lib", &["admin", "app", "cli", "config", "health", "pool", "proxy", "telemetry", "tls"]),
 ];
 
 /// Modules that name nothing of the crate but themselves: `(module, what it may name)`.
@@ -33,6 +34,10 @@ const CONFINED: &[(&str, &[&str])] = &[
     ("pingora", &["app", "proxy", "admin", "pool::listener"]),
     ("postgres_protocol", &["pool::wire", "pool::auth", "pool::server"]),
     ("tokio_postgres", &["pool::probe", "pool::auth::query"]),
+    ("tokio_postgres_rustls", &["pool::probe"]),
+    ("rustls", &["tls"]),
+    ("tokio_rustls", &["tls"]),
+    ("x509_cert", &["tls"]),
     ("bb8", &["pool::lease", "pool::probe"]),
     ("prometheus", &["telemetry", "*::metrics"]),
     ("clap", &["cli"]),

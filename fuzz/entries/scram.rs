@@ -2,8 +2,8 @@
 
 use bookend::pool::auth::scram::{
     Keys, Verifier,
-    client::{Challenge, first},
-    server::Exchange,
+    client::{self, Challenge, first},
+    server::{Binding, Exchange},
 };
 
 const NONCE: &str = "rOprNGfwEbeRWgbNEkqO";
@@ -11,14 +11,17 @@ const NONCE: &str = "rOprNGfwEbeRWgbNEkqO";
 pub fn run(data: &[u8]) {
     let (start, end) = data.split_at(data.iter().position(|&byte| byte == b'\n').unwrap_or(data.len()));
     let end = end.strip_prefix(b"\n").unwrap_or(end);
-    if let Ok(exchange) = Exchange::start(start, NONCE, b"salt", 4096) {
-        assert!(exchange.server_first().contains(NONCE));
-        assert!(exchange.finish(end, &[7; 32], &[7; 32]).is_err(), "nobody knows a password for these keys");
+    for binding in [Binding::NotOffered, Binding::Declined, Binding::EndPoint(b"hash")] {
+        if let Ok(exchange) = Exchange::start(start, NONCE, b"salt", 4096, binding) {
+            assert!(exchange.server_first().contains(NONCE));
+            assert!(exchange.finish(end, &[7; 32], &[7; 32]).is_err(), "nobody knows a password for these keys");
+            assert_eq!(start.starts_with(b"p="), matches!(binding, Binding::EndPoint(_)));
+        }
     }
-    drop(first(NONCE));
+    drop(first(NONCE, client::Binding::None));
     if let Ok(challenge) = Challenge::read(NONCE, start) {
         let keys = Keys::from_client_key([7; 32], [7; 32]);
-        let (_, expected) = challenge.answer(&keys);
+        let (_, expected) = challenge.answer(&keys, client::Binding::NotOffered);
         assert!(!expected.matches(end) || end.starts_with(b"v="));
     }
     if let Ok(text) = std::str::from_utf8(data) {

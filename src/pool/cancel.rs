@@ -10,10 +10,10 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use crate::pool::{
-    lease::Store,
+    database::Pool,
     pooler::Pooler,
     registry::{CancelKey, ServerEntry},
-    server::{cancel, error::ServerError, pooled::Connector},
+    server::{cancel, error::ServerError},
 };
 
 /// Requests under way for one server at a time. With PgBouncer's bound of twice the pool's size in mind: a full pool can be
@@ -37,11 +37,11 @@ fn request(pooler: &Pooler, pid: i32, secret: &[u8]) -> Result<UnderWay, &'stati
     let client = pooler.registry().client_by_key(CancelKey { pid, secret }).ok_or(UNKNOWN_KEY)?;
     let server = client.link().ok_or(NOTHING_TO_CANCEL)?;
     let pool = client.group().and_then(|group| pooler.known(&group.database)?.pool(&group.user));
-    let store = pool.ok_or(NOTHING_TO_CANCEL)?.store.clone();
+    let pool = pool.ok_or(NOTHING_TO_CANCEL)?;
     if !server.begin_cancel(client.id(), AT_A_TIME) {
         return Err(NOTHING_TO_CANCEL);
     }
-    let mut under_way = UnderWay { store, server, proven: true };
+    let mut under_way = UnderWay { pool, server, proven: true };
     if !client.control().is_some_and(|control| control.is_cancellable()) {
         return Err(NOTHING_TO_CANCEL);
     }
@@ -51,7 +51,7 @@ fn request(pooler: &Pooler, pid: i32, secret: &[u8]) -> Result<UnderWay, &'stati
 
 /// A request that its server must wait for.
 struct UnderWay {
-    store: Arc<Store<Connector>>,
+    pool: Arc<Pool>,
     server: Arc<ServerEntry>,
     /// Whether it is certain that no signal comes any more.
     proven: bool,
@@ -64,7 +64,8 @@ impl UnderWay {
             self.proven = true;
             return "nothing_to_cancel";
         };
-        let sent = cancel::cancel(address, key, limit).await;
+        let (host, tls) = self.pool.host();
+        let sent = cancel::cancel(address, (&host, tls.as_deref()), key, limit).await;
         // A connection that was never made carried nothing.
         self.proven = matches!(sent, Ok(()) | Err(ServerError::Connect { .. }));
         if let Err(error) = sent {
@@ -76,6 +77,6 @@ impl UnderWay {
 
 impl Drop for UnderWay {
     fn drop(&mut self) {
-        self.store.cancel_ended(&self.server, self.proven, Instant::now());
+        self.pool.store.cancel_ended(&self.server, self.proven, Instant::now());
     }
 }

@@ -129,6 +129,12 @@ impl Pool {
         }
     }
 
+    /// Returns the host its servers are reached by, and how privately.
+    pub fn host(&self) -> (Arc<str>, Option<Arc<config::ServerTls>>) {
+        let way = self.way.lock();
+        (way.spec.host.clone(), way.spec.tls.clone())
+    }
+
     fn has_clients(&self) -> bool {
         ClientState::ALL.iter().any(|state| self.group.clients(*state) > 0)
     }
@@ -142,7 +148,8 @@ fn same_place(a: &Spec, b: &Spec) -> bool {
         (PassThrough(_), PassThrough(_)) => true,
         (a, b) => a == b,
     };
-    secrets && (&a.host, a.port, &a.dbname, &a.login.user) == (&b.host, b.port, &b.dbname, &b.login.user)
+    let place = |spec: &Spec| (spec.host.clone(), spec.port, spec.dbname.clone(), spec.login.user.clone());
+    secrets && place(a) == place(b) && a.tls == b.tls
 }
 
 fn spec(running: &Running, database: &config::Database, client: &Authenticated) -> Spec {
@@ -152,6 +159,7 @@ fn spec(running: &Running, database: &config::Database, client: &Authenticated) 
         dbname: database.dbname.as_deref().unwrap_or(&database.name).into(),
         login: ServerLogin::of_client(database, client, &running.users),
         params: Vec::new(),
+        tls: running.pool.server_tls.clone(),
         connect_timeout: running.pool.server_connect_timeout,
     }
 }

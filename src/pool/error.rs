@@ -22,6 +22,11 @@ pub enum PoolError {
     /// The peer began a TLS handshake without asking first; it could not read an ErrorResponse.
     #[error("direct TLS connections are not accepted here")]
     DirectTls,
+    #[error("TLS handshake failed: {why}")]
+    TlsHandshake { why: String },
+    /// `client_tls_sslmode` is `require` or more.
+    #[error("SSL required")]
+    TlsRequired,
     #[error("client_login_timeout: login was not complete within {}", Short(*.limit))]
     LoginTimeout { limit: Duration },
     /// A startup packet that cannot be read; `why` is ours, never the peer's bytes.
@@ -186,7 +191,7 @@ impl PoolError {
             Self::QueryWaitTimeout { login: Some(e), .. } => e.sqlstate().unwrap_or("53300"),
             Self::ServerLogin(e) => e.sqlstate().unwrap_or("08001"),
             Self::ClientGone | Self::ServerGone => "08006",
-            Self::LoginTimeout { .. } | Self::NoUserName => "28000",
+            Self::LoginTimeout { .. } | Self::NoUserName | Self::TlsRequired => "28000",
             Self::ProtocolVersion { .. } | Self::Replication => "0A000",
             Self::StartupParameter { .. } => "42704",
             Self::Authentication { .. } => "28P01",
@@ -206,6 +211,7 @@ impl PoolError {
             Self::Shutdown | Self::Killed => "57P01",
             Self::Internal => "XX000",
             Self::DirectTls
+            | Self::TlsHandshake { .. }
             | Self::StartupPacket { .. }
             | Self::EarlyData
             | Self::AuthenticationProtocol { .. }
@@ -233,6 +239,7 @@ impl PoolError {
     pub fn hint(&self) -> Option<Cow<'static, str>> {
         let hint = match self {
             Self::DirectTls => "use sslnegotiation=postgres",
+            Self::TlsRequired => "connect with sslmode=require, or set client_tls_sslmode to prefer",
             Self::LoginTimeout { .. } => "raise client_login_timeout, or look at what delays the client",
             Self::ProtocolVersion { .. } => "use a client that speaks protocol 3",
             Self::Replication => "connect to PostgreSQL itself for replication",
@@ -286,6 +293,8 @@ impl PoolError {
             Self::Killed => Kind::Killed,
             Self::Internal => Kind::Internal,
             Self::DirectTls
+            | Self::TlsHandshake { .. }
+            | Self::TlsRequired
             | Self::StartupPacket { .. }
             | Self::EarlyData
             | Self::ProtocolVersion { .. }
@@ -311,7 +320,7 @@ impl PoolError {
 
     /// Returns true when the peer cannot be told: the connection is only closed.
     pub fn is_silent(&self) -> bool {
-        matches!(self, Self::ClientGone | Self::DirectTls)
+        matches!(self, Self::ClientGone | Self::DirectTls | Self::TlsHandshake { .. })
     }
 }
 

@@ -15,7 +15,7 @@ use pingora::{
 };
 use tokio::net::TcpStream;
 
-use super::{client::login, pooler::Pooler};
+use super::{client::arrival, pooler::Pooler};
 
 /// The pool as a pingora service; starts the pool's own tasks in the service's runtime.
 pub struct PoolService {
@@ -70,7 +70,7 @@ impl ServerApp for Accepted {
         });
         match taken {
             Ok((stream, peer, local)) => {
-                self.pooler.drain().spawn(login::serve(self.pooler.clone(), stream, peer, local));
+                self.pooler.drain().spawn(arrival::serve(self.pooler.clone(), stream, peer, local));
             }
             // It was gone before it began, or there are no file descriptors left.
             Err(error) => tracing::debug!(%error, "accepted connection lost"),

@@ -324,6 +324,7 @@ fn auth(pool: &config::Pool, deriver: &Arc<Deriver>) -> Auth {
         auth_type: pool.auth_type,
         users: Users::new(&pool.users),
         scram_iterations: pool.scram_iterations,
+        tls: pool.client_tls.clone(),
         deriver: deriver.clone(),
     }
 }

@@ -14,10 +14,11 @@ use std::{collections::HashMap, num::NonZeroU32, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
 use tokio::task::JoinHandle;
-use tokio_postgres::{Client, Config, NoTls, SimpleQueryMessage, error::SqlState};
+use tokio_postgres::{Client, Config, NoTls, SimpleQueryMessage, config::SslMode, error::SqlState};
+use tokio_postgres_rustls::MakeRustlsConnect;
 
 use crate::{
-    config::pool::{self as config, Pool, UserSecret},
+    config::pool::{self as config, Pool, ServerTls, UserSecret},
     health::{
         board::{Board, DatabaseEntry, DatabaseState, Role, Serving},
         probe::{self, Failure, Look, Probe, Schedule},
@@ -52,6 +53,7 @@ impl Drop for Running {
 #[derive(Clone, PartialEq)]
 struct Target {
     config: Config,
+    tls: Option<Arc<ServerTls>>,
     schedule: Schedule,
     rise: NonZeroU32,
     fall: NonZeroU32,
@@ -101,6 +103,7 @@ impl Target {
         let at_least_one = |count| NonZeroU32::new(count).unwrap_or(NonZeroU32::MIN);
         Self {
             config: login(pool, database),
+            tls: pool.server_tls.clone(),
             schedule,
             rise: at_least_one(pool.probe.rise),
             fall: at_least_one(pool.probe.fall),
@@ -115,7 +118,12 @@ fn login(pool: &Pool, database: &config::Database) -> Config {
         .host(&database.host)
         .port(database.port)
         .dbname(database.dbname.as_deref().unwrap_or(&database.name))
-        .application_name("bookend probe");
+        .application_name("bookend probe")
+        .ssl_mode(match &pool.server_tls {
+            Some(tls) if tls.mode.is_required() => SslMode::Require,
+            Some(tls) if tls.mode == config::SslMode::Prefer => SslMode::Prefer,
+            _ => SslMode::Disable,
+        });
     let plain = |user: &config::User| match &user.secret {
         UserSecret::Plain(password) => Some((user.name.clone(), password.clone())),
         UserSecret::Md5(_) | UserSecret::Scram(_) => None,
@@ -145,7 +153,8 @@ async fn watch(
     let name = entry.name().clone();
     let answered = Box::new(move || answered(&name));
     let patience = target.schedule.timeout;
-    let database = DatabaseProbe { sessions: sessions(target.config), patience, seen: answered(), answered };
+    let database =
+        DatabaseProbe { sessions: sessions(target.config, target.tls), patience, seen: answered(), answered };
     let threshold = Threshold::new(target.rise, target.fall);
     let mut latch = Some(latch);
     let note = move |look: Look<Seen, Trouble>| {
@@ -292,6 +301,7 @@ fn chain(error: &dyn std::error::Error) -> String {
 #[derive(Debug)]
 struct Sessions {
     login: Config,
+    tls: Option<Arc<ServerTls>>,
 }
 
 impl bb8::ManageConnection for Sessions {
@@ -299,10 +309,20 @@ impl bb8::ManageConnection for Sessions {
     type Error = tokio_postgres::Error;
 
     async fn connect(&self) -> Result<Client, tokio_postgres::Error> {
-        let (client, connection) = self.login.connect(NoTls).await?;
-        // Ends when the client is dropped or the socket breaks; the client then says `is_closed`.
-        tokio::spawn(connection);
-        Ok(client)
+        // The connection ends when the client is dropped or the socket breaks; the client then says `is_closed`.
+        match &self.tls {
+            None => {
+                let (client, connection) = self.login.connect(NoTls).await?;
+                tokio::spawn(connection);
+                Ok(client)
+            }
+            Some(tls) => {
+                let connect = MakeRustlsConnect::new(tls.connect.config());
+                let (client, connection) = self.login.connect(connect).await?;
+                tokio::spawn(connection);
+                Ok(client)
+            }
+        }
     }
 
     async fn is_valid(&self, _: &mut Client) -> Result<(), tokio_postgres::Error> {
@@ -314,13 +334,13 @@ impl bb8::ManageConnection for Sessions {
     }
 }
 
-fn sessions(login: Config) -> bb8::Pool<Sessions> {
+fn sessions(login: Config, tls: Option<Arc<ServerTls>>) -> bb8::Pool<Sessions> {
     bb8::Pool::builder()
         .max_size(1)
         .test_on_check_out(false)
         .max_lifetime(None)
         .idle_timeout(None)
-        .build_unchecked(Sessions { login })
+        .build_unchecked(Sessions { login, tls })
 }
 
 #[cfg(test)]
@@ -370,7 +390,7 @@ mod tests {
         config.host("127.0.0.1").port(1).user("nobody");
         let second = Duration::from_secs(1);
         let schedule = Schedule { interval: second, down_interval: second, timeout: second };
-        let target = Target { config, schedule, rise: NonZeroU32::MIN, fall: NonZeroU32::MIN };
+        let target = Target { config, tls: None, schedule, rise: NonZeroU32::MIN, fall: NonZeroU32::MIN };
         let latch = ready.latch("first look");
         assert!(!ready.is_ready());
         let (sender, mut looks) = tokio::sync::mpsc::unbounded_channel();
@@ -398,7 +418,7 @@ mod tests {
         config.host("127.0.0.1").port(listener.local_addr().unwrap().port()).user("nobody");
         let timeout = Duration::from_millis(20);
         let schedule = Schedule { interval: timeout, down_interval: timeout, timeout };
-        let target = Target { config, schedule, rise: NonZeroU32::MIN, fall: NonZeroU32::MIN };
+        let target = Target { config, tls: None, schedule, rise: NonZeroU32::MIN, fall: NonZeroU32::MIN };
         let (sender, mut looks) = tokio::sync::mpsc::unbounded_channel();
         let (board, ready) = (Board::default(), Ready::default());
         let note = move |_: &str, _, serving| {

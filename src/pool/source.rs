@@ -156,6 +156,7 @@ fn client_row(client: &Arc<ClientEntry>, now: Instant) -> Option<SocketRow> {
         id: client.id(),
         link: client.link().map(|server| server.id()),
         remote_pid: 0,
+        tls: client.tls().describe(),
         application_name: client.application_name(),
         prepared_statements: client.prepared_statements() as usize,
     })
@@ -182,6 +183,7 @@ fn server_row(server: &ServerEntry) -> SocketRow {
         id: server.id(),
         link: server.link(),
         remote_pid: server.remote_pid().unwrap_or(0),
+        tls: server.tls().describe(),
         application_name: server.application_name(),
         prepared_statements: server.prepared_statements() as usize,
     }

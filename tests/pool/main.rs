@@ -12,4 +12,5 @@ mod servers;
 mod sessions;
 mod strangers;
 mod support;
+mod tls;
 mod transactions;

@@ -16,7 +16,7 @@ use bookend::{
         ready::Ready,
     },
     pool::{
-        client::login,
+        client::arrival,
         pooler::{Deps, Pooler},
     },
 };
@@ -49,6 +49,8 @@ pub fn config(cluster: &Cluster) -> Pool {
         listen: SocketAddr::from(([127, 0, 0, 1], 0)),
         threads: 1,
         auth_type: AuthType::ScramSha256,
+        client_tls: None,
+        server_tls: None,
         admin_users: vec![USER.into()],
         stats_users: Vec::new(),
         pool_mode: PoolMode::Transaction,
@@ -122,7 +124,7 @@ pub async fn start(config: Pool) -> Pooled {
         while let Ok((stream, peer)) = listener.accept().await {
             stream.set_nodelay(true).unwrap();
             let local = stream.local_addr().unwrap();
-            drain.spawn(login::serve(served.clone(), stream, peer, local));
+            drain.spawn(arrival::serve(served.clone(), stream, peer, local));
         }
     });
     Pooled { pooler, port, drain: control, accepting }

@@ -5,7 +5,10 @@
 use std::{
     fs,
     net::TcpListener,
-    os::unix::{fs::chown, process::CommandExt},
+    os::unix::{
+        fs::{PermissionsExt, chown},
+        process::CommandExt,
+    },
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::{Arc, Mutex, Weak},
@@ -22,6 +25,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// One running cluster.
 pub struct Cluster {
+    /// Further arguments of `postgres`.
+    more: Vec<String>,
     dir: TempDir,
     pub port: u16,
     owner: Option<(u32, u32)>,
@@ -42,6 +47,29 @@ pub fn shared() -> Arc<Cluster> {
 impl Cluster {
     /// Makes and starts a cluster.
     pub fn start() -> Self {
+        Self::start_with(|_, _| Vec::new())
+    }
+
+    /// Makes and starts a cluster that has TLS, with this certificate and key (PEM).
+    pub fn start_with_tls(certificate: &str, key: &str) -> Self {
+        Self::start_with(|dir, owner| {
+            let mut more = vec!["-c".to_owned(), "ssl=on".to_owned()];
+            for (setting, name, text) in
+                [("ssl_cert_file", "server.crt", certificate), ("ssl_key_file", "server.key", key)]
+            {
+                let path = dir.join(name);
+                fs::write(&path, text).unwrap();
+                fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+                if let Some((uid, gid)) = owner {
+                    chown(&path, Some(uid), Some(gid)).unwrap();
+                }
+                more.extend(["-c".to_owned(), format!("{setting}={}", path.display())]);
+            }
+            more
+        })
+    }
+
+    fn start_with(arguments: impl FnOnce(&Path, Option<(u32, u32)>) -> Vec<String>) -> Self {
         let dir = tempfile::Builder::new().prefix("bookend-pg-").tempdir().unwrap();
         let owner = owner();
         let password = dir.path().join("password");
@@ -50,7 +78,8 @@ impl Cluster {
             chown(dir.path(), Some(uid), Some(gid)).unwrap();
             chown(&password, Some(uid), Some(gid)).unwrap();
         }
-        let cluster = Self { port: free_port(), owner, server: Mutex::new(None), dir };
+        let more = arguments(dir.path(), owner);
+        let cluster = Self { more, port: free_port(), owner, server: Mutex::new(None), dir };
         let made = cluster
             .command("initdb")
             .args(["--no-sync", "--auth=scram-sha-256", "--encoding=UTF8", "--no-locale", "--username", USER])
@@ -73,6 +102,7 @@ impl Cluster {
             .args(["-p", &self.port.to_string(), "-k", &self.dir.path().to_string_lossy()])
             .args(["-c", "listen_addresses=127.0.0.1", "-c", "fsync=off", "-c", "max_connections=60"])
             .args(["-c", "log_min_messages=fatal"])
+            .args(&self.more)
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()

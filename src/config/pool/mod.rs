@@ -7,18 +7,22 @@ mod database;
 mod foreign;
 mod password;
 mod settings;
+mod tls;
 mod user;
 pub mod userlist;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 pub(super) use self::database::FALLBACK;
-use crate::config::{
-    field::Field,
-    lb::process::{self, Process},
-    node::Node,
-    reading::{Reading, Spot},
-    secret::Secret,
+use crate::{
+    config::{
+        field::Field,
+        lb::process::{self, Process},
+        node::Node,
+        reading::{Reading, Spot},
+        secret::Secret,
+    },
+    tls::{Accept, Connect},
 };
 
 /// Connections that one pool of a database and user may be told to open at most.
@@ -31,6 +35,10 @@ pub struct Pool {
     /// Worker threads of the pool. Default 1: both sockets of a transaction then live on one reactor.
     pub threads: usize,
     pub auth_type: AuthType,
+    /// `client_tls_sslmode` and what goes with it. `None`: clients are told that there is no TLS.
+    pub client_tls: Option<ClientTls>,
+    /// `server_tls_sslmode` and what goes with it. `None`: servers are not asked for TLS. Default: `prefer`.
+    pub server_tls: Option<Arc<ServerTls>>,
     pub admin_users: Vec<String>,
     pub stats_users: Vec<String>,
     pub pool_mode: PoolMode,
@@ -82,6 +90,64 @@ pub struct Pool {
     pub databases: Vec<Database>,
     /// `users:` and `auth_file`; `users:` wins.
     pub users: Vec<User>,
+}
+
+/// TLS towards clients.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ClientTls {
+    pub mode: SslMode,
+    pub files: TlsFiles,
+    pub accept: Accept,
+}
+
+/// TLS towards PostgreSQL.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ServerTls {
+    pub mode: SslMode,
+    pub files: TlsFiles,
+    pub connect: Connect,
+}
+
+/// The files as pool.yaml names them; what they hold has been read.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct TlsFiles {
+    pub key: Option<String>,
+    pub cert: Option<String>,
+    pub ca: Option<String>,
+    /// PgBouncer's word for the versions: `secure`, or a list.
+    pub protocols: Option<String>,
+}
+
+/// PostgreSQL's degrees of TLS. `disable` is the absence of a mode.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum SslMode {
+    /// If the other side asks for it (clients).
+    Allow,
+    /// If the other side can.
+    Prefer,
+    Require,
+    /// And the other side shows a certificate that `ca_file` vouches for.
+    VerifyCa,
+    /// And it is made out for the host (servers; of clients it is `verify-ca`).
+    VerifyFull,
+}
+
+impl SslMode {
+    /// Returns whether nothing is said in plain text.
+    pub fn is_required(self) -> bool {
+        self >= Self::Require
+    }
+
+    /// Returns PostgreSQL's word.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Allow => "allow",
+            Self::Prefer => "prefer",
+            Self::Require => "require",
+            Self::VerifyCa => "verify-ca",
+            Self::VerifyFull => "verify-full",
+        }
+    }
 }
 
 /// How clients prove who they are.
@@ -164,7 +230,7 @@ pub(super) fn read(reading: &Reading<'_>, root: &Node) -> Found {
     let mut file = Field::root(reading, root).section();
     let mut section = file.section("pool");
     let auth = user::read(reading, &mut file, &mut section);
-    let (mut pool, listen) = settings::read(&mut section, auth);
+    let (mut pool, listen) = settings::read(reading, &mut section, auth);
     let sizes = database::Sizes { pool_size: pool.default_pool_size, min_pool_size: pool.min_pool_size };
     pool.databases = database::read(&mut file, &sizes);
     let process = process::read(&mut file);

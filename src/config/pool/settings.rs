@@ -1,24 +1,26 @@
 //! `pool:` of `pool.yaml`: PgBouncer's names, with the defaults of a pool for Django.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use crate::config::{
     lb::process,
-    pool::{MAX_POOL_SIZE, Pool, PoolMode, Probe, database::Sizes, user},
-    reading::Spot,
+    pool::{MAX_POOL_SIZE, Pool, PoolMode, Probe, database::Sizes, tls, user},
+    reading::{Reading, Spot},
     section::Section,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
 
 /// Reads the settings into a pool that has no databases and users yet, with the place of its port.
-pub(super) fn read(section: &mut Section<'_>, auth: user::Auth) -> (Pool, Spot) {
+pub(super) fn read(reading: &Reading<'_>, section: &mut Section<'_>, auth: user::Auth) -> (Pool, Spot) {
     let (listen, spot) = listen(section);
     let sizes = sizes(section);
     let pool = Pool {
         listen,
         threads: process::read_threads(section, Some(1)),
         auth_type: auth.auth_type,
+        client_tls: tls::read_client(reading, section),
+        server_tls: tls::read_server(reading, section).map(Arc::new),
         admin_users: auth.admin_users,
         stats_users: auth.stats_users,
         pool_mode: user::read_pool_mode(section).unwrap_or(PoolMode::Transaction),

@@ -2,7 +2,7 @@
 
 use super::{HIDDEN, Yaml};
 use crate::config::{
-    pool::{AuthType, Database, Pool, PoolMode, User, UserSecret},
+    pool::{AuthType, Database, Pool, PoolMode, SslMode, TlsFiles, User, UserSecret},
     units::format_duration,
 };
 
@@ -35,6 +35,30 @@ fn settings(pool: &Pool) -> Yaml {
         AuthType::ScramSha256 => "scram-sha-256",
     };
     map.put("auth_type", auth_type);
+    let client = pool.client_tls.as_ref().map(|tls| (tls.mode, &tls.files));
+    let server = pool.server_tls.as_ref().map(|tls| (tls.mode, &tls.files));
+    put_tls(
+        &mut map,
+        client,
+        [
+            "client_tls_sslmode",
+            "client_tls_key_file",
+            "client_tls_cert_file",
+            "client_tls_ca_file",
+            "client_tls_protocols",
+        ],
+    );
+    put_tls(
+        &mut map,
+        server,
+        [
+            "server_tls_sslmode",
+            "server_tls_key_file",
+            "server_tls_cert_file",
+            "server_tls_ca_file",
+            "server_tls_protocols",
+        ],
+    );
     map.put("admin_users", Yaml::list(&pool.admin_users, Yaml::text));
     map.put("stats_users", Yaml::list(&pool.stats_users, Yaml::text));
     map.put("pool_mode", mode(pool.pool_mode));
@@ -71,6 +95,15 @@ fn settings(pool: &Pool) -> Yaml {
     probe.put("fall", pool.probe.fall);
     map.put("probe", probe);
     map
+}
+
+fn put_tls(map: &mut Yaml, tls: Option<(SslMode, &TlsFiles)>, keys: [&str; 5]) {
+    let files = tls.map(|(_, files)| files.clone()).unwrap_or_default();
+    map.put(keys[0], tls.map_or("disable", |(mode, _)| mode.word()));
+    map.put(keys[1], files.key.as_deref());
+    map.put(keys[2], files.cert.as_deref());
+    map.put(keys[3], files.ca.as_deref());
+    map.put(keys[4], files.protocols.as_deref());
 }
 
 fn database(database: &Database) -> Yaml {

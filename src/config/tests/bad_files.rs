@@ -260,8 +260,8 @@ fn units_and_words_are_explained() {
 fn settings_of_pgbouncer_that_are_not_offered_are_named() {
     let table = [
         (
-            "client_tls_sslmode: require",
-            "2:3: pool.client_tls_sslmode: client_tls_sslmode is PgBouncer's; not offered here",
+            "client_tls_ciphers: secure",
+            "2:3: pool.client_tls_ciphers: client_tls_ciphers is PgBouncer's; not offered here",
         ),
         ("auth_type: hba", "2:14: pool.auth_type: hba is PgBouncer's; not offered here (scram-sha-256, md5 or trust)"),
         (

@@ -25,11 +25,14 @@ use tracing::info;
 
 use self::{
     derive::Deriver,
-    scram::{Keys, NONCE_LEN, server::Exchange, server::Failure},
+    scram::{
+        Keys, NONCE_LEN,
+        server::{Binding, Exchange, Failure},
+    },
     users::{Known, Users},
 };
 use crate::{
-    config::pool::{AuthType, UserSecret},
+    config::pool::{AuthType, ClientTls, UserSecret},
     pool::{
         client::deadline::LoginDeadline,
         error::PoolError,
@@ -50,6 +53,8 @@ pub struct Auth {
     pub auth_type: AuthType,
     pub users: Users,
     pub scram_iterations: u32,
+    /// TLS for those who ask for it, or must.
+    pub tls: Option<ClientTls>,
     /// Shared by all configurations of the process.
     pub deriver: Arc<Deriver>,
 }
@@ -129,23 +134,31 @@ impl Reason {
     }
 }
 
-/// Asks the client for a proof and, when it is right, says AuthenticationOk.
+/// Asks the client for a proof and, when it is right, says AuthenticationOk. `end_point` is the `tls-server-end-point` of
+/// the connection, to which a SCRAM proof may be bound.
 ///
 /// Not cancel safe: an abandoned call leaves the stream inside the exchange.
 pub async fn authenticate<S>(
     io: &mut S,
     user: &str,
     auth: &Auth,
+    end_point: Option<&[u8]>,
     random: Random,
     deadline: LoginDeadline,
 ) -> Result<Authenticated, PoolError>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    deadline.guard(exchange(io, user, auth, random)).await
+    deadline.guard(exchange(io, user, auth, end_point, random)).await
 }
 
-async fn exchange<S>(io: &mut S, user: &str, auth: &Auth, random: Random) -> Result<Authenticated, PoolError>
+async fn exchange<S>(
+    io: &mut S,
+    user: &str,
+    auth: &Auth,
+    end_point: Option<&[u8]>,
+    random: Random,
+) -> Result<Authenticated, PoolError>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -162,7 +175,7 @@ where
             md5_exchange(io, user, known, random.md5_salt).await?;
             None
         }
-        AuthType::Md5 | AuthType::ScramSha256 => scram_exchange(io, user, known, auth, random.nonce).await?,
+        AuthType::Md5 | AuthType::ScramSha256 => scram_exchange(io, user, known, auth, end_point, random.nonce).await?,
     };
     Ok(Authenticated { user: user.to_owned(), captured })
 }
@@ -227,20 +240,29 @@ async fn scram_exchange<S>(
     user: &str,
     known: Option<&Known>,
     auth: &Auth,
+    end_point: Option<&[u8]>,
     nonce: [u8; NONCE_LEN],
 ) -> Result<Option<Arc<Captured>>, PoolError>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    send(io, |out| backend::authentication_sasl(out, &[scram::MECHANISM])).await?;
+    // PostgreSQL's order: clients take the first they can (CheckSASLAuth, auth-scram.c).
+    let offered = [scram::MECHANISM_PLUS, scram::MECHANISM];
+    let offered = if end_point.is_some() { &offered[..] } else { &offered[1..] };
+    send(io, |out| backend::authentication_sasl(out, offered)).await?;
     let body = read_answer(io).await?;
     let initial = SaslInitial::parse(&body).map_err(|_| malformed("not a SASLInitialResponse"))?;
-    if initial.mechanism != scram::MECHANISM.as_bytes() {
-        return Err(malformed("the client chose a SASL mechanism that was not offered"));
-    }
+    let binding = match end_point {
+        Some(hash) if initial.mechanism == scram::MECHANISM_PLUS.as_bytes() => Binding::EndPoint(hash),
+        _ if initial.mechanism != scram::MECHANISM.as_bytes() => {
+            return Err(malformed("the client chose a SASL mechanism that was not offered"));
+        }
+        Some(_) => Binding::Declined,
+        None => Binding::NotOffered,
+    };
     let client_first = initial.data.ok_or(malformed("no initial response"))?;
     let check = Check::of(user, known, auth);
-    let exchange = Exchange::start(client_first, &scram::nonce(&nonce), &check.salt, check.iterations)
+    let exchange = Exchange::start(client_first, &scram::nonce(&nonce), &check.salt, check.iterations, binding)
         .map_err(|e| malformed(e.0))?;
     send(io, |out| backend::authentication_sasl_continue(out, exchange.server_first().as_bytes())).await?;
 

@@ -2,7 +2,7 @@
 //! exchange, [`server`] towards clients and [`client`] towards PostgreSQL. Pure: messages and keys in, messages out.
 //!
 //! What is slow (PBKDF2) is apart in [`Keys::derive`] and called only by [`super::derive`], off the relay's threads.
-//! Channel binding is not offered: it needs TLS that ends here.
+//! Both halves can bind the proof to the TLS connection it is given on (SCRAM-SHA-256-PLUS, `tls-server-end-point`).
 
 pub mod client;
 pub mod server;
@@ -18,6 +18,8 @@ use sha2::{Digest, Sha256};
 
 /// The mechanism's name on the wire.
 pub const MECHANISM: &str = "SCRAM-SHA-256";
+/// The same with channel binding.
+pub const MECHANISM_PLUS: &str = "SCRAM-SHA-256-PLUS";
 /// Random bytes in a nonce: PostgreSQL's SCRAM_RAW_NONCE_LEN.
 pub const NONCE_LEN: usize = 18;
 /// Bytes of salt we make ourselves: PostgreSQL's SCRAM_DEFAULT_SALT_LEN.

@@ -41,7 +41,7 @@ fn auth(auth_type: AuthType) -> Arc<Auth> {
         user("broken", UserSecret::Scram(Secret::new("SCRAM-SHA-256$what"))),
     ];
     let deriver = Arc::new(Deriver::new([7; 32]));
-    Arc::new(Auth { auth_type, users: Users::new(&users), scram_iterations: ITERATIONS, deriver })
+    Arc::new(Auth { auth_type, users: Users::new(&users), scram_iterations: ITERATIONS, tls: None, deriver })
 }
 
 type Login = JoinHandle<Result<Authenticated, PoolError>>;
@@ -51,7 +51,7 @@ fn begin(auth: &Arc<Auth>, user: &'static str) -> (DuplexStream, Login) {
     let auth = Arc::clone(auth);
     let random = Random { md5_salt: [1, 2, 3, 4], nonce: [5; NONCE_LEN] };
     let deadline = LoginDeadline::new(Instant::now(), LIMIT);
-    (client, tokio::spawn(async move { authenticate(&mut server, user, &auth, random, deadline).await }))
+    (client, tokio::spawn(async move { authenticate(&mut server, user, &auth, None, random, deadline).await }))
 }
 
 /// Reads one Authentication message; `None` when the pool has given up.

@@ -1,10 +1,10 @@
-//! From an accepted connection to a session: startup, proof, database, welcome.
+//! From what a peer wants to a session: proof, database, welcome.
 //!
 //! A cancel request is carried out at any load and never answered. Everybody else must fit into `max_client_conn`; the
 //! console has a few places of its own, because it is needed most when the rest are taken. Nothing is said about databases
 //! before the client has proven who it is.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::sync::Arc;
 
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt},
@@ -12,11 +12,10 @@ use tokio::{
 };
 
 use super::{
-    deadline::LoginDeadline,
-    refuse::refuse,
+    arrival::Arrival,
     scratch::Scratch,
-    session::{Session, farewell, more},
-    startup::{First, StartupRequest, read_first},
+    session::{farewell, more},
+    startup::{First, StartupRequest},
     welcome::welcome,
 };
 use crate::pool::{
@@ -28,12 +27,9 @@ use crate::pool::{
     lease::Patience,
     pooler::Pooler,
     registry::{ClientHandle, ClientState, Leave},
-    relay::{ClientState as RelayState, Control},
+    relay::ClientState as RelayState,
     server::pooled::Welcome,
 };
-
-/// Connections beyond `max_client_conn` that may say who they are: cancel requests and the console.
-const SPARE_CONNECTIONS: usize = 64;
 
 /// What the console tells about itself as a server. Drivers parse `server_version`.
 const CONSOLE_PARAMS: [(&str, &str); 7] = [
@@ -46,74 +42,45 @@ const CONSOLE_PARAMS: [(&str, &str); 7] = [
     ("is_superuser", "on"),
 ];
 
-/// Serves one accepted connection to its end. What of that is a session is a task of its own, which leaving waits for: a
-/// login needs more room than an idle client is to cost.
-pub async fn serve<IO>(pooler: Arc<Pooler>, mut io: IO, peer: SocketAddr, local: SocketAddr)
-where
-    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    let client = pooler.registry().enter_client(peer, local, Instant::now(), &mut rand::rng());
-    match admit(&pooler, &mut io, &client).await {
-        Ok(Some(Admitted { pool, state, early })) => {
-            let control = Arc::new(Control::default());
-            client.set_control(control.clone());
-            pooler.drain.spawn(Session { io, client, pool, state, control, early }.run());
-        }
-        Ok(None) => client.transition(ClientState::Closing, Instant::now()),
-        Err(error) => {
-            client.transition(ClientState::Closing, Instant::now());
-            pooler.metrics.error(error.kind());
-            tracing::debug!(client = client.id(), %peer, %error, "login refused");
-            refuse(&mut io, &error).await;
-        }
-    }
-}
-
 /// A client that may begin.
-struct Admitted {
-    pool: Arc<Pool>,
-    state: RelayState,
-    early: Option<Scratch>,
+pub(super) struct Admitted {
+    pub pool: Arc<Pool>,
+    pub state: RelayState,
+    pub early: Option<Scratch>,
 }
 
 /// Returns `None` when the connection has served its purpose: a cancel request, a console session.
-async fn admit<IO>(pooler: &Arc<Pooler>, io: &mut IO, client: &ClientHandle) -> Result<Option<Admitted>, PoolError>
+pub(super) async fn admit<IO>(arrival: &Arrival, io: &mut IO, first: First) -> Result<Option<Admitted>, PoolError>
 where
     IO: AsyncRead + AsyncWrite + Unpin + Send,
 {
-    let running = pooler.running.load_full();
-    let limit = running.pool.max_client_conn;
-    let many = PoolError::TooManyClients { limit };
-    if pooler.registry().client_count() > limit.saturating_add(SPARE_CONNECTIONS) {
-        return Err(many);
-    }
-    let deadline = LoginDeadline::new(Instant::now(), running.pool.client_login_timeout);
-    let request = match read_first(io, &running.pool.ignore_startup_parameters, deadline).await? {
+    let Arrival { pooler, client, running, auth, deadline, end_point } = arrival;
+    let request = match first {
         First::Cancel { pid, secret } => {
             client.transition(ClientState::Cancelling, Instant::now());
             cancel::carry_out(pooler, pid, &secret).await;
             return Ok(None);
         }
         First::Startup(request) => request,
+        First::Tls => return Err(PoolError::Internal),
     };
     let for_console = request.database == console::DATABASE;
     if pooler.drain.is_draining() {
         return Err(PoolError::Shutdown);
     }
-    if !for_console && pooler.registry().client_count() > limit {
-        return Err(many);
+    if !for_console && arrival.is_full(0) {
+        return Err(arrival.too_many());
     }
     client.transition(ClientState::Authenticating, Instant::now());
-    let auth = pooler.auth.load_full();
     let random = Random::draw(&mut rand::rng());
-    let authenticated = authenticate(io, &request.user, &auth, random, deadline).await?;
+    let authenticated = authenticate(io, &request.user, auth, end_point.as_deref(), random, *deadline).await?;
     if for_console {
         console_session(pooler, io, client, &authenticated).await?;
         return Ok(None);
     }
     let database = pooler.database(&request.database);
     let database = database.ok_or_else(|| PoolError::NoDatabase { database: request.database.clone() })?;
-    let pool = database.enter(client, &authenticated, &running, &pooler.shared);
+    let pool = database.enter(client, &authenticated, running, &pooler.shared);
     client.set_application_name(request.setting("application_name").unwrap_or_default().as_bytes());
     if pooler.known(&database.name).is_none_or(|known| !Arc::ptr_eq(&known, &database)) {
         // A reload has taken it away meanwhile.

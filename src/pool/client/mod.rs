@@ -1,5 +1,6 @@
 //! One client of the pool, from its first byte.
 
+pub mod arrival;
 pub mod deadline;
 pub mod login;
 pub mod refuse;

@@ -32,11 +32,24 @@ use crate::pool::{
 pub const PACKET_LEN_MAX: usize = 10_000;
 
 /// The first byte of a TLS record that carries a handshake.
-const TLS_HANDSHAKE: u8 = 0x16;
+pub const TLS_HANDSHAKE: u8 = 0x16;
 /// A fatal TLS alert, `handshake_failure`: what makes a client that began TLS unasked say so instead of "bad record".
 const TLS_ALERT: [u8; 7] = [0x15, 3, 1, 0, 2, 2, 40];
 /// "Encryption is not available; you may go on without."
 const NO_ENCRYPTION: u8 = b'N';
+/// "Begin the handshake."
+const BEGIN_TLS: u8 = b'S';
+
+/// What a client that asks for TLS is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Encryption {
+    /// There is none here.
+    Unavailable,
+    /// It may have it, or must.
+    Offered { required: bool },
+    /// It has it.
+    On,
+}
 
 /// What a fresh connection wants.
 #[derive(PartialEq)]
@@ -45,6 +58,8 @@ pub enum First {
     Cancel { pid: i32, secret: Box<[u8]> },
     /// Log in.
     Startup(StartupRequest),
+    /// Shake hands: it asked, and was told to begin. What it wants it will say again then.
+    Tls,
 }
 
 /// A login that has not been authenticated yet.
@@ -78,6 +93,7 @@ impl fmt::Debug for First {
             // Whoever knows the key can cancel the session's queries.
             Self::Cancel { pid, .. } => f.debug_struct("Cancel").field("pid", pid).finish_non_exhaustive(),
             Self::Startup(request) => f.debug_tuple("Startup").field(request).finish(),
+            Self::Tls => f.write_str("Tls"),
         }
     }
 }
@@ -92,17 +108,22 @@ impl fmt::Debug for StartupRequest {
 }
 
 /// Reads up to and including the first packet that says what the peer wants, and answers what must be answered on the way
-/// (encryption: no; a newer protocol: 3.0). `ignored` is `ignore_startup_parameters`.
+/// (encryption, as `encryption` says; a newer protocol: 3.0). `ignored` is `ignore_startup_parameters`.
 ///
 /// Not cancel safe: an abandoned call leaves the stream inside a packet.
-pub async fn read_first<S>(io: &mut S, ignored: &[String], deadline: LoginDeadline) -> Result<First, PoolError>
+pub async fn read_first<S>(
+    io: &mut S,
+    ignored: &[String],
+    encryption: Encryption,
+    deadline: LoginDeadline,
+) -> Result<First, PoolError>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    deadline.guard(first(io, ignored)).await
+    deadline.guard(first(io, ignored, encryption)).await
 }
 
-async fn first<S>(io: &mut S, ignored: &[String]) -> Result<First, PoolError>
+async fn first<S>(io: &mut S, ignored: &[String], encryption: Encryption) -> Result<First, PoolError>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -111,10 +132,22 @@ where
         let body = read_packet(io).await?;
         match packet::parse(&body, ignored)? {
             Packet::Cancel { pid, secret } => return Ok(First::Cancel { pid, secret: secret.into() }),
+            Packet::TlsRequest | Packet::GssRequest if encryption == Encryption::On => {
+                return Err(PoolError::StartupPacket { why: "encryption was asked for twice" });
+            }
+            Packet::TlsRequest if matches!(encryption, Encryption::Offered { .. }) => {
+                nothing_behind(io).await?;
+                io.write_all(&[BEGIN_TLS]).await.map_err(gone)?;
+                io.flush().await.map_err(gone)?;
+                return Ok(First::Tls);
+            }
             Packet::TlsRequest if !asked_tls => asked_tls = true,
             Packet::GssRequest if !asked_gss => asked_gss = true,
             Packet::TlsRequest | Packet::GssRequest => {
                 return Err(PoolError::StartupPacket { why: "encryption was asked for twice" });
+            }
+            Packet::Startup { .. } if encryption == (Encryption::Offered { required: true }) => {
+                return Err(PoolError::TlsRequired);
             }
             Packet::Startup { request, negotiate } => {
                 if let Some(unknown) = negotiate {

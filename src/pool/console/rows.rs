@@ -92,6 +92,8 @@ pub struct SocketRow {
     pub link: Option<u64>,
     /// The backend's process id, for servers.
     pub remote_pid: i32,
+    /// Version and cipher; empty without TLS.
+    pub tls: String,
     pub application_name: String,
     pub prepared_statements: usize,
 }

@@ -179,7 +179,7 @@ fn sockets(kind: &str, rows: &[SocketRow]) -> Table {
             text(format!("{own}{}", row.id)),
             text(row.link.map_or_else(String::new, |id| format!("{other}{id}"))),
             text(row.remote_pid),
-            text(""),
+            text(&row.tls),
             text(&row.application_name),
             text(row.prepared_statements),
             text(row.id),

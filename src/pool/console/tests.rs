@@ -64,6 +64,7 @@ impl Source for Fixed {
             id: 5,
             link: Some(9),
             remote_pid: 0,
+            tls: String::new(),
             application_name: "web-1".into(),
             prepared_statements: 2,
         }]

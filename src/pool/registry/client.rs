@@ -6,7 +6,7 @@ use std::{
     ops::Deref,
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicU8, AtomicU64, Ordering},
+        atomic::{AtomicU8, AtomicU16, AtomicU64, Ordering},
     },
     time::{Duration, SystemTime},
 };
@@ -16,7 +16,10 @@ use subtle::ConstantTimeEq;
 use tokio::{sync::Notify, time::Instant};
 
 use super::{Clock, Group, Registry, ServerEntry};
-use crate::pool::relay::{Control, Kill};
+use crate::{
+    pool::relay::{Control, Kill},
+    tls::Suite,
+};
 
 /// What a client is doing. Left only through [`ClientEntry::transition`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -139,6 +142,8 @@ pub struct ClientEntry {
     connected: u64,
     state: AtomicU8,
     leave: AtomicU8,
+    /// The cipher suite's number; 0 without TLS.
+    tls: AtomicU16,
     /// When the request in hand (or the last one) came.
     requested: AtomicU64,
     prepared: AtomicU64,
@@ -171,6 +176,7 @@ impl ClientEntry {
             connected,
             state: AtomicU8::new(ClientState::Startup as u8),
             leave: AtomicU8::new(Leave::Stay as u8),
+            tls: AtomicU16::new(0),
             requested: AtomicU64::new(0),
             prepared: AtomicU64::new(0),
             lobby,
@@ -200,6 +206,16 @@ impl ClientEntry {
     /// Returns our address it came to.
     pub fn local(&self) -> SocketAddr {
         self.local
+    }
+
+    /// Keeps what the connection is encrypted with.
+    pub fn set_tls(&self, suite: Suite) {
+        self.tls.store(suite.0, Ordering::Relaxed);
+    }
+
+    /// Returns what the connection is encrypted with.
+    pub fn tls(&self) -> Suite {
+        Suite(self.tls.load(Ordering::Relaxed))
     }
 
     /// Returns what the client is doing.

@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::{Clock, Group, Registry};
-use crate::pool::server::login::BackendKey;
+use crate::{pool::server::login::BackendKey, tls::Suite};
 
 /// What a server connection is doing. Left only through [`ServerEntry::transition`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -96,6 +96,7 @@ pub struct ServerEntry {
 struct ServerAddress {
     remote: SocketAddr,
     local: SocketAddr,
+    tls: Suite,
     key: BackendKey,
 }
 
@@ -158,9 +159,9 @@ impl ServerEntry {
     }
 
     /// Says where the connection goes, once it is open.
-    pub fn set_address(&self, remote: SocketAddr, local: SocketAddr, key: BackendKey) {
+    pub fn set_address(&self, remote: SocketAddr, local: SocketAddr, tls: Suite, key: BackendKey) {
         // A connection is opened once; a second call changes nothing.
-        drop(self.address.set(ServerAddress { remote, local, key }));
+        drop(self.address.set(ServerAddress { remote, local, tls, key }));
     }
 
     /// Returns where and with what the session is cancelled; `None` before it is open, or when the server gave no key.
@@ -179,6 +180,11 @@ impl ServerEntry {
     /// Returns our end's address.
     pub fn local(&self) -> Option<SocketAddr> {
         self.address.get().map(|address| address.local)
+    }
+
+    /// Returns what the connection is encrypted with.
+    pub fn tls(&self) -> Suite {
+        self.address.get().map_or(Suite::default(), |address| address.tls)
     }
 
     /// Returns the process id of the backend, as `pg_stat_activity` shows it.

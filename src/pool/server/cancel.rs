@@ -11,18 +11,24 @@ use tokio::{
     time::timeout,
 };
 
-use super::{error::ServerError, login::BackendKey};
-use crate::pool::wire::frontend;
+use super::{error::ServerError, login::BackendKey, secure::secure};
+use crate::{config::pool::ServerTls, pool::wire::frontend};
 
 /// Cancels what the session of `key` runs at `server` (the very address it is connected to: a name may have several) and
-/// waits until the server has closed, at most `limit`.
+/// waits until the server has closed, at most `limit`. `host` and `tls` as for the sessions: a key that was told under TLS
+/// is not shown without.
 ///
 /// Cancel safe, but then it is not known whether the signal is still on its way.
-pub async fn cancel(server: SocketAddr, key: &BackendKey, limit: Duration) -> Result<(), ServerError> {
+pub async fn cancel(
+    server: SocketAddr,
+    (host, tls): (&str, Option<&ServerTls>),
+    key: &BackendKey,
+    limit: Duration,
+) -> Result<(), ServerError> {
     let work = async {
         let stream = TcpStream::connect(server).await;
         let stream = stream.map_err(|e| ServerError::Connect { why: e.kind().to_string() })?;
-        request(stream, key).await
+        request(secure(stream, host, tls).await?, key).await
     };
     timeout(limit, work).await.unwrap_or(Err(ServerError::Timeout))
 }

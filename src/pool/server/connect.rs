@@ -12,8 +12,14 @@ use super::{
     credential::ServerLogin,
     error::ServerError,
     login::{Fresh, Greeting, login},
+    secure::secure,
+    stream::ServerStream,
 };
-use crate::pool::auth::{derive::Deriver, scram::NONCE_LEN};
+use crate::{
+    config::pool::ServerTls,
+    pool::auth::{derive::Deriver, scram::NONCE_LEN},
+    tls::server_end_point,
+};
 
 /// When an idle connection is probed, how often, and when it is given up: a server that vanished without a word is noticed
 /// after two minutes.
@@ -31,18 +37,32 @@ pub struct Spec {
     pub login: ServerLogin,
     /// Settings for the startup packet (`application_name`, …); `client_encoding` is UTF8 unless it is among them.
     pub params: Vec<(String, String)>,
-    /// `server_connect_timeout`: lookup, connect and login together.
+    pub tls: Option<Arc<ServerTls>>,
+    /// `server_connect_timeout`: lookup, connect, TLS and login together.
     pub connect_timeout: Duration,
 }
 
 /// Opens and logs in a connection. `nonce` must be random.
 ///
 /// Cancel safe: an abandoned call closes the connection.
-pub async fn open(spec: &Spec, deriver: &Deriver, nonce: [u8; NONCE_LEN]) -> Result<Fresh<TcpStream>, ServerError> {
+pub async fn open(spec: &Spec, deriver: &Deriver, nonce: [u8; NONCE_LEN]) -> Result<Fresh<ServerStream>, ServerError> {
     let deadline = Instant::now() + spec.connect_timeout;
-    let stream = connect(&spec.host, spec.port, deadline).await?;
-    let greeting = Greeting { dbname: &spec.dbname, login: &spec.login, params: &spec.params };
-    timeout_at(deadline, login(stream, greeting, deriver, nonce)).await.unwrap_or(Err(ServerError::Timeout))
+    let socket = connect(&spec.host, spec.port, deadline).await?;
+    let talk = async {
+        let stream = secure(socket, &spec.host, spec.tls.as_deref()).await?;
+        let end_point = match &stream {
+            ServerStream::Plain(_) => None,
+            ServerStream::Tls(stream) => server_end_point(stream),
+        };
+        let greeting = Greeting {
+            dbname: &spec.dbname,
+            login: &spec.login,
+            params: &spec.params,
+            end_point: end_point.as_deref(),
+        };
+        login(stream, greeting, deriver, nonce).await
+    };
+    timeout_at(deadline, talk).await.unwrap_or(Err(ServerError::Timeout))
 }
 
 /// Connects to the first address of `host` that answers. Each address has its share of the time that is left, so that

@@ -24,6 +24,11 @@ pub enum ServerError {
     Refused { sqlstate: Option<String>, message: String },
     #[error("the server broke the protocol during login: {why}")]
     Protocol { why: &'static str },
+    #[error("the server does not offer TLS (server_tls_sslmode asks for it)")]
+    NoTls,
+    /// Its certificate did not pass, or the handshake failed.
+    #[error("TLS with the server failed: {why}")]
+    Tls { why: String },
     /// SCRAM was begun and the server did not prove that it knows the password.
     #[error("the server did not prove that it knows the password")]
     Unproven,
@@ -66,6 +71,8 @@ impl ServerError {
             }
             Self::Refused { sqlstate: None, .. }
             | Self::Protocol { .. }
+            | Self::NoTls
+            | Self::Tls { .. }
             | Self::Unproven
             | Self::Method { .. }
             | Self::Credential { .. } => false,
@@ -79,6 +86,8 @@ impl ServerError {
                 Some("look at the database's host and port, and at the server")
             }
             Self::Timeout => Some("raise server_connect_timeout, or look at the server"),
+            Self::NoTls => Some("set ssl = on in the server's postgresql.conf, or server_tls_sslmode to prefer"),
+            Self::Tls { .. } => Some("look at server_tls_ca_file, and at the names in the server's certificate"),
             Self::Credential { .. } => Some("set password under users: or the database's user and password"),
             Self::Refused { sqlstate: Some(s), .. } if s == "53300" => {
                 Some("lower max_db_connections or the pool sizes, or raise the server's max_connections")
@@ -96,6 +105,7 @@ impl ServerError {
             Self::Closed => ServerErrorKind::Closed,
             Self::Refused { .. } => ServerErrorKind::Refused,
             Self::Protocol { .. } => ServerErrorKind::Protocol,
+            Self::NoTls | Self::Tls { .. } => ServerErrorKind::Tls,
             Self::Unproven | Self::Method { .. } | Self::Credential { .. } => ServerErrorKind::Authentication,
         }
     }
@@ -110,18 +120,20 @@ pub enum ServerErrorKind {
     Closed,
     Refused,
     Protocol,
+    Tls,
     Authentication,
 }
 
 impl ServerErrorKind {
     /// Every label.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Resolve,
         Self::Connect,
         Self::Timeout,
         Self::Closed,
         Self::Refused,
         Self::Protocol,
+        Self::Tls,
         Self::Authentication,
     ];
 
@@ -134,6 +146,7 @@ impl ServerErrorKind {
             Self::Closed => "closed",
             Self::Refused => "refused",
             Self::Protocol => "protocol",
+            Self::Tls => "tls",
             Self::Authentication => "authentication",
         }
     }

@@ -17,7 +17,10 @@ use crate::pool::{
     auth::{
         derive::Deriver,
         md5,
-        scram::{self, Keys, NONCE_LEN, client},
+        scram::{
+            self, Keys, NONCE_LEN,
+            client::{self, Binding},
+        },
     },
     wire::{
         backend::TxStatus,
@@ -41,6 +44,8 @@ pub struct Greeting<'a> {
     pub dbname: &'a str,
     pub login: &'a ServerLogin,
     pub params: &'a [(String, String)],
+    /// `tls-server-end-point` of the connection, if it has TLS: what a SCRAM proof is bound to when the server can.
+    pub end_point: Option<&'a [u8]>,
 }
 
 /// A connection at its first ReadyForQuery, with nothing buffered.
@@ -79,7 +84,13 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     send(&mut stream, &startup(greeting)).await?;
-    let mut progress = Progress { login: greeting.login, deriver, nonce: scram::nonce(&nonce), step: Step::Start };
+    let mut progress = Progress {
+        login: greeting.login,
+        deriver,
+        nonce: scram::nonce(&nonce),
+        end_point: greeting.end_point,
+        step: Step::Start,
+    };
     let (mut key, mut params) = (BackendKey::default(), Vec::new());
     let mut incoming = Incoming::default();
     loop {
@@ -127,8 +138,8 @@ fn startup(greeting: Greeting<'_>) -> Vec<u8> {
 enum Step {
     /// Left by the server's first request.
     Start,
-    /// client-first was sent; left by server-first.
-    ScramFirst,
+    /// client-first was sent, with or without binding; left by server-first.
+    ScramFirst { bound: bool },
     /// client-final was sent; left by server-final.
     ScramFinal(client::Expected),
     /// A password was sent or the server has proven itself; left by AuthenticationOk.
@@ -141,6 +152,7 @@ struct Progress<'a> {
     login: &'a ServerLogin,
     deriver: &'a Deriver,
     nonce: String,
+    end_point: Option<&'a [u8]>,
     step: Step,
 }
 
@@ -154,7 +166,7 @@ impl Progress<'_> {
         let mut out = Vec::new();
         self.step = match (std::mem::replace(&mut self.step, Step::Start), request) {
             (Step::Start | Step::Answered, AuthRequest::Ok) => Step::Done,
-            (Step::ScramFirst | Step::ScramFinal(_), AuthRequest::Ok) => return Err(ServerError::Unproven),
+            (Step::ScramFirst { .. } | Step::ScramFinal(_), AuthRequest::Ok) => return Err(ServerError::Unproven),
             (Step::Start, AuthRequest::CleartextPassword) => {
                 frontend::password(&mut out, self.cleartext()?.as_bytes());
                 Step::Answered
@@ -164,15 +176,16 @@ impl Progress<'_> {
                 Step::Answered
             }
             (Step::Start, AuthRequest::Sasl { mechanisms }) => {
-                self.check_mechanisms(mechanisms)?;
-                let first = client::first(&self.nonce);
-                frontend::sasl_initial_response(&mut out, scram::MECHANISM, first.as_bytes());
-                Step::ScramFirst
+                let bound = self.check_mechanisms(mechanisms)?;
+                let first = client::first(&self.nonce, self.binding(bound));
+                let mechanism = if bound { scram::MECHANISM_PLUS } else { scram::MECHANISM };
+                frontend::sasl_initial_response(&mut out, mechanism, first.as_bytes());
+                Step::ScramFirst { bound }
             }
-            (Step::ScramFirst, AuthRequest::SaslContinue { data }) => {
+            (Step::ScramFirst { bound }, AuthRequest::SaslContinue { data }) => {
                 let challenge = client::Challenge::read(&self.nonce, data).map_err(|e| protocol(e.0))?;
                 let keys = self.keys(&challenge).await?;
-                let (client_final, expected) = challenge.answer(&keys);
+                let (client_final, expected) = challenge.answer(&keys, self.binding(bound));
                 frontend::sasl_response(&mut out, client_final.as_bytes());
                 Step::ScramFinal(expected)
             }
@@ -203,13 +216,23 @@ impl Progress<'_> {
         }
     }
 
-    /// Checks, before anything is sent, that we can log in by SCRAM at all.
-    fn check_mechanisms(&self, mechanisms: &[u8]) -> Result<(), ServerError> {
-        if !sasl_mechanisms(mechanisms).any(|name| name == scram::MECHANISM.as_bytes()) {
+    fn binding(&self, bound: bool) -> Binding<'_> {
+        match self.end_point {
+            Some(hash) if bound => Binding::EndPoint(hash),
+            Some(_) => Binding::NotOffered,
+            None => Binding::None,
+        }
+    }
+
+    /// Checks, before anything is sent, that we can log in by SCRAM at all; returns whether with channel binding.
+    fn check_mechanisms(&self, mechanisms: &[u8]) -> Result<bool, ServerError> {
+        let offers = |wanted: &str| sasl_mechanisms(mechanisms).any(|name| name == wanted.as_bytes());
+        let bound = self.end_point.is_some() && offers(scram::MECHANISM_PLUS);
+        if !bound && !offers(scram::MECHANISM) {
             return Err(ServerError::Method { method: "SASL without SCRAM-SHA-256" });
         }
         match self.login.secret {
-            ServerSecret::Plain(_) | ServerSecret::PassThrough(_) => Ok(()),
+            ServerSecret::Plain(_) | ServerSecret::PassThrough(_) => Ok(bound),
             ServerSecret::Md5(_) | ServerSecret::Nothing(_) => {
                 Err(self.credential("the server asks for SCRAM and only an md5 hash is known"))
             }

@@ -9,6 +9,8 @@ pub mod credential;
 pub mod error;
 pub mod login;
 pub mod pooled;
+pub mod secure;
+pub mod stream;
 
 #[cfg(test)]
 mod tests;

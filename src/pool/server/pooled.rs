@@ -5,11 +5,11 @@ use std::{io, mem::MaybeUninit, sync::Arc};
 use arc_swap::ArcSwapOption;
 use rand::Rng;
 use socket2::SockRef;
-use tokio::net::TcpStream;
 
 use super::{
     connect::{self, Spec},
     error::ServerError,
+    stream::ServerStream,
 };
 use crate::pool::{
     auth::{derive::Deriver, scram::NONCE_LEN},
@@ -22,7 +22,7 @@ use crate::pool::{
 
 /// One logged-in connection, and what is known of its session.
 pub struct Server {
-    pub stream: TcpStream,
+    pub stream: ServerStream,
     pub state: ServerState,
 }
 
@@ -64,9 +64,8 @@ impl Connect for Connector {
         rand::rng().fill_bytes(&mut nonce);
         let fresh = connect::open(&self.spec, &self.deriver, nonce).await?;
         let lost = |error: io::Error| ServerError::Connect { why: error.kind().to_string() };
-        let remote = fresh.stream.peer_addr().map_err(lost)?;
-        let local = fresh.stream.local_addr().map_err(lost)?;
-        entry.set_address(remote, local, fresh.key);
+        let (remote, local) = fresh.stream.addresses().map_err(lost)?;
+        entry.set_address(remote, local, fresh.stream.suite(), fresh.key);
         let state = ServerState::new(fresh.params.iter().map(|(name, value)| (name.as_str(), value.as_bytes())));
         self.learn(fresh.params, state.params());
         Ok(Server { stream: fresh.stream, state })
@@ -75,12 +74,12 @@ impl Connect for Connector {
 
 impl Connection for Server {
     /// One `recv` that neither waits nor takes anything. Whatever can be read means that the connection ends or is out of
-    /// step (an ErrorResponse between queries "signifies probably dying backend", says PgBouncer's server.c); a changed
+    /// step (with TLS too, whose records for us were all read by then; an ErrorResponse between queries "signifies probably dying backend", says PgBouncer's server.c); a changed
     /// parameter after a reload of PostgreSQL's configuration is the harmless exception, and costs a new login.
     fn is_quiet(&self) -> bool {
         let mut byte = [MaybeUninit::uninit()];
         let flags = libc::MSG_PEEK | libc::MSG_DONTWAIT;
-        let looked = SockRef::from(&self.stream).recv_with_flags(&mut byte, flags);
+        let looked = SockRef::from(self.stream.socket()).recv_with_flags(&mut byte, flags);
         matches!(looked, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
     }
 
@@ -88,6 +87,6 @@ impl Connection for Server {
         let mut out = Vec::with_capacity(5);
         frontend::terminate(&mut out);
         // An idle connection's send buffer has room, and a server that is gone needs no goodbye.
-        drop(self.stream.try_write(&out));
+        self.stream.try_write(&out);
     }
 }

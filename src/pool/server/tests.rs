@@ -24,7 +24,10 @@ use crate::{
             Authenticated, Captured,
             derive::Deriver,
             md5,
-            scram::{Keys, server::Exchange},
+            scram::{
+                Keys,
+                server::{Binding, Exchange},
+            },
             users::Users,
         },
         wire::{
@@ -37,7 +40,9 @@ use crate::{
 const SALT: &[u8] = b"0123456789abcdef";
 
 /// PostgreSQL as the tests need it.
-struct Server(DuplexStream);
+///
+/// Beside its stream: the hash that proofs must be bound to, if the connection has TLS.
+struct Server(DuplexStream, Option<&'static [u8]>);
 
 impl Server {
     async fn startup(&mut self) -> Vec<(String, String)> {
@@ -66,8 +71,17 @@ impl Server {
         self.say(|out| backend::authentication_sasl(out, &["SCRAM-SHA-256-PLUS", "SCRAM-SHA-256"])).await;
         let body = self.answer().await?;
         let initial = SaslInitial::parse(&body).unwrap();
-        assert_eq!(initial.mechanism, b"SCRAM-SHA-256");
-        let exchange = Exchange::start(initial.data.unwrap(), "server", salt, iterations).unwrap();
+        let binding = match self.1 {
+            Some(hash) => {
+                assert_eq!(initial.mechanism, b"SCRAM-SHA-256-PLUS");
+                Binding::EndPoint(hash)
+            }
+            None => {
+                assert_eq!(initial.mechanism, b"SCRAM-SHA-256");
+                Binding::Declined
+            }
+        };
+        let exchange = Exchange::start(initial.data.unwrap(), "server", salt, iterations, binding).unwrap();
         self.say(|out| backend::authentication_sasl_continue(out, exchange.server_first().as_bytes())).await;
         let body = self.answer().await?;
         let proven = exchange.finish(&body, &keys.stored, &keys.server).expect("the right password");
@@ -93,14 +107,19 @@ fn plain() -> ServerSecret {
 type Outcome = Result<Fresh<DuplexStream>, ServerError>;
 
 fn start(secret: ServerSecret) -> (Server, JoinHandle<Outcome>) {
+    start_on(secret, None)
+}
+
+/// `end_point`: the connection's certificate, as the pool sees it.
+fn start_on(secret: ServerSecret, end_point: Option<&'static [u8]>) -> (Server, JoinHandle<Outcome>) {
     let (client, server) = duplex(4096);
     let task = tokio::spawn(async move {
         let who = ServerLogin { user: "ann".into(), secret };
         let params = [("application_name".to_owned(), "bookend".to_owned())];
-        let greeting = Greeting { dbname: "shop", login: &who, params: &params };
+        let greeting = Greeting { dbname: "shop", login: &who, params: &params, end_point };
         login(client, greeting, &Deriver::new([7; 32]), [5; 18]).await
     });
-    (Server(server), task)
+    (Server(server, end_point), task)
 }
 
 /// Lets the server say `bytes` after the startup packet and hang up.
@@ -125,6 +144,28 @@ fn said(write: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
     out
 }
 
+#[tokio::test]
+async fn over_tls_the_proof_is_bound_to_the_servers_certificate() {
+    let keys = Keys::derive("secret", SALT, 4096);
+    let (mut server, task) = start_on(plain(), Some(b"the certificate's hash"));
+    server.startup().await;
+    server.scram(&keys, SALT, 4096).await.unwrap();
+    server.say(ready).await;
+    assert_eq!(task.await.unwrap().unwrap().key.pid, 42);
+}
+
+#[tokio::test]
+async fn over_tls_a_server_without_channel_binding_is_told_that_we_could() {
+    let (mut server, task) = start_on(plain(), Some(b"the certificate's hash"));
+    server.startup().await;
+    server.say(|out| backend::authentication_sasl(out, &["SCRAM-SHA-256"])).await;
+    let body = server.answer().await.unwrap();
+    let first = SaslInitial::parse(&body).unwrap().data.unwrap().to_vec();
+    // A server that had offered it would know now that somebody took its offer away.
+    assert!(first.starts_with(b"y,,"), "{}", String::from_utf8_lossy(&first));
+    task.abort();
+}
+
 // --- servers that must not be believed ---
 
 #[tokio::test]
@@ -143,7 +184,7 @@ async fn a_server_that_skips_its_proof_is_not_believed() {
         server.say(|out| backend::authentication_sasl(out, &["SCRAM-SHA-256"])).await;
         let body = server.answer().await.unwrap();
         let first = SaslInitial::parse(&body).unwrap().data.unwrap().to_vec();
-        let exchange = Exchange::start(&first, "server", SALT, 1).unwrap();
+        let exchange = Exchange::start(&first, "server", SALT, 1, Binding::NotOffered).unwrap();
         server.say(|out| backend::authentication_sasl_continue(out, exchange.server_first().as_bytes())).await;
         server.answer().await.unwrap();
         server
@@ -164,7 +205,8 @@ async fn a_server_that_asks_for_too_much_work_is_not_obeyed() {
     server.startup().await;
     server.say(|out| backend::authentication_sasl(out, &["SCRAM-SHA-256"])).await;
     let body = server.answer().await.unwrap();
-    let exchange = Exchange::start(SaslInitial::parse(&body).unwrap().data.unwrap(), "x", SALT, 2_000_000_000).unwrap();
+    let first = SaslInitial::parse(&body).unwrap().data.unwrap();
+    let exchange = Exchange::start(first, "x", SALT, 2_000_000_000, Binding::NotOffered).unwrap();
     server.say(|out| backend::authentication_sasl_continue(out, exchange.server_first().as_bytes())).await;
     assert!(matches!(task.await.unwrap(), Err(ServerError::Protocol { .. })));
 }
@@ -421,7 +463,7 @@ fn secrets_do_not_print() {
 
 fn spec(port: u16, connect_timeout: Duration) -> Spec {
     let login = ServerLogin { user: "ann".into(), secret: plain() };
-    Spec { host: "127.0.0.1".into(), port, dbname: "shop".into(), login, params: vec![], connect_timeout }
+    Spec { host: "127.0.0.1".into(), port, dbname: "shop".into(), login, params: vec![], tls: None, connect_timeout }
 }
 
 #[tokio::test]
@@ -459,7 +501,8 @@ async fn a_cancel_request_to_a_silent_server_ends_in_time() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let key = BackendKey { pid: 42, secret: [9; 4].into() };
     let begin = Instant::now();
-    let result = cancel::cancel(listener.local_addr().unwrap(), &key, Duration::from_millis(50)).await;
+    let result =
+        cancel::cancel(listener.local_addr().unwrap(), ("127.0.0.1", None), &key, Duration::from_millis(50)).await;
     assert_eq!(result, Err(ServerError::Timeout));
     assert!(begin.elapsed() < Duration::from_secs(5));
 }

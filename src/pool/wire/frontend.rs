@@ -18,6 +18,11 @@ pub fn startup<'a>(out: &mut Vec<u8>, parameters: impl IntoIterator<Item = (&'a 
     });
 }
 
+/// Appends an SSLRequest.
+pub fn ssl_request(out: &mut Vec<u8>) {
+    write_untagged(out, |out| out.extend_from_slice(&code::SSL_REQUEST.to_be_bytes()));
+}
+
 /// Appends a CancelRequest.
 pub fn cancel_request(out: &mut Vec<u8>, pid: i32, secret: &[u8]) {
     write_untagged(out, |out| {

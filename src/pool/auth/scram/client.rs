@@ -8,15 +8,39 @@ use subtle::ConstantTimeEq;
 
 use super::{ITERATIONS_MAX, Key, Keys, attribute, hmac, is_nonce, key, xor};
 
-/// The gs2 header of a client that does not bind to a channel, and its base64.
-const GS2: &str = "n,,";
-const GS2_BASE64: &str = "biws";
 /// Longest salt that is taken from a server, in bytes.
 const SALT_LEN_MAX: usize = 256;
 
 /// A server's message that cannot be right. The text is ours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Malformed(pub &'static str);
+
+/// Whether we bind our proof to the TLS connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Binding<'a> {
+    /// There is nothing to bind to.
+    None,
+    /// There is, but the server does not offer SCRAM-SHA-256-PLUS.
+    NotOffered,
+    /// To the hash of the server's certificate (`tls-server-end-point`).
+    EndPoint(&'a [u8]),
+}
+
+impl Binding<'_> {
+    fn gs2(self) -> &'static str {
+        match self {
+            Self::None => "n,,",
+            Self::NotOffered => "y,,",
+            Self::EndPoint(_) => "p=tls-server-end-point,,",
+        }
+    }
+
+    /// Returns what client-final says of it.
+    fn repeated(self) -> String {
+        let hash = if let Self::EndPoint(hash) = self { hash } else { &[] };
+        STANDARD.encode([self.gs2().as_bytes(), hash].concat())
+    }
+}
 
 /// What the server wants to know: the keys for this salt and this many rounds.
 #[derive(Debug)]
@@ -32,8 +56,8 @@ pub struct Challenge {
 pub struct Expected(Key);
 
 /// Returns client-first-message. The user name stays empty: PostgreSQL uses the startup packet's.
-pub fn first(nonce: &str) -> String {
-    format!("{GS2}n=,r={nonce}")
+pub fn first(nonce: &str, binding: Binding<'_>) -> String {
+    format!("{}n=,r={nonce}", binding.gs2())
 }
 
 impl Challenge {
@@ -56,8 +80,8 @@ impl Challenge {
     }
 
     /// Makes client-final-message, and what the server must answer to it.
-    pub fn answer(&self, keys: &Keys) -> (String, Expected) {
-        let without_proof = format!("c={GS2_BASE64},r={}", self.nonce);
+    pub fn answer(&self, keys: &Keys, binding: Binding<'_>) -> (String, Expected) {
+        let without_proof = format!("c={},r={}", binding.repeated(), self.nonce);
         let message: [&[u8]; 3] = [self.signed.as_bytes(), b",", without_proof.as_bytes()];
         let proof = xor(&keys.client, &hmac(&keys.stored, &message));
         let client_final = format!("{without_proof},p={}", STANDARD.encode(proof));

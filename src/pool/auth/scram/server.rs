@@ -19,11 +19,22 @@ pub enum Failure {
     WrongProof,
 }
 
+/// What a client may bind its proof to: the TLS connection it came on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Binding<'a> {
+    /// Nothing was offered.
+    NotOffered,
+    /// SCRAM-SHA-256-PLUS was offered, and the client chose to do without.
+    Declined,
+    /// The client chose SCRAM-SHA-256-PLUS: the connection's `tls-server-end-point`.
+    EndPoint(&'a [u8]),
+}
+
 /// An exchange after client-first: our answer is ready, and client-final is awaited.
 #[derive(Debug)]
 pub struct Exchange {
     client_first_bare: String,
-    /// base64 of the gs2 header, which client-final must repeat.
+    /// base64 of the gs2 header and what is bound to, which client-final must repeat.
     channel_binding: String,
     nonce: String,
     server_first: String,
@@ -45,9 +56,15 @@ impl fmt::Debug for Proven {
 
 impl Exchange {
     /// Reads client-first-message and makes server-first-message.
-    pub fn start(client_first: &[u8], nonce: &str, salt: &[u8], iterations: u32) -> Result<Self, Malformed> {
+    pub fn start(
+        client_first: &[u8],
+        nonce: &str,
+        salt: &[u8],
+        iterations: u32,
+        binding: Binding<'_>,
+    ) -> Result<Self, Malformed> {
         let text = std::str::from_utf8(client_first).map_err(|_| Malformed("client-first is not UTF-8"))?;
-        let (gs2, bare) = split_gs2(text)?;
+        let (gs2, bare) = split_gs2(text, binding)?;
         let mut rest = bare;
         if rest.starts_with("m=") {
             return Err(Malformed("client-first requires an unsupported extension"));
@@ -60,7 +77,8 @@ impl Exchange {
         }
         let nonce = format!("{client_nonce}{nonce}");
         let server_first = format!("r={nonce},s={},i={iterations}", STANDARD.encode(salt));
-        let channel_binding = STANDARD.encode(gs2);
+        let bound_to = if let Binding::EndPoint(hash) = binding { hash } else { &[] };
+        let channel_binding = STANDARD.encode([gs2.as_bytes(), bound_to].concat());
         Ok(Self { client_first_bare: bare.to_owned(), channel_binding, nonce, server_first })
     }
 
@@ -100,13 +118,26 @@ impl Exchange {
     }
 }
 
-/// Takes the gs2 header off: whether the client could bind to a channel, and for whom it acts.
-fn split_gs2(text: &str) -> Result<(&str, &str), Malformed> {
-    match text.as_bytes() {
-        // "y": the client could and thinks we cannot, which is so.
-        [b'n' | b'y', b',', b',', ..] => Ok(text.split_at(3)),
-        [b'n' | b'y', b',', b'a', b'=', ..] => Err(Malformed("an authorization identity is not supported")),
-        [b'p', ..] => Err(Malformed("channel binding was not offered")),
+/// Takes the gs2 header off: whether the client binds to the channel, and for whom it acts (RFC 5802 section 7).
+fn split_gs2<'a>(text: &'a str, binding: Binding<'_>) -> Result<(&'a str, &'a str), Malformed> {
+    const TYPE: &str = "p=tls-server-end-point,";
+    let header = match (text.as_bytes(), binding) {
+        ([b'n', b',', ..], Binding::NotOffered | Binding::Declined) => 2,
+        // The client could bind and thinks that we cannot.
+        ([b'y', b',', ..], Binding::NotOffered) => 2,
+        // It was offered: somebody between us took the offer out (RFC 5802 section 6).
+        ([b'y', b',', ..], Binding::Declined) => {
+            return Err(Malformed("the offer of channel binding was tampered with"));
+        }
+        (_, Binding::EndPoint(_)) if text.starts_with(TYPE) => TYPE.len(),
+        ([b'p', b'=', ..], Binding::EndPoint(_)) => return Err(Malformed("an unknown kind of channel binding")),
+        (_, Binding::EndPoint(_)) => return Err(Malformed("SCRAM-SHA-256-PLUS without channel binding")),
+        ([b'p', ..], _) => return Err(Malformed("channel binding was not offered")),
+        _ => return Err(Malformed("client-first has no gs2 header")),
+    };
+    match text.as_bytes().get(header) {
+        Some(b',') => Ok(text.split_at(header + 1)),
+        Some(b'a') => Err(Malformed("an authorization identity is not supported")),
         _ => Err(Malformed("client-first has no gs2 header")),
     }
 }

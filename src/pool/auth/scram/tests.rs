@@ -6,7 +6,7 @@ use super::{
     Keys, Verifier,
     client::{self, Challenge},
     nonce,
-    server::{Exchange, Failure},
+    server::{Binding, Exchange, Failure},
 };
 
 // RFC 7677 section 3: user "user", password "pencil".
@@ -23,11 +23,66 @@ fn pencil() -> Keys {
 
 fn rfc_exchange() -> Exchange {
     let first = format!("n,,n=user,r={CLIENT_NONCE}");
-    Exchange::start(first.as_bytes(), SERVER_NONCE, &STANDARD.decode(SALT).unwrap(), 4096).unwrap()
+    Exchange::start(first.as_bytes(), SERVER_NONCE, &STANDARD.decode(SALT).unwrap(), 4096, Binding::NotOffered).unwrap()
 }
 
 fn start(first: &str) -> Result<Exchange, super::server::Malformed> {
-    Exchange::start(first.as_bytes(), "server", b"salt", 1)
+    Exchange::start(first.as_bytes(), "server", b"salt", 1, Binding::NotOffered)
+}
+
+fn start_with(first: &str, binding: Binding<'_>) -> Result<Exchange, super::server::Malformed> {
+    Exchange::start(first.as_bytes(), SERVER_NONCE, &STANDARD.decode(SALT).unwrap(), 4096, binding)
+}
+
+/// Both halves of ours against each other.
+fn login_with_binding(ours: client::Binding<'_>, theirs: Binding<'_>) -> Result<(), &'static str> {
+    let keys = pencil();
+    let exchange = start_with(&client::first(CLIENT_NONCE, ours), theirs).map_err(|e| e.0)?;
+    let challenge = Challenge::read(CLIENT_NONCE, exchange.server_first().as_bytes()).unwrap();
+    let (client_final, expected) = challenge.answer(&keys, ours);
+    let proven = exchange.finish(client_final.as_bytes(), &keys.stored, &keys.server).map_err(|e| match e {
+        Failure::Malformed(e) => e.0,
+        Failure::WrongProof => "wrong proof",
+    })?;
+    assert!(expected.matches(proven.server_final.as_bytes()));
+    Ok(())
+}
+
+#[test]
+fn a_proof_bound_to_another_connection_is_refused() {
+    let bound = client::Binding::EndPoint(b"certificate one");
+    assert_eq!(login_with_binding(bound, Binding::EndPoint(b"certificate one")), Ok(()));
+    let error = login_with_binding(bound, Binding::EndPoint(b"certificate two")).unwrap_err();
+    assert!(error.contains("another channel binding"), "{error}");
+}
+
+#[test]
+fn binding_is_used_exactly_where_both_sides_agreed_on_it() {
+    assert_eq!(login_with_binding(client::Binding::None, Binding::NotOffered), Ok(()));
+    assert_eq!(login_with_binding(client::Binding::None, Binding::Declined), Ok(()));
+    assert_eq!(login_with_binding(client::Binding::NotOffered, Binding::NotOffered), Ok(()));
+    // The client says it was not offered and it was: somebody in between removed the offer.
+    assert!(login_with_binding(client::Binding::NotOffered, Binding::Declined).unwrap_err().contains("tampered"));
+    for unbound in [client::Binding::None, client::Binding::NotOffered] {
+        assert!(login_with_binding(unbound, Binding::EndPoint(b"hash")).is_err());
+    }
+    for declined in [Binding::NotOffered, Binding::Declined] {
+        assert!(login_with_binding(client::Binding::EndPoint(b"hash"), declined).is_err());
+    }
+    for kind in ["tls-unique", "tls-exporter", ""] {
+        assert!(start_with(&format!("p={kind},,n=,r=abc"), Binding::EndPoint(b"hash")).is_err(), "{kind}");
+    }
+}
+
+#[test]
+fn an_independent_client_binds_to_the_certificate() {
+    let mut peer = ScramSha256::new(b"pencil", ChannelBinding::tls_server_end_point(b"the hash".to_vec()));
+    let first = std::str::from_utf8(peer.message()).unwrap().to_owned();
+    let exchange = start_with(&first, Binding::EndPoint(b"the hash")).unwrap();
+    peer.update(exchange.server_first().as_bytes()).unwrap();
+    let keys = pencil();
+    let proven = exchange.finish(peer.message(), &keys.stored, &keys.server).unwrap();
+    peer.finish(proven.server_final.as_bytes()).unwrap();
 }
 
 #[test]
@@ -78,7 +133,7 @@ fn malformed_first_messages_are_refused() {
     ] {
         assert!(start(first).is_err(), "{first:?}");
     }
-    assert!(Exchange::start(b"n,,n=\xff,r=abc", "server", b"salt", 1).is_err());
+    assert!(Exchange::start(b"n,,n=\xff,r=abc", "server", b"salt", 1, Binding::NotOffered).is_err());
     assert!(start("y,,n=,r=abc").is_ok());
     assert!(start("n,,n=whoever,r=abc,x=extension").is_ok());
 }
@@ -112,7 +167,8 @@ fn a_wrong_password_and_another_salt_fail_by_the_proof() {
 /// libpq's peer in Rust, as an independent witness.
 fn login_with_postgres_protocol(known: &str, typed: &str, binding: ChannelBinding) -> Result<(), Failure> {
     let mut peer = ScramSha256::new(typed.as_bytes(), binding);
-    let exchange = Exchange::start(peer.message(), &nonce(&[3; 18]), b"sixteen bytes ok", 4096).unwrap();
+    let exchange =
+        Exchange::start(peer.message(), &nonce(&[3; 18]), b"sixteen bytes ok", 4096, Binding::NotOffered).unwrap();
     peer.update(exchange.server_first().as_bytes()).unwrap();
     let keys = Keys::derive(known, b"sixteen bytes ok", 4096);
     let proven = exchange.finish(peer.message(), &keys.stored, &keys.server)?;
@@ -137,12 +193,10 @@ fn an_independent_client_logs_in_and_accepts_our_signature() {
 fn client_half_passes_the_vector_of_rfc_7677_but_for_the_user_name() {
     // PostgreSQL's clients leave the name empty, so the vector's proof does not apply; our server half is the witness.
     let keys = pencil();
-    let exchange =
-        Exchange::start(client::first(CLIENT_NONCE).as_bytes(), SERVER_NONCE, &STANDARD.decode(SALT).unwrap(), 4096)
-            .unwrap();
+    let exchange = start_with(&client::first(CLIENT_NONCE, client::Binding::None), Binding::NotOffered).unwrap();
     let challenge = Challenge::read(CLIENT_NONCE, exchange.server_first().as_bytes()).unwrap();
     assert_eq!((&*challenge.salt, challenge.iterations), (&*STANDARD.decode(SALT).unwrap(), 4096));
-    let (client_final, expected) = challenge.answer(&keys);
+    let (client_final, expected) = challenge.answer(&keys, client::Binding::None);
     let proven = exchange.finish(client_final.as_bytes(), &keys.stored, &keys.server).unwrap();
     assert!(expected.matches(proven.server_final.as_bytes()));
 }
@@ -150,7 +204,7 @@ fn client_half_passes_the_vector_of_rfc_7677_but_for_the_user_name() {
 #[test]
 fn a_server_that_does_not_know_the_verifier_is_noticed() {
     let challenge = Challenge::read("abc", b"r=abcdef,s=c2FsdA==,i=1").unwrap();
-    let (_, expected) = challenge.answer(&Keys::derive("pencil", b"salt", 1));
+    let (_, expected) = challenge.answer(&Keys::derive("pencil", b"salt", 1), client::Binding::None);
     for last in ["", "v=", "v=AAAA", SERVER_FINAL, "e=other-error", "6rriTRBi23WpRR/wtup+mMhUZUn/dB5nLTJRsjl95G4="] {
         assert!(!expected.matches(last.as_bytes()), "{last:?}");
     }
@@ -191,7 +245,9 @@ proptest! {
     #[test]
     fn no_message_makes_either_half_panic(a in proptest::collection::vec(any::<u8>(), 0..200), s in "[nyp]?,?,?[nrscipve=,a-z]{0,40}") {
         for message in [&a[..], s.as_bytes()] {
-            let _ = Exchange::start(message, "x", b"salt", 1);
+            for binding in [Binding::NotOffered, Binding::Declined, Binding::EndPoint(b"hash")] {
+                let _ = Exchange::start(message, "x", b"salt", 1, binding);
+            }
             let _ = rfc_exchange().finish(message, &[0; 32], &[0; 32]);
             let _ = Challenge::read("abc", message);
         }

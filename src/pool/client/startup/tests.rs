@@ -6,7 +6,7 @@ use tokio::{
     time::Instant,
 };
 
-use super::{First, StartupRequest, options, packet, read_first};
+use super::{Encryption, First, StartupRequest, options, packet, read_first};
 use crate::pool::{
     client::{deadline::LoginDeadline, refuse::refuse},
     error::PoolError,
@@ -54,7 +54,7 @@ async fn feed(bytes: &[u8]) -> (Result<First, PoolError>, Vec<u8>) {
     let (mut client, mut server) = duplex(64 * 1024);
     client.write_all(bytes).await.unwrap();
     client.shutdown().await.unwrap();
-    let first = read_first(&mut server, &[], deadline()).await;
+    let first = read_first(&mut server, &[], Encryption::Unavailable, deadline()).await;
     drop(server);
     let mut answer = Vec::new();
     client.read_to_end(&mut answer).await.unwrap();
@@ -106,7 +106,7 @@ async fn a_peer_that_sends_a_byte_now_and_then_does_not_outlast_client_login_tim
             }
         }
     });
-    let first = read_first(&mut server, &[], deadline()).await;
+    let first = read_first(&mut server, &[], Encryption::Unavailable, deadline()).await;
     assert_eq!(first, Err(PoolError::LoginTimeout { limit: LIMIT }));
     assert_eq!(begin.elapsed(), LIMIT);
     slow.abort();
@@ -115,7 +115,10 @@ async fn a_peer_that_sends_a_byte_now_and_then_does_not_outlast_client_login_tim
 #[tokio::test(start_paused = true)]
 async fn a_silent_peer_does_not_outlast_client_login_timeout() {
     let (_client, mut server) = duplex(1024);
-    assert_eq!(read_first(&mut server, &[], deadline()).await, Err(PoolError::LoginTimeout { limit: LIMIT }));
+    assert_eq!(
+        read_first(&mut server, &[], Encryption::Unavailable, deadline()).await,
+        Err(PoolError::LoginTimeout { limit: LIMIT })
+    );
 }
 
 #[tokio::test]
@@ -152,7 +155,8 @@ async fn encryption_may_be_asked_for_once_of_each_kind() {
         (vec![code::SSL_REQUEST, code::GSSENC_REQUEST], code::SSL_REQUEST),
     ] {
         let (mut client, mut server) = duplex(1024);
-        let reader = tokio::spawn(async move { read_first(&mut server, &[], deadline()).await });
+        let reader =
+            tokio::spawn(async move { read_first(&mut server, &[], Encryption::Unavailable, deadline()).await });
         for kind in asked {
             assert_eq!(ask(&mut client, kind).await, Some(b'N'));
         }
@@ -164,7 +168,7 @@ async fn encryption_may_be_asked_for_once_of_each_kind() {
 #[tokio::test]
 async fn a_client_may_go_on_without_encryption() {
     let (mut client, mut server) = duplex(1024);
-    let reader = tokio::spawn(async move { read_first(&mut server, &[], deadline()).await });
+    let reader = tokio::spawn(async move { read_first(&mut server, &[], Encryption::Unavailable, deadline()).await });
     assert_eq!(ask(&mut client, code::GSSENC_REQUEST).await, Some(b'N'));
     assert_eq!(ask(&mut client, code::SSL_REQUEST).await, Some(b'N'));
     client.write_all(&startup(code::PROTOCOL_3_0, &[("user", "ann")])).await.unwrap();
@@ -352,7 +356,7 @@ async fn a_startup_packet_may_arrive_in_any_two_parts_and_nothing_behind_it_is_t
         let (head, tail) = whole.split_at(cut);
         client.write_all(head).await.unwrap();
         let reader = tokio::spawn(async move {
-            let first = read_first(&mut server, &[], deadline()).await;
+            let first = read_first(&mut server, &[], Encryption::Unavailable, deadline()).await;
             (first, server.read_u8().await)
         });
         tokio::task::yield_now().await;
@@ -382,7 +386,7 @@ async fn a_refused_client_hears_why_although_it_sent_more_than_was_read() {
         read.unwrap();
         heard
     });
-    let error = read_first(&mut server, &[], deadline()).await.unwrap_err();
+    let error = read_first(&mut server, &[], Encryption::Unavailable, deadline()).await.unwrap_err();
     refuse(&mut server, &error).await;
     let heard = talker.await.unwrap();
     let fields = crate::pool::wire::read::ErrorFields::parse(&heard[5..]);

@@ -1,0 +1,243 @@
+//! `client_tls_…` and `server_tls_…` of `pool:`, PgBouncer's names and meanings.
+//!
+//! The files are read here and tried at once with the code that will use them, so that a wrong one is an error with a line,
+//! at the start and at each reload, and never a client's. What rustls has no use for (cipher lists in OpenSSL's words,
+//! curves) is refused by name where other keys of PgBouncer are: see [`super::foreign`].
+
+use std::{fs::File, io::Read};
+
+use crate::{
+    config::{
+        field::Field,
+        pool::{ClientTls, ServerTls, SslMode, TlsFiles},
+        reading::Reading,
+        section::Section,
+    },
+    tls::{Accept, Connect, Identity, Roots, TlsError, Verify, Versions},
+};
+
+/// Bytes of a certificate or key file that are read at most: a bundle of all public authorities has a quarter of it.
+const MAX_PEM_BYTES: u64 = 1 << 20;
+/// What PostgreSQL's clients offer and ask for by ALPN (IANA's registry).
+const ALPN: &[u8] = b"postgresql";
+
+/// The mode's word, with `None` for `disable`.
+const MODES: [(&str, Option<SslMode>); 6] = [
+    ("disable", None),
+    ("allow", Some(SslMode::Allow)),
+    ("prefer", Some(SslMode::Prefer)),
+    ("require", Some(SslMode::Require)),
+    ("verify-ca", Some(SslMode::VerifyCa)),
+    ("verify-full", Some(SslMode::VerifyFull)),
+];
+
+/// PgBouncer's words for sets of versions.
+const OLD_WORDS: [&str; 5] = ["all", "legacy", "tlsv1.0", "tlsv1.1", "tlsv1"];
+
+/// One side's keys with what they were found to hold.
+struct Side<'a> {
+    mode: Option<SslMode>,
+    mode_field: Option<Field<'a>>,
+    key: Option<(Field<'a>, Vec<u8>)>,
+    cert: Option<(Field<'a>, Vec<u8>)>,
+    roots: Option<Roots>,
+    versions: Versions,
+    files: TlsFiles,
+    /// A file could not be read or used, which has been reported.
+    broken: bool,
+}
+
+/// Reads what is said about clients.
+pub(super) fn read_client(reading: &Reading<'_>, section: &mut Section<'_>) -> Option<ClientTls> {
+    let keys = [
+        "client_tls_sslmode",
+        "client_tls_key_file",
+        "client_tls_cert_file",
+        "client_tls_ca_file",
+        "client_tls_protocols",
+    ];
+    let side = read(reading, section, keys, None);
+    let mode = side.mode?;
+    if side.key.is_none() && side.cert.is_none() && !side.broken {
+        side.complain(&format!("{} needs client_tls_key_file and client_tls_cert_file", mode.word()));
+        return None;
+    }
+    let verify = mode >= SslMode::VerifyCa;
+    if verify && side.roots.is_none() && !side.broken {
+        side.complain(&format!("{} needs client_tls_ca_file", mode.word()));
+        return None;
+    }
+    let identity = side.identity()?;
+    let clients = side.roots.clone().filter(|_| verify);
+    let accept = side.usable(Accept::new(identity, clients, side.versions, &[ALPN]))?;
+    Some(ClientTls { mode, files: side.files, accept })
+}
+
+/// Reads what is said about servers. PgBouncer's default is `prefer`.
+pub(super) fn read_server(reading: &Reading<'_>, section: &mut Section<'_>) -> Option<ServerTls> {
+    let keys = [
+        "server_tls_sslmode",
+        "server_tls_key_file",
+        "server_tls_cert_file",
+        "server_tls_ca_file",
+        "server_tls_protocols",
+    ];
+    let side = read(reading, section, keys, Some(SslMode::Prefer));
+    let mode = side.mode?;
+    let verify = match (mode, side.roots.clone()) {
+        (SslMode::VerifyCa, Some(roots)) => Verify::Authority(roots),
+        (SslMode::VerifyFull, Some(roots)) => Verify::AuthorityAndName(roots),
+        (SslMode::VerifyCa | SslMode::VerifyFull, None) => {
+            if !side.broken {
+                side.complain(&format!("{} needs server_tls_ca_file", mode.word()));
+            }
+            return None;
+        }
+        _ => Verify::Nothing,
+    };
+    let identity = match (&side.key, &side.cert) {
+        (None, None) => None,
+        _ => Some(side.identity()?),
+    };
+    let connect = side.usable(Connect::new(verify, identity, side.versions, &[ALPN]))?;
+    Some(ServerTls { mode, files: side.files, connect })
+}
+
+fn read<'a>(
+    reading: &Reading<'_>,
+    section: &mut Section<'a>,
+    [mode, key, cert, ca, protocols]: [&'static str; 5],
+    default: Option<SslMode>,
+) -> Side<'a> {
+    let mode_field = section.get(mode);
+    let mut side = Side {
+        mode: mode_field.as_ref().map_or(Some(default), |field| field.choice(&MODES)).unwrap_or(default),
+        mode_field,
+        key: None,
+        cert: None,
+        roots: None,
+        versions: Versions::Both,
+        files: TlsFiles::default(),
+        broken: false,
+    };
+    side.key = side.file(reading, section.get(key), |files| &mut files.key);
+    side.cert = side.file(reading, section.get(cert), |files| &mut files.cert);
+    if let Some((field, pem)) = side.file(reading, section.get(ca), |files| &mut files.ca) {
+        match Roots::parse(&pem) {
+            Ok(roots) => side.roots = Some(roots),
+            Err(error) => {
+                field.error(error.to_string());
+                side.broken = true;
+            }
+        }
+    }
+    if let Some(field) = section.get(protocols) {
+        side.versions = versions(&field).unwrap_or(Versions::Both);
+        side.files.protocols = field.text().map(str::to_owned);
+    }
+    side
+}
+
+impl<'a> Side<'a> {
+    /// Reports at the mode, or at one of the files when the mode is the default.
+    fn complain(&self, message: &str) {
+        let file = || self.key.as_ref().or(self.cert.as_ref()).map(|(field, _)| field);
+        if let Some(field) = self.mode_field.as_ref().or_else(file) {
+            field.error(message);
+        }
+    }
+
+    fn file(
+        &mut self,
+        reading: &Reading<'_>,
+        field: Option<Field<'a>>,
+        name: fn(&mut TlsFiles) -> &mut Option<String>,
+    ) -> Option<(Field<'a>, Vec<u8>)> {
+        let field = field?;
+        let Some(path) = field.text() else {
+            self.broken = true;
+            return None;
+        };
+        *name(&mut self.files) = Some(path.to_owned());
+        match read_pem(reading, path) {
+            Ok(pem) => Some((field, pem)),
+            Err(why) => {
+                field.error(format!("{} {why}", reading.beside(path).display()));
+                self.broken = true;
+                None
+            }
+        }
+    }
+
+    /// Puts certificate and key together.
+    fn identity(&self) -> Option<Identity> {
+        match (&self.cert, &self.key) {
+            (Some((field, cert)), Some((key_field, key))) => match Identity::parse(cert, key) {
+                Ok(identity) => Some(identity),
+                Err(error) => {
+                    let field = if error.in_key { key_field } else { field };
+                    field.error(error.to_string());
+                    None
+                }
+            },
+            (Some((field, _)), None) | (None, Some((field, _))) if !self.broken => {
+                field.error("a certificate and its key go together: give both files");
+                None
+            }
+            _ => None,
+        }
+    }
+
+    fn usable<T>(&self, made: Result<T, TlsError>) -> Option<T> {
+        match made {
+            Ok(made) => Some(made),
+            Err(error) => {
+                match &self.cert {
+                    Some((field, _)) => field.error(format!("cannot be used: {error}")),
+                    None => self.complain(&error.to_string()),
+                }
+                None
+            }
+        }
+    }
+}
+
+fn read_pem(reading: &Reading<'_>, path: &str) -> Result<Vec<u8>, String> {
+    let unreadable = |error: std::io::Error| format!("cannot be read: {error}");
+    let mut pem = Vec::new();
+    let file = File::open(reading.beside(path)).map_err(unreadable)?;
+    file.take(MAX_PEM_BYTES + 1).read_to_end(&mut pem).map_err(unreadable)?;
+    if pem.len() as u64 > MAX_PEM_BYTES {
+        return Err("is larger than 1MiB".into());
+    }
+    Ok(pem)
+}
+
+/// Reads PgBouncer's word or list: `secure`, or `tlsv1.2`, `tlsv1.3` with commas or colons between.
+fn versions(field: &Field<'_>) -> Option<Versions> {
+    const MUST: &str = "must be secure, tlsv1.2, tlsv1.3, or both with a comma";
+    let (mut two, mut three) = (false, false);
+    for word in field.text()?.split([',', ':']).map(|word| word.trim().to_ascii_lowercase()) {
+        match word.as_str() {
+            "secure" | "default" => (two, three) = (true, true),
+            "tlsv1.2" => two = true,
+            "tlsv1.3" => three = true,
+            word if OLD_WORDS.contains(&word) => {
+                field.error_with_hint(
+                    format!("{word} includes versions before 1.2, which are not offered (RFC 8996)"),
+                    "secure",
+                );
+                return None;
+            }
+            _ => {
+                field.reject(MUST);
+                return None;
+            }
+        }
+    }
+    Some(match (two, three) {
+        (true, false) => Versions::Only12,
+        (false, true) => Versions::Only13,
+        _ => Versions::Both,
+    })
+}

@@ -1,0 +1,177 @@
+//! From an accepted socket to what its peer wants, in plain text or over TLS; the rest is [`super::login`]'s.
+//!
+//! TLS begins in one of two ways: the peer asks with an SSLRequest and is told to begin, or it begins at once ("direct TLS",
+//! PostgreSQL 17), which shows in its first byte. That byte is looked at and left where it is, so the handshake gets all that
+//! was sent, and nothing that came before the handshake is ever taken for something said under it (CVE-2021-3935). Direct TLS
+//! must name its protocol by ALPN, so that a request meant for another kind of server cannot be led here (ALPACA attack).
+//!
+//! Source: `ProcessSSLStartup` and `ProcessStartupPacket` in PostgreSQL's backend_startup.c.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+    time::Instant,
+};
+
+use super::{
+    deadline::LoginDeadline,
+    login::{Admitted, admit},
+    refuse::refuse,
+    session::Session,
+    startup::{Encryption, First, TLS_HANDSHAKE, read_first},
+};
+use crate::{
+    config::pool::ClientTls,
+    pool::{
+        auth::Auth,
+        database::Running,
+        error::PoolError,
+        pooler::Pooler,
+        registry::{ClientHandle, ClientState},
+        relay::Control,
+    },
+    tls::{Accepted, Suite},
+};
+
+/// Connections beyond `max_client_conn` that may say who they are: cancel requests and the console.
+const SPARE_CONNECTIONS: usize = 64;
+
+/// A connection whose peer is not known yet, and what it will be measured against: one configuration from first to last.
+pub struct Arrival {
+    pub pooler: Arc<Pooler>,
+    pub client: ClientHandle,
+    pub(super) running: Arc<Running>,
+    pub(super) auth: Arc<Auth>,
+    pub deadline: LoginDeadline,
+    /// `tls-server-end-point` of the connection, once it has TLS: what a SCRAM proof may be bound to.
+    pub end_point: Option<Arc<[u8]>>,
+}
+
+/// Serves one accepted connection to its end. What of that is a session is a task of its own, which leaving waits for: a
+/// login needs more room than an idle client is to cost.
+pub async fn serve(pooler: Arc<Pooler>, mut io: TcpStream, peer: SocketAddr, local: SocketAddr) {
+    let client = pooler.registry().enter_client(peer, local, Instant::now(), &mut rand::rng());
+    let (running, auth) = (pooler.running.load_full(), pooler.auth.load_full());
+    let deadline = LoginDeadline::new(Instant::now(), running.pool.client_login_timeout);
+    let mut arrival = Arrival { pooler, client, running, auth, deadline, end_point: None };
+    match arrival.plain(&mut io).await {
+        Ok(Opening::Said(first)) => arrival.go_in(io, first).await,
+        Ok(Opening::Tls { direct }) => match arrival.shake_hands(io, direct).await {
+            Ok(mut io) => match arrival.under_tls(&mut io).await {
+                Ok(first) => arrival.go_in(io, first).await,
+                Err(error) => arrival.refuse(&mut io, &error).await,
+            },
+            // There is no channel to say it on.
+            Err(error) => arrival.note(&error),
+        },
+        Err(error) => arrival.refuse(&mut io, &error).await,
+    }
+}
+
+/// What the first bytes of a connection were.
+enum Opening {
+    Said(First),
+    Tls { direct: bool },
+}
+
+impl Arrival {
+    fn limit(&self) -> usize {
+        self.running.pool.max_client_conn
+    }
+
+    /// Returns whether `max_client_conn` and `spare` more are taken.
+    pub(super) fn is_full(&self, spare: usize) -> bool {
+        self.pooler.registry().client_count() > self.limit().saturating_add(spare)
+    }
+
+    pub(super) fn too_many(&self) -> PoolError {
+        PoolError::TooManyClients { limit: self.limit() }
+    }
+
+    /// Reads what is said in plain text.
+    async fn plain(&self, io: &mut TcpStream) -> Result<Opening, PoolError> {
+        if self.is_full(SPARE_CONNECTIONS) {
+            return Err(self.too_many());
+        }
+        let encryption = match &self.auth.tls {
+            None => Encryption::Unavailable,
+            Some(_) if self.deadline.guard(begins_tls(io)).await? => return Ok(Opening::Tls { direct: true }),
+            Some(ClientTls { mode, .. }) => Encryption::Offered { required: mode.is_required() },
+        };
+        match self.read(io, encryption).await? {
+            First::Tls => Ok(Opening::Tls { direct: false }),
+            first => Ok(Opening::Said(first)),
+        }
+    }
+
+    async fn shake_hands(&mut self, io: TcpStream, direct: bool) -> Result<Accepted<TcpStream>, PoolError> {
+        let Some(tls) = &self.auth.tls else { return Err(PoolError::Internal) };
+        let handshake = async {
+            let stream = tls.accept.handshake(io).await;
+            stream.map_err(|error| PoolError::TlsHandshake { why: error.to_string() })
+        };
+        let stream = self.deadline.guard(handshake).await?;
+        let connection = stream.get_ref().1;
+        if direct && connection.alpn_protocol().is_none() {
+            let why = "direct TLS without ALPN (the client must ask for \"postgresql\")".to_owned();
+            return Err(PoolError::TlsHandshake { why });
+        }
+        self.end_point = tls.accept.end_point();
+        self.client.set_tls(Suite::of(connection));
+        Ok(stream)
+    }
+
+    /// Reads what is said after the handshake.
+    async fn under_tls(&self, io: &mut Accepted<TcpStream>) -> Result<First, PoolError> {
+        self.read(io, Encryption::On).await
+    }
+
+    async fn read<IO>(&self, io: &mut IO, encryption: Encryption) -> Result<First, PoolError>
+    where
+        IO: AsyncRead + AsyncWrite + Unpin,
+    {
+        read_first(io, &self.running.pool.ignore_startup_parameters, encryption, self.deadline).await
+    }
+
+    /// Lets the peer in, or says why not.
+    async fn go_in<IO>(self, mut io: IO, first: First)
+    where
+        IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        match admit(&self, &mut io, first).await {
+            Ok(Some(Admitted { pool, state, early })) => {
+                let control = Arc::new(Control::default());
+                let Self { pooler, client, .. } = self;
+                client.set_control(control.clone());
+                pooler.drain.spawn(Session { io, client, pool, state, control, early }.run());
+            }
+            Ok(None) => self.client.transition(ClientState::Closing, Instant::now()),
+            Err(error) => self.refuse(&mut io, &error).await,
+        }
+    }
+
+    async fn refuse<IO>(&self, io: &mut IO, error: &PoolError)
+    where
+        IO: AsyncRead + AsyncWrite + Unpin,
+    {
+        self.note(error);
+        refuse(io, error).await;
+    }
+
+    fn note(&self, error: &PoolError) {
+        self.client.transition(ClientState::Closing, Instant::now());
+        self.pooler.metrics.error(error.kind());
+        tracing::debug!(client = self.client.id(), peer = %self.client.peer(), %error, "login refused");
+    }
+}
+
+/// Waits for the first byte and leaves it in the socket.
+async fn begins_tls(io: &TcpStream) -> Result<bool, PoolError> {
+    let mut first = [0];
+    match io.peek(&mut first).await {
+        Ok(1) => Ok(first[0] == TLS_HANDSHAKE),
+        _ => Err(PoolError::ClientGone),
+    }
+}

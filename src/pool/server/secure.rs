@@ -1,0 +1,40 @@
+//! TLS towards a server: the question whether it has it, and the handshake.
+//!
+//! The answer is one byte, and exactly one is read: what somebody on the way put behind it goes into the handshake and fails
+//! there, instead of being taken for something the server said under TLS (CVE-2021-23222 in libpq).
+//!
+//! Source: PostgreSQL documentation, "SSL Session Encryption"; `server.c` of PgBouncer for what each mode does.
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+
+use super::{error::ServerError, stream::ServerStream};
+use crate::{
+    config::pool::{ServerTls, SslMode},
+    pool::wire::frontend,
+};
+
+/// Makes a fresh connection to `host` as private as `tls` wants it. Who calls bounds the time.
+pub async fn secure(mut socket: TcpStream, host: &str, tls: Option<&ServerTls>) -> Result<ServerStream, ServerError> {
+    // `allow` asks for nothing, as in PgBouncer.
+    let Some(tls) = tls.filter(|tls| tls.mode >= SslMode::Prefer) else { return Ok(ServerStream::Plain(socket)) };
+    let mut request = Vec::with_capacity(8);
+    frontend::ssl_request(&mut request);
+    socket.write_all(&request).await.map_err(|_| ServerError::Closed)?;
+    let mut answer = [0];
+    socket.read_exact(&mut answer).await.map_err(|_| ServerError::Closed)?;
+    match answer[0] {
+        b'S' => {
+            let stream = tls.connect.handshake(host, socket).await;
+            let stream = stream.map_err(|error| ServerError::Tls { why: error.to_string() })?;
+            Ok(ServerStream::Tls(Box::new(stream)))
+        }
+        b'N' if tls.mode.is_required() => Err(ServerError::NoTls),
+        b'N' => Ok(ServerStream::Plain(socket)),
+        // What follows was not said under TLS and is not to be believed (CVE-2024-10977).
+        b'E' => Err(ServerError::Protocol { why: "an error instead of an answer to SSLRequest" }),
+        _ => Err(ServerError::Protocol { why: "no answer to SSLRequest" }),
+    }
+}

@@ -1,0 +1,82 @@
+//! The end that is connected to.
+
+use std::{fmt, sync::Arc};
+
+use rustls::{ServerConfig, server::WebPkiClientVerifier};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_rustls::TlsAcceptor;
+
+use super::{Accepted, Identity, Roots, TlsError, Versions, binding, provider};
+
+/// Longest record sent. Clients with libpq's old habit of looking at the socket while OpenSSL holds the rest of a record
+/// stall on longer ones; the price of two headers instead of one is 0.3 %.
+const RECORD_LEN_MAX: usize = 8 * 1024;
+
+/// How connections are accepted.
+#[derive(Clone)]
+pub struct Accept {
+    identity: Identity,
+    /// Clients must show a certificate that one of these has signed.
+    clients: Option<Roots>,
+    versions: Versions,
+    end_point: Option<Arc<[u8]>>,
+    config: Arc<ServerConfig>,
+}
+
+impl Accept {
+    /// Prepares for accepting. `protocols` are offered by ALPN, where the client asks for one.
+    ///
+    /// # Errors
+    /// Certificate and key do not belong together, or are of a kind that rustls does not know.
+    pub fn new(
+        identity: Identity,
+        clients: Option<Roots>,
+        versions: Versions,
+        protocols: &[&[u8]],
+    ) -> Result<Self, TlsError> {
+        let builder = ServerConfig::builder_with_provider(provider()).with_protocol_versions(versions.supported())?;
+        let builder = match &clients {
+            None => builder.with_no_client_auth(),
+            Some(roots) => {
+                let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots.store()?), provider());
+                builder.with_client_cert_verifier(verifier.build().map_err(|e| TlsError::new(e.to_string()))?)
+            }
+        };
+        let mut config = builder.with_single_cert(identity.chain.clone(), identity.key.clone_key())?;
+        config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
+        config.max_fragment_size = Some(RECORD_LEN_MAX);
+        let end_point = binding::end_point(identity.leaf()).map(Into::into);
+        Ok(Self { identity, clients, versions, end_point, config: Arc::new(config) })
+    }
+
+    /// Shakes hands. Who calls bounds the time.
+    ///
+    /// # Errors
+    /// What rustls says of the peer's messages, or the socket's own error.
+    pub async fn handshake<S>(&self, stream: S) -> std::io::Result<Accepted<S>>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        TlsAcceptor::from(self.config.clone()).accept(stream).await
+    }
+
+    /// Returns what SCRAM binds to (`tls-server-end-point`): a hash of our certificate, where its kind has one.
+    pub fn end_point(&self) -> Option<Arc<[u8]>> {
+        self.end_point.clone()
+    }
+}
+
+impl PartialEq for Accept {
+    fn eq(&self, other: &Self) -> bool {
+        (&self.identity, &self.clients, self.versions, &self.config.alpn_protocols)
+            == (&other.identity, &other.clients, other.versions, &other.config.alpn_protocols)
+    }
+}
+
+impl fmt::Debug for Accept {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = f.debug_struct("Accept");
+        shown.field("identity", &self.identity).field("clients", &self.clients).field("versions", &self.versions);
+        shown.finish_non_exhaustive()
+    }
+}

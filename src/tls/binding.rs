@@ -1,0 +1,46 @@
+//! What a certificate says beside its key: the hash that SCRAM binds to, and how long it is good.
+
+use rustls::{CertificateError, Error};
+use sha2::{Digest, Sha256, Sha384, Sha512};
+use x509_cert::{Certificate, der::Decode};
+
+/// Signature algorithms by their hash; every other one (MD5 and SHA-1 included, by the RFC's rule) has SHA-256 or none.
+const SHA256: [&str; 4] = [
+    "1.2.840.113549.1.1.4",  // md5WithRSAEncryption
+    "1.2.840.113549.1.1.5",  // sha1WithRSAEncryption
+    "1.2.840.113549.1.1.11", // sha256WithRSAEncryption
+    "1.2.840.10045.4.3.2",   // ecdsa-with-SHA256
+];
+const SHA384: [&str; 2] = ["1.2.840.113549.1.1.12", "1.2.840.10045.4.3.3"];
+const SHA512: [&str; 2] = ["1.2.840.113549.1.1.13", "1.2.840.10045.4.3.4"];
+
+/// Returns `tls-server-end-point` of a certificate (RFC 5929 section 4.1): its hash by the hash function of its signature.
+/// `None` where the signature has none (Ed25519) or names it in its parameters (RSASSA-PSS): then nothing is bound to.
+pub fn end_point(certificate: &[u8]) -> Option<Vec<u8>> {
+    let parsed = Certificate::from_der(certificate).ok()?;
+    let algorithm = parsed.signature_algorithm.oid.to_string();
+    let is = |list: &[&str]| list.contains(&algorithm.as_str());
+    if is(&SHA256) {
+        Some(Sha256::digest(certificate).to_vec())
+    } else if is(&SHA384) {
+        Some(Sha384::digest(certificate).to_vec())
+    } else if is(&SHA512) {
+        Some(Sha512::digest(certificate).to_vec())
+    } else {
+        None
+    }
+}
+
+/// Checks that a certificate is good at `now`, seconds since 1970.
+pub(super) fn valid_at(certificate: &[u8], now: u64) -> Result<(), Error> {
+    let bad = |error| Err(Error::InvalidCertificate(error));
+    let Ok(parsed) = Certificate::from_der(certificate) else { return bad(CertificateError::BadEncoding) };
+    let validity = parsed.tbs_certificate.validity;
+    if now < validity.not_before.to_unix_duration().as_secs() {
+        bad(CertificateError::NotValidYet)
+    } else if now > validity.not_after.to_unix_duration().as_secs() {
+        bad(CertificateError::Expired)
+    } else {
+        Ok(())
+    }
+}

@@ -1,0 +1,342 @@
+//! TLS on both sides, with a real PostgreSQL, libpq and tokio-postgres.
+
+use std::sync::Arc;
+
+use bookend::{
+    config::pool::{ClientTls, Pool, ServerTls, SslMode, TlsFiles},
+    tls::{Accept, Connect, Identity, Roots, Verify, Versions},
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    process::Command,
+};
+use tokio_postgres_rustls::MakeRustlsConnect;
+
+use crate::support::{self, Cluster, DATABASE, PASSWORD, Pooled, USER, ask, config, postgres, told};
+
+/// A certificate that signed itself, for `localhost` and 127.0.0.1, with its key.
+struct Pair {
+    certificate: String,
+    key: String,
+}
+
+fn pair() -> Pair {
+    let names = vec!["localhost".to_owned(), "127.0.0.1".to_owned()];
+    let made = rcgen::generate_simple_self_signed(names).unwrap();
+    Pair { certificate: made.cert.pem(), key: made.signing_key.serialize_pem() }
+}
+
+impl Pair {
+    fn identity(&self) -> Identity {
+        Identity::parse(self.certificate.as_bytes(), self.key.as_bytes()).unwrap()
+    }
+
+    fn roots(&self) -> Roots {
+        Roots::parse(self.certificate.as_bytes()).unwrap()
+    }
+}
+
+fn for_clients(mode: SslMode, pair: &Pair, clients: Option<Roots>) -> Option<ClientTls> {
+    let accept = Accept::new(pair.identity(), clients, Versions::Both, &[b"postgresql"]).unwrap();
+    Some(ClientTls { mode, files: TlsFiles::default(), accept })
+}
+
+fn to_server(mode: SslMode, verify: Verify) -> Option<Arc<ServerTls>> {
+    let connect = Connect::new(verify, None, Versions::Both, &[b"postgresql"]).unwrap();
+    Some(Arc::new(ServerTls { mode, files: TlsFiles::default(), connect }))
+}
+
+async fn pool_with(change: impl FnOnce(&mut Pool)) -> (Arc<Cluster>, Pooled) {
+    let cluster = postgres::shared();
+    let mut config = config(&cluster);
+    change(&mut config);
+    let pooled = support::start(config).await;
+    (cluster, pooled)
+}
+
+/// Connects with tokio-postgres; `more` says how.
+async fn connect(
+    pooled: &Pooled,
+    verify: Verify,
+    more: &str,
+) -> Result<(tokio_postgres::Client, MakeRustlsConnect), tokio_postgres::Error> {
+    let connector = Connect::new(verify, None, Versions::Both, &[b"postgresql"]).unwrap().config();
+    let connector = MakeRustlsConnect::new(connector);
+    let port = pooled.port;
+    let login = format!(
+        "host=localhost hostaddr=127.0.0.1 port={port} user={USER} password={PASSWORD} dbname={DATABASE} {more}"
+    );
+    let (client, connection) = tokio_postgres::connect(&login, connector.clone()).await?;
+    tokio::spawn(connection);
+    Ok((client, connector))
+}
+
+/// Runs psql: libpq, the client that counts. Returns what it printed, or its error.
+async fn psql(pooled: &Pooled, more: &str, sql: &str) -> Result<String, String> {
+    let said = Command::new("psql")
+        .args(["-XAtq", "-c", sql])
+        .arg(format!("host=127.0.0.1 port={} user={USER} dbname={DATABASE} {more}", pooled.port))
+        .env("PGPASSWORD", PASSWORD)
+        .output()
+        .await
+        .unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
+    if said.status.success() { Ok(text(&said.stdout)) } else { Err(text(&said.stderr)) }
+}
+
+#[tokio::test]
+async fn libpq_logs_in_over_tls_with_its_proof_bound_to_the_certificate() {
+    let pair = pair();
+    let (_cluster, pooled) = pool_with(|pool| pool.client_tls = for_clients(SslMode::Prefer, &pair, None)).await;
+    for more in
+        ["sslmode=require", "sslmode=require channel_binding=require", "sslmode=require channel_binding=disable"]
+    {
+        assert_eq!(psql(&pooled, more, "SELECT 6 * 7").await.as_deref(), Ok("42"), "{more}");
+    }
+    // Without TLS too, since it is only preferred; but nothing can be bound to then.
+    assert_eq!(psql(&pooled, "sslmode=disable", "SELECT 6 * 7").await.as_deref(), Ok("42"));
+    let error = psql(&pooled, "sslmode=disable channel_binding=require", "SELECT 1").await.unwrap_err();
+    assert!(error.contains("channel binding"), "{error}");
+}
+
+#[tokio::test]
+async fn libpq_believes_the_certificate_only_as_far_as_it_is_told() {
+    let pair = pair();
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().join("root.crt");
+    std::fs::write(&root, &pair.certificate).unwrap();
+    let (_cluster, pooled) = pool_with(|pool| pool.client_tls = for_clients(SslMode::Require, &pair, None)).await;
+    let verify = format!("sslmode=verify-ca sslrootcert={}", root.display());
+    assert_eq!(psql(&pooled, &verify, "SELECT 1").await.as_deref(), Ok("1"));
+    std::fs::write(&root, self::pair().certificate).unwrap();
+    assert!(psql(&pooled, &verify, "SELECT 1").await.unwrap_err().contains("certificate verify failed"));
+}
+
+#[tokio::test]
+async fn a_client_without_tls_is_told_when_it_must_have_it() {
+    let pair = pair();
+    let (_cluster, pooled) = pool_with(|pool| pool.client_tls = for_clients(SslMode::Require, &pair, None)).await;
+    let error = pooled.client_with("").await.unwrap_err();
+    assert_eq!(told(&error), ("28000".into(), "SSL required".into()));
+}
+
+#[tokio::test]
+async fn direct_tls_is_served_when_it_names_its_protocol() {
+    let pair = pair();
+    let (_cluster, pooled) = pool_with(|pool| pool.client_tls = for_clients(SslMode::Prefer, &pair, None)).await;
+    let full = Verify::AuthorityAndName(pair.roots());
+    let (client, _) =
+        connect(&pooled, full, "sslmode=require sslnegotiation=direct channel_binding=require").await.unwrap();
+    assert_eq!(ask(&client, "SELECT 6 * 7").await.unwrap(), "42");
+
+    let nameless = Connect::new(Verify::Nothing, None, Versions::Both, &[]).unwrap();
+    let socket = TcpStream::connect(("127.0.0.1", pooled.port)).await.unwrap();
+    let mut stream = nameless.handshake("localhost", socket).await.unwrap();
+    let mut rest = Vec::new();
+    // Closed without a word, before anything was asked.
+    let _ = stream.read_to_end(&mut rest).await;
+    assert_eq!(rest, b"");
+}
+
+#[tokio::test]
+async fn what_was_sent_in_plain_text_before_the_handshake_is_never_used() {
+    let pair = pair();
+    let (_cluster, pooled) = pool_with(|pool| pool.client_tls = for_clients(SslMode::Prefer, &pair, None)).await;
+    let mut socket = TcpStream::connect(("127.0.0.1", pooled.port)).await.unwrap();
+    // An SSLRequest with a startup packet that somebody on the way has put behind it (CVE-2021-3935).
+    let mut injected = b"\0\0\0\x08\x04\xd2\x16\x2f".to_vec();
+    injected.extend_from_slice(b"\0\0\0\x0e\0\x03\0\0user\0");
+    socket.write_all(&injected).await.unwrap();
+    let mut said = Vec::new();
+    socket.read_to_end(&mut said).await.unwrap();
+    assert!(!said.starts_with(b"S"), "the handshake began: {said:?}");
+    assert!(String::from_utf8_lossy(&said).contains("C08P01"), "{said:?}");
+}
+
+#[tokio::test]
+async fn encryption_is_not_begun_twice() {
+    let pair = pair();
+    let (_cluster, pooled) = pool_with(|pool| pool.client_tls = for_clients(SslMode::Prefer, &pair, None)).await;
+    for request in [b"\0\0\0\x08\x04\xd2\x16\x2f", b"\0\0\0\x08\x04\xd2\x16\x30"] {
+        let mut socket = TcpStream::connect(("127.0.0.1", pooled.port)).await.unwrap();
+        socket.write_all(b"\0\0\0\x08\x04\xd2\x16\x2f").await.unwrap();
+        assert_eq!(socket.read_u8().await.unwrap(), b'S');
+        let connect = Connect::new(Verify::Nothing, None, Versions::Both, &[]).unwrap();
+        let mut stream = connect.handshake("localhost", socket).await.unwrap();
+        stream.write_all(request).await.unwrap();
+        stream.flush().await.unwrap();
+        let mut said = Vec::new();
+        let _ = stream.read_to_end(&mut said).await;
+        assert!(String::from_utf8_lossy(&said).contains("C08P01"), "{said:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_peer_that_begins_a_handshake_and_says_no_more_ends_with_the_login_timeout() {
+    let pair = pair();
+    let (_cluster, pooled) = pool_with(|pool| {
+        pool.client_tls = for_clients(SslMode::Prefer, &pair, None);
+        pool.client_login_timeout = support::SECOND / 5;
+    })
+    .await;
+    for begin in [&b""[..], b"\x16", b"\x16\x03\x01\x02\0\x01\0\x01\xfc"] {
+        let mut socket = TcpStream::connect(("127.0.0.1", pooled.port)).await.unwrap();
+        socket.write_all(begin).await.unwrap();
+        let mut said = Vec::new();
+        let end = tokio::time::timeout(20 * support::SECOND, socket.read_to_end(&mut said)).await;
+        assert!(end.is_ok(), "still open after {begin:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_client_with_tls_cancels_with_tls() {
+    let pair = pair();
+    let (_cluster, pooled) = pool_with(|pool| pool.client_tls = for_clients(SslMode::Require, &pair, None)).await;
+    let (client, connector) = connect(&pooled, Verify::Nothing, "sslmode=require").await.unwrap();
+    let cancel = client.cancel_token();
+    let sleeping = tokio::spawn(async move { client.simple_query("SELECT pg_sleep(60)").await });
+    let error = loop {
+        cancel.cancel_query(connector.clone()).await.unwrap();
+        tokio::time::sleep(support::SECOND / 20).await;
+        if sleeping.is_finished() {
+            break sleeping.await.unwrap().unwrap_err();
+        }
+    };
+    assert_eq!(told(&error).0, "57014");
+}
+
+#[tokio::test]
+async fn large_results_and_pipelines_pass_through_tls_unchanged() {
+    let pair = pair();
+    let (_cluster, pooled) = pool_with(|pool| pool.client_tls = for_clients(SslMode::Require, &pair, None)).await;
+    let (client, _) = connect(&pooled, Verify::Nothing, "sslmode=require").await.unwrap();
+    let sql = "SELECT string_agg(md5(n::text), '') FROM generate_series(1, 200000) n";
+    let (direct, through) = (pooled.client_with("").await, ask(&client, sql).await.unwrap());
+    assert!(direct.is_err() && through.len() == 200_000 * 32);
+    let answers = futures_util::future::join_all((0..200i32).map(|n| {
+        let client = &client;
+        async move { client.query_one("SELECT $1::int4 * 2", &[&n]).await.unwrap().get::<_, i32>(0) }
+    }))
+    .await;
+    assert_eq!(answers, (0..200).map(|n| n * 2).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn the_console_shows_what_a_client_is_encrypted_with() {
+    let pair = pair();
+    let (_cluster, pooled) = pool_with(|pool| pool.client_tls = for_clients(SslMode::Prefer, &pair, None)).await;
+    let (client, _) = connect(&pooled, Verify::Nothing, "sslmode=require").await.unwrap();
+    ask(&client, "SELECT 1").await.unwrap();
+    let console = postgres::connect(pooled.port, "pgbouncer", "").await.unwrap();
+    let rows = console.simple_query("SHOW CLIENTS").await.unwrap();
+    let tls: Vec<String> = rows
+        .iter()
+        .filter_map(|message| match message {
+            tokio_postgres::SimpleQueryMessage::Row(row) if row.get("database") == Some(DATABASE) => {
+                Some(row.get("tls").unwrap().to_owned())
+            }
+            _ => None,
+        })
+        .collect();
+    assert_eq!(tls.len(), 1);
+    assert!(tls[0].starts_with("TLSv1.3/TLS_"), "{tls:?}");
+}
+
+// --- towards PostgreSQL ---
+
+/// What PostgreSQL says of the connection that asks.
+const ENCRYPTED: &str = "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()";
+
+async fn pool_before(cluster: &Cluster, tls: Option<Arc<ServerTls>>, host: &str) -> Pooled {
+    let mut config = config(cluster);
+    config.server_tls = tls;
+    config.databases[0].host = host.into();
+    config.query_wait_timeout = Some(2 * support::SECOND);
+    support::start(config).await
+}
+
+#[tokio::test]
+async fn servers_are_reached_over_tls_as_far_as_the_mode_asks() {
+    let pair = pair();
+    let cluster = Cluster::start_with_tls(&pair.certificate, &pair.key);
+    let ca = Verify::Authority(pair.roots());
+    let full = Verify::AuthorityAndName(pair.roots());
+    for (tls, host, encrypted) in [
+        (None, "127.0.0.1", "f"),
+        (to_server(SslMode::Allow, Verify::Nothing), "127.0.0.1", "f"),
+        (to_server(SslMode::Prefer, Verify::Nothing), "127.0.0.1", "t"),
+        (to_server(SslMode::Require, Verify::Nothing), "127.0.0.1", "t"),
+        (to_server(SslMode::VerifyCa, ca), "127.0.0.1", "t"),
+        (to_server(SslMode::VerifyFull, full.clone()), "localhost", "t"),
+    ] {
+        let shown = format!("{tls:?}");
+        let pooled = pool_before(&cluster, tls, host).await;
+        assert_eq!(ask(&pooled.client().await, ENCRYPTED).await.unwrap(), encrypted, "{shown}");
+    }
+    // Not made out for this address; and an authority that did not sign it.
+    for verify in [Verify::AuthorityAndName(self::pair().roots()), Verify::Authority(self::pair().roots())] {
+        let pooled = pool_before(&cluster, to_server(SslMode::VerifyCa, verify), "127.0.0.1").await;
+        let error = pooled.client_with("").await.map(drop).unwrap_err();
+        let (_, message) = told(&error);
+        assert!(message.contains("TLS with the server failed"), "{message}");
+    }
+}
+
+#[tokio::test]
+async fn a_server_without_tls_serves_those_who_only_prefer_it() {
+    let cluster = postgres::shared();
+    let pooled = pool_before(&cluster, to_server(SslMode::Prefer, Verify::Nothing), "127.0.0.1").await;
+    assert_eq!(ask(&pooled.client().await, "SELECT 6 * 7").await.unwrap(), "42");
+    let pooled = pool_before(&cluster, to_server(SslMode::Require, Verify::Nothing), "127.0.0.1").await;
+    let error = pooled.client_with("").await.map(drop).unwrap_err();
+    let (_, message) = told(&error);
+    assert!(message.contains("does not offer TLS"), "{message}");
+}
+
+#[tokio::test]
+async fn a_query_on_a_server_with_tls_is_cancelled_with_tls() {
+    let pair = pair();
+    let cluster = Cluster::start_with_tls(&pair.certificate, &pair.key);
+    let pooled = pool_before(&cluster, to_server(SslMode::Require, Verify::Nothing), "127.0.0.1").await;
+    let client = pooled.client().await;
+    let cancel = client.cancel_token();
+    let sleeping = tokio::spawn(async move { client.simple_query("SELECT pg_sleep(60)").await });
+    let error = loop {
+        cancel.cancel_query(tokio_postgres::NoTls).await.unwrap();
+        tokio::time::sleep(support::SECOND / 20).await;
+        if sleeping.is_finished() {
+            break sleeping.await.unwrap().unwrap_err();
+        }
+    };
+    assert_eq!(told(&error).0, "57014");
+}
+
+#[tokio::test]
+async fn a_reload_that_changes_how_servers_are_reached_replaces_them() {
+    let pair = pair();
+    let cluster = Cluster::start_with_tls(&pair.certificate, &pair.key);
+    let pooled = pool_before(&cluster, None, "127.0.0.1").await;
+    let client = pooled.client().await;
+    assert_eq!(ask(&client, ENCRYPTED).await.unwrap(), "f");
+    let mut changed = (*pooled.pooler.config()).clone();
+    changed.server_tls = to_server(SslMode::Require, Verify::Nothing);
+    pooled.pooler.reload(&Arc::new(changed));
+    assert_eq!(ask(&client, ENCRYPTED).await.unwrap(), "t");
+}
+
+#[tokio::test]
+async fn a_reload_with_a_new_certificate_shows_it_to_the_next_client_and_drops_nobody() {
+    let (old, new) = (pair(), pair());
+    let (_cluster, pooled) = pool_with(|pool| pool.client_tls = for_clients(SslMode::Require, &old, None)).await;
+    let (client, _) = connect(&pooled, Verify::Authority(old.roots()), "sslmode=require").await.unwrap();
+    client.simple_query("BEGIN").await.unwrap();
+    let mut changed = (*pooled.pooler.config()).clone();
+    changed.client_tls = for_clients(SslMode::Require, &new, None);
+    pooled.pooler.reload(&Arc::new(changed));
+    assert_eq!(ask(&client, "SELECT 6 * 7").await.unwrap(), "42");
+    client.simple_query("COMMIT").await.unwrap();
+    assert!(connect(&pooled, Verify::Authority(old.roots()), "sslmode=require").await.is_err());
+    let (client, _) = connect(&pooled, Verify::Authority(new.roots()), "sslmode=require").await.unwrap();
+    assert_eq!(ask(&client, "SELECT 6 * 7").await.unwrap(), "42");
+}
