@@ -26,7 +26,7 @@ from harness.registry import all_cases, select  # noqa: E402
 from harness.versions import versions  # noqa: E402
 
 RESULTS = machine.REPOSITORY / "loadtest/results"
-SECONDS = 2.0
+SECONDS = 1.5
 
 
 def arguments():

@@ -1,6 +1,6 @@
 """The machine: which core runs what, and what a process tree has used, as the kernel counts it.
 
-CPU time is read from schedstat, in nanoseconds: the ticks of /proc/PID/stat (10 ms) are too coarse for samples of two seconds.
+CPU time is read from schedstat, in nanoseconds: the ticks of /proc/PID/stat (10 ms) are too coarse for samples of a second or two.
 A proxy is its whole tree, so that nginx's workers, Envoy's threads and Bookend's one process are counted alike.
 """
 from __future__ import annotations

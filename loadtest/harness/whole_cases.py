@@ -23,7 +23,7 @@ ERROR_SHARE = Figure("error_share", "% of all that was tried", "lower")
 STALL = Figure("stall", "s longest stall", "lower")
 
 USERS = 80
-# Of a sample, in units of --seconds (2 s): percentiles want thousands of requests, an event takes its time.
+# Of a sample, in units of --seconds (1.5 s): percentiles want thousands of requests, an event takes its time.
 MIX_UNITS = 6
 EVENT_UNITS = 4
 WARM_UP_SECONDS = 2.0
