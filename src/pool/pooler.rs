@@ -20,7 +20,7 @@ use tokio::time::Instant;
 use crate::{
     config::pool as config,
     health::{
-        board::{Board, ClientCount, PoolCensus, PoolCounts, Serving},
+        board::{Board, ClientCount, PoolCensus, PoolCounts},
         control::ReloadSummary,
         drain::Drain,
         ready::Ready,
@@ -287,11 +287,9 @@ impl Pooler {
     fn probe(&self) {
         let metrics = self.metrics.clone();
         let me = self.me.clone();
-        let on_look = move |name: &str, took: Duration, serving: Serving| {
+        let on_look = move |name: &str, took: Duration, answered: bool| {
             metrics.probed(name, took);
-            if serving == Serving::Up
-                && let Some(database) = me.upgrade().and_then(|pooler| pooler.known(name))
-            {
+            if answered && let Some(database) = me.upgrade().and_then(|pooler| pooler.known(name)) {
                 database.server_is_up();
             }
         };

@@ -61,15 +61,15 @@ struct Target {
 
 impl Probes {
     /// Starts, keeps and ends probes so that they are those of `pool`. Readiness waits for each new probe's first look.
-    /// `answered` counts a database's answered queries so far; `on_look` hears of each look, for the metrics. Must run
-    /// inside the pool's runtime.
+    /// `answered` counts a database's answered queries so far; `on_look` hears of each look how long it took and whether
+    /// the server answered it. Must run inside the pool's runtime.
     pub fn apply(
         &self,
         pool: &Pool,
         board: &Board,
         ready: &Ready,
         answered: impl Fn(&str) -> u64 + Clone + Send + Sync + 'static,
-        on_look: impl Fn(&str, Duration, Serving) + Clone + Send + 'static,
+        on_look: impl Fn(&str, Duration, bool) + Clone + Send + 'static,
     ) {
         let mut running = self.running.lock();
         let named = |database: &&config::Database| &*database.name != "*";
@@ -148,7 +148,7 @@ async fn watch(
     entry: Arc<DatabaseEntry>,
     latch: Latch,
     answered: impl Fn(&str) -> u64 + Send + Sync + 'static,
-    on_look: impl Fn(&str, Duration, Serving) + Send + 'static,
+    on_look: impl Fn(&str, Duration, bool) + Send + 'static,
 ) {
     let name = entry.name().clone();
     let answered = Box::new(move || answered(&name));
@@ -166,8 +166,9 @@ async fn watch(
         if let Some(health) = look.changed {
             tracing::info!(database = %entry.name(), ?health, reason = reason(&look.result), "database changed");
         }
-        on_look(entry.name(), look.took, serving);
         entry.publish(serving, state(&look, &entry.state()));
+        // This look, not what `rise` and `fall` make of it: they keep a server up that is away, and down that is back.
+        on_look(entry.name(), look.took, matches!(look.result, Ok(Seen::Answer { .. })));
         latch.take();
     };
     // The probe keeps the timeout itself, because it judges what that means; the loop's is behind it.
@@ -399,20 +400,20 @@ mod tests {
             entry.clone(),
             latch,
             |_| 0,
-            move |_, _, serving| {
-                let _ = sender.send(serving);
+            move |_, _, answered| {
+                let _ = sender.send(answered);
             },
         ));
-        assert_eq!(looks.recv().await, Some(Serving::Down));
-        assert_eq!(looks.recv().await, Some(Serving::Down));
+        assert_eq!(looks.recv().await, Some(false));
+        assert_eq!(looks.recv().await, Some(false));
         assert!(ready.is_ready());
         assert_eq!(entry.serving(), Serving::Down);
         assert!(entry.state().error.as_ref().unwrap().contains("refused"), "{:?}", entry.state().error);
         task.abort();
     }
 
-    /// A server that accepts connections and never says a word.
-    async fn looks_at_a_silent_server(answered: impl Fn(&str) -> u64 + Send + Sync + 'static) -> Vec<Serving> {
+    /// A server that accepts connections and never says a word; what it is held to be, and whether it answered the look.
+    async fn looks_at_a_silent_server(answered: impl Fn(&str) -> u64 + Send + Sync + 'static) -> [(Serving, bool); 2] {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut config = Config::new();
         config.host("127.0.0.1").port(listener.local_addr().unwrap().port()).user("nobody");
@@ -421,24 +422,26 @@ mod tests {
         let target = Target { config, tls: None, schedule, rise: NonZeroU32::MIN, fall: NonZeroU32::MIN };
         let (sender, mut looks) = tokio::sync::mpsc::unbounded_channel();
         let (board, ready) = (Board::default(), Ready::default());
-        let note = move |_: &str, _, serving| {
-            let _ = sender.send(serving);
+        let entry = board.database("silent");
+        let seen = entry.clone();
+        let note = move |_: &str, _, answered| {
+            let _ = sender.send((seen.serving(), answered));
         };
-        let task = tokio::spawn(watch(target, board.database("silent"), ready.latch("look"), answered, note));
-        let seen = vec![looks.recv().await.unwrap(), looks.recv().await.unwrap()];
+        let task = tokio::spawn(watch(target, entry, ready.latch("look"), answered, note));
+        let seen = [looks.recv().await.unwrap(), looks.recv().await.unwrap()];
         task.abort();
         seen
     }
 
     #[tokio::test]
     async fn a_database_that_answers_nobody_in_time_is_down() {
-        assert_eq!(looks_at_a_silent_server(|_| 7).await, [Serving::Down, Serving::Down]);
+        assert_eq!(looks_at_a_silent_server(|_| 7).await, [(Serving::Down, false); 2]);
     }
 
     #[tokio::test]
-    async fn a_database_that_answers_clients_is_up_though_the_probe_starves() {
+    async fn a_database_that_answers_clients_is_up_though_it_did_not_answer_the_probe() {
         let count = std::sync::atomic::AtomicU64::new(0);
         let busy = move |_: &str| count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        assert_eq!(looks_at_a_silent_server(busy).await, [Serving::Up, Serving::Up]);
+        assert_eq!(looks_at_a_silent_server(busy).await, [(Serving::Up, false); 2]);
     }
 }

@@ -22,6 +22,7 @@ pub(super) use self::handles::Dial;
 pub use self::handles::{Lease, Waiting};
 use super::{
     Budget, Connect, Connection, Patience, Sizes,
+    backoff::{Begun, Logins},
     budget::{Member, Permit},
     keeper, plan,
     queue::Queue,
@@ -93,14 +94,6 @@ struct Inner<T> {
     dialing: u32,
     paused: bool,
     login: Logins,
-}
-
-/// How the last logins went.
-#[derive(Default)]
-struct Logins {
-    failures: u32,
-    not_before: Option<Instant>,
-    error: Option<ServerError>,
 }
 
 /// A connection with everything that must be given back with it.
@@ -259,7 +252,7 @@ impl<C: Connect> Store<C> {
     /// Ends the pause between logins that failed because the server was away: a probe has found it back. A login that was
     /// refused for good is not tried any sooner for that.
     pub fn server_is_up(&self) {
-        let away = self.inner.lock().login.error.as_ref().is_some_and(ServerError::is_transient);
+        let away = self.inner.lock().login.error().is_some_and(ServerError::is_transient);
         if away {
             self.login_again();
         }
@@ -267,7 +260,7 @@ impl<C: Connect> Store<C> {
 
     /// Forgets failed logins: the way to the server has changed.
     fn login_again(&self) {
-        self.inner.lock().login = Logins::default();
+        self.inner.lock().login.forget();
         self.alarm.notify_one();
     }
 
@@ -282,7 +275,7 @@ impl<C: Connect> Store<C> {
             waiting: inner.queue.len() as u32,
             waited: inner.queue.front_since().map_or(Duration::ZERO, |since| now.saturating_duration_since(since)),
             paused: inner.paused,
-            login_error: inner.login.error.clone(),
+            login_error: inner.login.error().cloned(),
         }
     }
 
@@ -336,36 +329,40 @@ impl<C: Connect> Store<C> {
         for _ in 0..dials.spare {
             permits.extend(self.budget.take());
         }
-        self.inner.lock().dialing += permits.len() as u32;
-        let dials = permits.into_iter().map(|permit| Dial { store: self.clone(), permit: Some(permit) }).collect();
-        (dials, next)
+        let begun = {
+            let mut inner = self.inner.lock();
+            inner.dialing += permits.len() as u32;
+            inner.login.begin()
+        };
+        let dial = |permit| Dial { store: self.clone(), permit: Some(permit), begun };
+        (permits.into_iter().map(dial).collect(), next)
     }
 
     fn logged_in(&self, held: Held<C::Connection>, now: Instant) {
         let mut dead = Vec::new();
         {
             let mut inner = self.inner.lock();
-            inner.login = Logins::default();
+            inner.login.worked();
             inner.open += 1;
             inner.place(held, &self.budget, now, &mut dead);
         }
         self.bury(dead);
     }
 
-    fn login_failed(&self, error: ServerError, now: Instant, rng: &mut impl Rng) {
+    fn login_failed(&self, begun: Begun, error: ServerError, now: Instant, rng: &mut impl Rng) {
         let mut inner = self.inner.lock();
         let retry = inner.settings.server_login_retry;
-        inner.login.failures = inner.login.failures.saturating_add(1);
-        let pause = super::backoff::pause(inner.login.failures, retry, error.is_transient(), rng);
-        inner.login.not_before = Some(now + pause);
-        tracing::warn!(
-            database = &*self.group.database, user = &*self.group.user, %error, failures = inner.login.failures,
-            next_in_ms = pause.as_millis() as u64, "server login failed"
-        );
-        if !error.is_transient() {
-            inner.queue.refuse_impatient(&Refusal::Login(error.clone()));
+        let (database, user) = (&*self.group.database, &*self.group.user);
+        match inner.login.failed(begun, &error, retry, now, rng) {
+            Some(pause) => tracing::warn!(
+                database, user, %error, failures = inner.login.failures(), next_in_ms = pause.as_millis() as u64,
+                "server login failed"
+            ),
+            None => tracing::debug!(database, user, %error, "server login failed with the one before"),
         }
-        inner.login.error = Some(error);
+        if !error.is_transient() {
+            inner.queue.refuse_impatient(&Refusal::Login(error));
+        }
     }
 
     // --- hand-over ---
@@ -530,7 +527,7 @@ impl<T: Connection> Inner<T> {
     fn refuse_late(&mut self, now: Instant) {
         let Some(limit) = self.settings.query_wait_timeout else { return };
         if let Some(moment) = now.checked_sub(limit) {
-            let refusal = Refusal::WaitedTooLong { limit, login: self.login.error.clone() };
+            let refusal = Refusal::WaitedTooLong { limit, login: self.login.error().cloned() };
             self.queue.refuse_until(moment, &refusal);
         }
     }
@@ -543,8 +540,8 @@ impl<T: Connection> Inner<T> {
             dialing: self.dialing,
             keep_min: ClientState::ALL.iter().any(|state| group.clients(*state) > 0),
             paused: self.paused,
-            failures: self.login.failures,
-            not_before: self.login.not_before,
+            failures: self.login.failures(),
+            not_before: self.login.not_before(),
         }
     }
 

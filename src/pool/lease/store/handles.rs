@@ -10,7 +10,7 @@ use tokio::{sync::oneshot, time::Instant};
 
 use super::{Held, Refusal, Store};
 use crate::pool::{
-    lease::{Connect, budget::Permit, queue::Served},
+    lease::{Connect, backoff::Begun, budget::Permit, queue::Served},
     registry::ServerEntry,
 };
 
@@ -100,6 +100,7 @@ impl<C: Connect> Drop for Lease<C> {
 pub(in crate::pool::lease) struct Dial<C: Connect> {
     pub(super) store: Arc<Store<C>>,
     pub(super) permit: Option<Permit>,
+    pub(super) begun: Begun,
 }
 
 impl<C: Connect> Dial<C> {
@@ -120,7 +121,7 @@ impl<C: Connect> Dial<C> {
             (Ok(_), None) => {}
             (Err(error), permit) => {
                 drop(handle);
-                store.login_failed(error, now, &mut rand::rng());
+                store.login_failed(self.begun, error, now, &mut rand::rng());
                 drop(permit);
             }
         }
