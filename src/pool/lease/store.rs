@@ -1,7 +1,7 @@
 //! The store itself: idle servers, the queue, and the hand-over from one client to the next.
 //!
 //! One short lock per pool; nothing is awaited under it, and sockets are closed after it. The fast path (an idle server is
-//! there, or nobody waits when one comes back) is one lock each way, no allocation, and one non-waiting look at the socket.
+//! there, or nobody waits when one comes back) is one lock each way, no allocation, and no system call.
 
 mod handles;
 
@@ -146,7 +146,7 @@ impl<C: Connect> Store<C> {
                 }
                 inner.idle.pop()?
             };
-            // The look at the socket is a system call: outside the lock.
+            // The look at the socket may be a system call: outside the lock.
             if held.usable(now) && held.connection.is_quiet() {
                 held.handle.transition(ServerState::Leased);
                 return Some(self.lend(held, client, now));
@@ -491,8 +491,8 @@ impl<T: Connection> Inner<T> {
             return;
         }
         if !self.queue.is_empty() {
-            // A server that was told to stop says so right behind its last answer. (One system call, under the lock, and
-            // only while clients wait.)
+            // A server that was told to stop says so right behind its last answer. (A system call, under the lock, only if
+            // something came.)
             if !held.connection.is_quiet() {
                 dead.push(held);
                 return;

@@ -5,6 +5,7 @@ use std::{io, mem::MaybeUninit, sync::Arc};
 use arc_swap::ArcSwapOption;
 use rand::Rng;
 use socket2::SockRef;
+use tokio::io::Interest;
 
 use super::{
     connect::{self, Spec},
@@ -73,13 +74,23 @@ impl Connect for Connector {
 }
 
 impl Connection for Server {
-    /// One `recv` that neither waits nor takes anything. Whatever can be read means that the connection ends or is out of
-    /// step (with TLS too, whose records for us were all read by then; an ErrorResponse between queries "signifies probably dying backend", says PgBouncer's server.c); a changed
-    /// parameter after a reload of PostgreSQL's configuration is the harmless exception, and costs a new login.
+    /// Asks tokio, and looks at the socket only if tokio says that there may be something. Its readiness is cleared when a
+    /// read has emptied the socket (it took less than it had room for, or nothing) and set by epoll's next edge, which a
+    /// FIN and a reset are as well; an end stays set. So unset means that nothing has come since, as far as the reactor has
+    /// looked: what it has not seen is like what arrives just after a look of our own, which would be a system call for
+    /// every lease. `try_io` neither spends the task's budget (out of it, everything seems not ready) nor takes a waker's
+    /// place, and clears what turns out to be left over from a read that filled its buffer exactly.
+    ///
+    /// The look is one `recv` that neither waits nor takes anything. Whatever can be read means that the connection ends or
+    /// is out of step (with TLS too, whose records for us were all read by then; an ErrorResponse between queries
+    /// "signifies probably dying backend", says PgBouncer's server.c); a changed parameter after a reload of PostgreSQL's
+    /// configuration is the harmless exception, and costs a new login.
     fn is_quiet(&self) -> bool {
-        let mut byte = [MaybeUninit::uninit()];
-        let flags = libc::MSG_PEEK | libc::MSG_DONTWAIT;
-        let looked = SockRef::from(self.stream.socket()).recv_with_flags(&mut byte, flags);
+        let looked = self.stream.socket().try_io(Interest::READABLE, || {
+            let mut byte = [MaybeUninit::uninit()];
+            let flags = libc::MSG_PEEK | libc::MSG_DONTWAIT;
+            SockRef::from(self.stream.socket()).recv_with_flags(&mut byte, flags)
+        });
         matches!(looked, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
     }
 
@@ -88,5 +99,85 @@ impl Connection for Server {
         frontend::terminate(&mut out);
         // An idle connection's send buffer has room, and a server that is gone needs no goodbye.
         self.stream.try_write(&out);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{future::poll_fn, task::Poll, time::Duration};
+
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::{TcpListener, TcpStream},
+    };
+
+    use super::*;
+    use crate::pool::server::stream::ServerStream;
+
+    async fn linked() -> (Server, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (postgres, _) = listener.accept().await.unwrap();
+        (Server { stream: ServerStream::Plain(stream), state: ServerState::new([]) }, postgres)
+    }
+
+    /// Waits until the reactor has seen that something came.
+    async fn noticed(server: &Server) {
+        tokio::time::timeout(Duration::from_secs(10), server.stream.socket().readable()).await.unwrap().unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_has_nothing_to_say_is_quiet() {
+        let (server, _postgres) = linked().await;
+        assert!(server.is_quiet());
+        assert!(server.is_quiet());
+    }
+
+    #[tokio::test]
+    async fn a_connection_whose_answers_were_read_is_quiet_whatever_the_reads_were_like() {
+        let (mut server, mut postgres) = linked().await;
+        for room in [3, 64] {
+            postgres.write_all(b"abc").await.unwrap();
+            noticed(&server).await;
+            assert!(!server.is_quiet());
+            let mut buf = vec![0; room];
+            assert_eq!(server.stream.read(&mut buf).await.unwrap(), 3);
+            assert!(server.is_quiet(), "read with room for {room}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_ended_is_not_quiet_and_stays_so() {
+        let (mut server, mut postgres) = linked().await;
+        postgres.write_all(b"answer").await.unwrap();
+        noticed(&server).await;
+        assert_eq!(server.stream.read(&mut [0; 64]).await.unwrap(), 6);
+        drop(postgres);
+        noticed(&server).await;
+        assert!(!server.is_quiet());
+        assert!(!server.is_quiet());
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_was_reset_is_not_quiet() {
+        let (server, postgres) = linked().await;
+        SockRef::from(&postgres).set_linger(Some(Duration::ZERO)).unwrap();
+        drop(postgres);
+        noticed(&server).await;
+        assert!(!server.is_quiet());
+    }
+
+    /// Out of its budget a task is told that nothing is ready, whatever has come.
+    #[tokio::test]
+    async fn a_task_that_has_used_up_its_budget_is_not_told_that_a_dead_connection_is_quiet() {
+        let (server, postgres) = linked().await;
+        drop(postgres);
+        noticed(&server).await;
+        poll_fn(|cx| {
+            while server.stream.socket().poll_read_ready(cx).is_ready() {}
+            assert!(!server.is_quiet());
+            Poll::Ready(())
+        })
+        .await;
     }
 }
