@@ -3,6 +3,9 @@
 //! A handler sees a header and as much of the body as is there, and says what becomes of the message. What is passed or
 //! skipped is not kept: only its length is counted down. A handler that must see more of a body gets it from `held`, the
 //! one buffer, which begins with the message's header and is let go of when the message is decided.
+//!
+//! Rows and COPY data come in long runs of short messages. A handler that says of one what holds for the next as well is not
+//! asked again for those of the same tag that are in the chunk from end to end: their headers are all that is read of them.
 
 use super::sink::Sink;
 use crate::pool::{
@@ -18,6 +21,8 @@ const KEEP_CAPACITY: usize = 16 * 1024;
 pub(super) enum Verdict {
     /// It passes unchanged.
     Pass,
+    /// It passes unchanged, and so do the messages of the same tag right behind it: none of them changes anything.
+    PassAlike,
     Skip,
     /// The handler wrote header and the first bytes of the body anew; the body passes from here.
     PassBodyFrom(usize),
@@ -87,10 +92,15 @@ impl Framer {
             };
             let here = rest.len().min(header.total_len());
             let verdict = handle(header, &rest[HEADER_LEN..here], out)?;
+            let mut end = at + here;
             match verdict {
-                Verdict::Pass => out.pass(at..at + here),
+                Verdict::Pass => out.pass(at..end),
+                Verdict::PassAlike => {
+                    end = alike_end(input, end, header.tag, max_len);
+                    out.pass(at..end);
+                }
                 Verdict::Skip => {}
-                Verdict::PassBodyFrom(from) => out.pass(at + HEADER_LEN + from..at + here),
+                Verdict::PassBodyFrom(from) => out.pass(at + HEADER_LEN + from..end),
                 Verdict::NeedMore => {
                     debug_assert!(here < header.total_len());
                     self.held.extend_from_slice(rest);
@@ -100,7 +110,7 @@ impl Framer {
             }
             self.left = header.total_len() - here;
             self.skipping = verdict == Verdict::Skip;
-            at += here;
+            at = end;
         }
     }
 
@@ -138,7 +148,7 @@ impl Framer {
                 Verdict::Later => return Ok((taken, Done::Later)),
                 Verdict::NeedMore if hold(&mut self.held, header.total_len()) => continue,
                 Verdict::NeedMore => return Ok((taken, Done::Short)),
-                Verdict::Pass => out.put(&self.held),
+                Verdict::Pass | Verdict::PassAlike => out.put(&self.held),
                 Verdict::PassBodyFrom(from) => out.put(&self.held[HEADER_LEN + from..]),
                 Verdict::Skip => {}
             }
@@ -151,6 +161,21 @@ impl Framer {
             return Ok((taken, Done::Decided));
         }
     }
+}
+
+/// Returns where the run of whole messages with this tag ends that starts at `at`. A header that is none ends it: the one who
+/// reads it next says so. So does a message that is not all here, and `at` itself may be in the middle of one.
+fn alike_end(input: &[u8], mut at: usize, tag: u8, max_len: u32) -> usize {
+    while let Some(&[found, a, b, c, d]) = input.get(at..).and_then(<[u8]>::first_chunk::<HEADER_LEN>) {
+        let len = u32::from_be_bytes([a, b, c, d]);
+        // The length counts itself, but not the tag.
+        let end = at + 1 + len as usize;
+        if found != tag || len < 4 || len > max_len || end > input.len() {
+            break;
+        }
+        at = end;
+    }
+    at
 }
 
 enum Done {
@@ -166,4 +191,68 @@ fn peek(bytes: &[u8], max_len: u32) -> Result<Option<Header>, PoolError> {
             PoolError::PacketTooLarge { len: u64::from(len), limit: u64::from(limit) }
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MAX: u32 = 100;
+
+    fn message(tag: u8, body: &[u8]) -> Vec<u8> {
+        let mut out = vec![tag];
+        out.extend_from_slice(&(body.len() as u32 + 4).to_be_bytes());
+        out.extend_from_slice(body);
+        out
+    }
+
+    /// Feeds what `chunks` are to a handler that finds rows alike; returns the tags it was asked about and what passed.
+    fn feed(chunks: &[&[u8]]) -> (String, Result<Vec<u8>, PoolError>) {
+        let (mut framer, mut asked, mut passed) = (Framer::default(), String::new(), Vec::new());
+        for chunk in chunks {
+            let mut staged = Vec::new();
+            let mut out = Sink::new(chunk, &mut staged);
+            let fed = framer.feed(chunk, &mut out, MAX, |header, _, _| {
+                asked.push(char::from(header.tag));
+                Ok(if header.tag == b'D' { Verdict::PassAlike } else { Verdict::Pass })
+            });
+            let (staged, run) = out.into_parts();
+            passed.extend_from_slice(staged);
+            passed.extend_from_slice(run);
+            if let Err(error) = fed {
+                return (asked, Err(error));
+            }
+        }
+        (asked, Ok(passed))
+    }
+
+    #[test]
+    fn of_a_run_of_rows_the_handler_sees_the_first_and_everything_else() {
+        let rows = [message(b'D', b"one"), message(b'D', b""), message(b'D', b"three")].concat();
+        let all = [message(b'T', b"names"), rows.clone(), message(b'C', b"SELECT 3\0"), rows].concat();
+        assert_eq!(feed(&[&all]), ("TDCD".into(), Ok(all.clone())));
+    }
+
+    #[test]
+    fn a_run_of_rows_passes_whole_wherever_it_is_split() {
+        let all = [message(b'D', b"one"), message(b'D', b"two"), message(b'D', b"three"), message(b'Z', b"I")].concat();
+        for at in 0..=all.len() {
+            let (asked, passed) = feed(&[&all[..at], &all[at..]]);
+            assert_eq!(passed.as_ref(), Ok(&all), "split at {at}");
+            assert!(asked.starts_with('D') && asked.ends_with('Z'), "{asked}");
+        }
+    }
+
+    #[test]
+    fn a_length_that_is_none_is_refused_in_the_middle_of_a_run_as_well() {
+        let row = message(b'D', b"one");
+        for len in [0, 3, MAX + 1, u32::MAX] {
+            // All of it is here, so that nothing but the length is wrong.
+            let body = vec![0; (len.clamp(4, 1_000) - 4) as usize];
+            let bad = [&b"D"[..], &len.to_be_bytes(), &body].concat();
+            let (asked, passed) = feed(&[&[&row[..], &row, &bad].concat()]);
+            assert_eq!(asked, "D");
+            assert!(passed.is_err(), "length {len}");
+        }
+    }
 }

@@ -61,7 +61,8 @@ impl Session<'_> {
             }
             // Outside COPY the server ignores these: the client had not seen yet that its COPY failed.
             tag::COPY_DATA | tag::COPY_DONE | tag::COPY_FAIL if self.server.owed.is_empty() => Ok(Verdict::Skip),
-            tag::COPY_DATA => Ok(Verdict::Pass),
+            // It asks for nothing: what holds for this one holds for those behind it.
+            tag::COPY_DATA => Ok(Verdict::PassAlike),
             tag::COPY_DONE | tag::COPY_FAIL => {
                 self.server.owed.push(Kind::CopyEnd, Action::Forward);
                 Ok(Verdict::Pass)

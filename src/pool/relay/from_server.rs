@@ -63,6 +63,10 @@ impl Session<'_> {
         let Some(front) = self.server.owed.front() else { return Err(confused("an answer nobody asked for")) };
         let verdict = if front.action == Action::Skip { Verdict::Skip } else { Verdict::Pass };
         match (header.tag, front.kind) {
+            // Part of an answer that goes on: after it the same request is the oldest, and in no more doubt than before.
+            (tag::DATA_ROW | tag::COPY_DATA, Kind::Execute | Kind::Query) if verdict == Verdict::Pass => {
+                return Ok(Verdict::PassAlike);
+            }
             (tag::PARSE_COMPLETE, Kind::Parse)
             | (tag::BIND_COMPLETE, Kind::Bind)
             | (tag::CLOSE_COMPLETE, Kind::Close)
