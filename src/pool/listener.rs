@@ -1,46 +1,54 @@
-//! The pool's listening service: pingora accepts, everything after that is ours.
+//! The pool's listening service. Pingora runs it, with its threads and its moment to stop; accepting is done here.
 //!
-//! The connection is taken out of pingora at once: out of its task, which ends, and out of its stream, which costs 800 bytes
-//! beside the socket (buffers' frames, addresses, timings). An idle client is to cost next to nothing here.
+//! Pingora's own accept loop ends in a `Stream` that cannot be taken apart: the socket had to be duplicated out of it, which
+//! were seven system calls more for every login (who is it, duplicate, look, register twice, deregister, close), beside a
+//! task, a timer and 800 bytes of buffers' frames, addresses and timings.
 
-use std::{io, net, os::fd::BorrowedFd, sync::Arc};
+use std::{
+    io, net,
+    os::fd::{FromRawFd, RawFd},
+    sync::Arc,
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use pingora::{
-    apps::ServerApp,
-    listeners::{L4BufferSettings, ListenerConfig},
-    protocols::Stream,
     server::{ListenFds, ShutdownWatch},
-    services::{Service, listening},
+    services::Service,
 };
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
 
 use super::{client::arrival, pooler::Pooler};
+
+/// Pause when nothing can be accepted though somebody knocks: out of file descriptors or memory.
+const REST: Duration = Duration::from_millis(100);
 
 /// The pool as a pingora service; starts the pool's own tasks in the service's runtime.
 pub struct PoolService {
     pooler: Arc<Pooler>,
-    inner: listening::Service<Accepted>,
+    /// As the table of sockets spells it.
+    address: String,
+    threads: usize,
 }
 
 impl PoolService {
-    /// Returns the service that listens as pool.yaml says. It binds when it is started; sockets bound before are found
-    /// by pingora under the same address.
+    /// Returns the service that listens as pool.yaml says, on the socket that it is given under that address.
     pub fn new(pooler: Arc<Pooler>) -> Self {
         let pool = pooler.config();
-        let mut inner = listening::Service::new("pool".into(), Accepted { pooler: pooler.clone() });
-        inner.threads = Some(pool.threads);
-        let listener = ListenerConfig::tcp(pool.listen.to_string()).l4_buffer(L4BufferSettings::unbuffered());
-        inner.add_listener(listener);
-        Self { pooler, inner }
+        let (address, threads) = (pool.listen.to_string(), pool.threads);
+        Self { pooler, address, threads }
     }
 }
 
 #[async_trait]
 impl Service for PoolService {
-    async fn start_service(&mut self, fds: Option<ListenFds>, shutdown: ShutdownWatch, listeners_per_fd: usize) {
+    async fn start_service(&mut self, fds: Option<ListenFds>, shutdown: ShutdownWatch, _listeners_per_fd: usize) {
         self.pooler.start();
-        self.inner.start_service(fds, shutdown, listeners_per_fd).await;
+        let socket = fds.and_then(|fds| fds.lock().get(&self.address).copied());
+        match socket.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound)).and_then(listener) {
+            Ok(listener) => accept(&self.pooler, listener, shutdown).await,
+            Err(error) => tracing::error!(address = self.address, %error, "the pool has no socket to listen on"),
+        }
     }
 
     fn name(&self) -> &str {
@@ -48,41 +56,54 @@ impl Service for PoolService {
     }
 
     fn threads(&self) -> Option<usize> {
-        self.inner.threads
+        Some(self.threads)
     }
 
     fn listen_addresses(&self) -> Option<Vec<String>> {
-        self.inner.listen_addresses()
+        Some(vec![self.address.clone()])
     }
 }
 
-/// What pingora hands accepted connections to.
-struct Accepted {
-    pooler: Arc<Pooler>,
+/// Takes over a socket of the table, which listens already.
+fn listener(fd: RawFd) -> io::Result<TcpListener> {
+    // SAFETY: the table holds open descriptors that belong to the service that listens on their address, and this one is
+    // started once. An upgrade copies them out of the table, and pingora takes them in the same way.
+    let socket = unsafe { net::TcpListener::from_raw_fd(fd) };
+    // One that was inherited in an upgrade shares its flags with the process it came from, which says the same.
+    socket.set_nonblocking(true)?;
+    TcpListener::from_std(socket)
 }
 
-#[async_trait]
-impl ServerApp for Accepted {
-    async fn process_new(self: &Arc<Self>, stream: Stream, _shutdown: &ShutdownWatch) -> Option<Stream> {
-        let taken = take(stream).and_then(|stream| {
-            let (peer, local) = (stream.peer_addr()?, stream.local_addr()?);
-            Ok((stream, peer, local))
-        });
-        match taken {
-            Ok((stream, peer, local)) => {
-                self.pooler.drain().spawn(arrival::serve(self.pooler.clone(), stream, peer, local));
+/// Accepts until it is told to stop; the socket is closed then.
+async fn accept(pooler: &Arc<Pooler>, listener: TcpListener, mut shutdown: ShutdownWatch) {
+    let stopped = async move {
+        // The one who would tell is gone: the same.
+        let _ = shutdown.wait_for(|down| *down).await;
+    };
+    tokio::pin!(stopped);
+    loop {
+        let accepted = tokio::select! {
+            () = &mut stopped => return,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, peer)) => begin(pooler, stream, peer),
+            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+            Err(error) => {
+                tracing::error!(%error, "accepting failed");
+                tokio::time::sleep(REST).await;
             }
-            // It was gone before it began, or there are no file descriptors left.
-            Err(error) => tracing::debug!(%error, "accepted connection lost"),
         }
-        None
     }
 }
 
-/// Takes the socket out of pingora's stream.
-fn take(stream: Stream) -> io::Result<TcpStream> {
-    // SAFETY: the descriptor is open as long as `stream` lives, which is to the end of this function; what is kept is a
-    // duplicate of it. Nothing was read into a buffer of pingora's, which has none.
-    let socket = unsafe { BorrowedFd::borrow_raw(stream.id()) }.try_clone_to_owned()?;
-    TcpStream::from_std(net::TcpStream::from(socket))
+fn begin(pooler: &Arc<Pooler>, stream: TcpStream, peer: net::SocketAddr) {
+    // A relay writes whole answers, and the next one never waits for the acknowledgement of the last.
+    match stream.set_nodelay(true).and_then(|()| stream.local_addr()) {
+        Ok(local) => {
+            pooler.drain().spawn(arrival::serve(pooler.clone(), stream, peer, local));
+        }
+        // It was gone before it began.
+        Err(error) => tracing::debug!(%error, "accepted connection lost"),
+    }
 }
