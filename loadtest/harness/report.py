@@ -15,6 +15,8 @@ from .stats import EVEN_WITHIN, NOISY, PAIRS_MIN
 from .table import figure_name, measured, compared, number, program_cell, reason, strong, table
 
 README = REPOSITORY / "README.md"
+# Beside what explains them: where the time and the memory of each loss go.
+LOSSES_PAGE = REPOSITORY / "loadtest/README.md"
 BEGIN = "<!-- Written by `make bench`, whole: what is typed here is lost. -->"
 END = "<!-- The end of what `make bench` writes. -->"
 HEADINGS = {
@@ -36,6 +38,7 @@ def write(result: dict, path: Path, publish: bool, say) -> None:
     complete.write_text(document(result, path.stem, pictures))
     if publish:
         README.write_text(published(README.read_text(), section(result, path.stem, pictures)))
+        LOSSES_PAGE.write_text(published(LOSSES_PAGE.read_text(), losses_section(result, path.stem)))
     for text in closing(result):
         say(text)
     say(f"table: {complete}" + (f", and in {README}" if publish else ""))
@@ -206,6 +209,19 @@ def section(result: dict, stem: str, pictures: list) -> str:
     text += [line.replace("### ", "#### ", 1) if line.startswith("### ") else line for line in overview(judged)]
     for picture in pictures:
         text += [f"![{picture.title}]({folder}/{plots.file_name(stem, picture)})", ""]
+    return "\n".join([*text, END])
+
+
+def losses_section(result: dict, stem: str) -> str:
+    """What stands in loadtest/README.md between the markers: only where a peer is better, the most lost first."""
+    judged = rows(result)
+    text = [BEGIN, in_one_sentence(judged), ""]
+    text += [f"[Everything that was measured, and how](results/{stem}.md).", "", *where(result), ""]
+    for standing in ("behind", "not offered"):
+        of_this = [row for row in judged if row.standing == standing]
+        if of_this:
+            text += [f"### {HEADINGS[standing]} ({len(of_this)})", "", *headline_table(of_this), ""]
+    text += ["### Behind in figures beside the headline", "", *losses(judged)]
     return "\n".join([*text, END])
 
 

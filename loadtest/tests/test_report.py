@@ -225,6 +225,9 @@ class Readme(unittest.TestCase):
         if files:
             section = report.section(result, file.stem, plots.pictures(result))
             self.assertTrue(report.published(readme, section) == readme, f"README.md does not show {file.name}")
+            page = report.LOSSES_PAGE.read_text()
+            losses = report.losses_section(result, file.stem)
+            self.assertTrue(report.published(page, losses) == page, f"loadtest/README.md does not show {file.name}")
         else:
             self.assertEqual((readme.count(report.BEGIN), readme.count(report.END)), (1, 1))
 
