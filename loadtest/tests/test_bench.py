@@ -37,6 +37,8 @@ class Run(unittest.TestCase):
         self.addCleanup(folder.cleanup)
         self.folder = Path(folder.name)
         self.readme = self.folder / "README.md"
+        self.page = self.folder / "loadtest.md"
+        self.page.write_text(f"{report.BEGIN}\n{report.END}\n")
         self.readme.write_text(f"{report.BEGIN}\n{report.END}\n")
         self.cases = [Fake("http-a"), Fake("http-b")]
         for patched in (
@@ -45,6 +47,7 @@ class Run(unittest.TestCase):
             mock.patch.object(bench, "versions", lambda program: {"bookend": "1"}),
             mock.patch.object(bench.os, "geteuid", lambda: 0),
             mock.patch.object(report, "README", self.readme),
+            mock.patch.object(report, "LOSSES_PAGE", self.page),
             mock.patch.dict("os.environ", {"BENCH_MACHINE": "here"}),
         ):
             patched.start()
