@@ -2,15 +2,19 @@
 //! again.
 //!
 //! Running → (stop) Leaving → (pre_stop_delay) FrontDraining → (the front idle, or its share of grace_period) PoolDraining →
-//! (idle, or grace_period) Cutting → Gone. A second stop cuts at once. The pool goes on serving while the front drains: the
-//! requests in flight are Django's, and Django finishes them with the database behind the pool. Two programs told to stop at
-//! the same moment cannot do this. Pure: no clock, no signals, no sockets, so every edge is a test.
+//! (idle, or grace_period) Cutting → Gone. Told to wait for clients, the pool is PoolClosed until they have gone by themselves,
+//! and drains nobody. A second stop cuts at once. The pool goes on serving while the front drains: the requests in flight are
+//! Django's, and Django finishes them with the database behind the pool. Two programs told to stop at the same moment cannot
+//! do this. Pure: no clock, no signals, no sockets, so every edge is a test.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::{config::lb::Shutdown, health::drain::Phase};
+use crate::{
+    config::lb::Shutdown,
+    health::drain::{Phase, WaitFor},
+};
 
 /// After the cut, sessions may still send their last words (a close frame, an ErrorResponse).
 const LAST_WORDS: Duration = Duration::from_millis(500);
@@ -31,6 +35,10 @@ enum State {
         until: Instant,
         deadline: Instant,
     },
+    /// `idle`; a wish to wait for transactions only; `stop` cuts. Without an end of its own.
+    PoolClosed {
+        front: Instant,
+    },
     /// `idle`; `tick` at `deadline`; `stop` cuts.
     PoolDraining {
         front: Instant,
@@ -48,11 +56,13 @@ enum State {
 pub struct Departure {
     state: State,
     grace_period: Duration,
+    /// Whether the pool's clients are to go by themselves.
+    waits_for_clients: bool,
 }
 
 impl Default for Departure {
     fn default() -> Self {
-        Self { state: State::Running, grace_period: Duration::ZERO }
+        Self { state: State::Running, grace_period: Duration::ZERO, waits_for_clients: false }
     }
 }
 
@@ -65,8 +75,29 @@ impl Departure {
                 self.state = State::Leaving { until: now + shutdown.pre_stop_delay };
                 self.tick(now);
             }
-            State::Leaving { .. } | State::FrontDraining { .. } | State::PoolDraining { .. } => self.cut(now),
+            State::Leaving { .. }
+            | State::FrontDraining { .. }
+            | State::PoolClosed { .. }
+            | State::PoolDraining { .. } => self.cut(now),
             State::Cutting { .. } | State::Gone => {}
+        }
+    }
+
+    /// The pool's console was told SHUTDOWN. Unlike a signal, the same wish again changes nothing, and a more patient one
+    /// does not put the end off.
+    pub fn leave(&mut self, wait_for: WaitFor, shutdown: Shutdown, now: Instant) {
+        match (wait_for, self.state) {
+            (_, State::Cutting { .. } | State::Gone) => {}
+            (WaitFor::Nothing, _) => self.cut(now),
+            (WaitFor::Transactions | WaitFor::Clients, State::Running) => {
+                self.waits_for_clients = wait_for == WaitFor::Clients;
+                self.stop(shutdown, now);
+            }
+            (WaitFor::Transactions, State::PoolClosed { front }) => {
+                self.state = State::PoolDraining { front, deadline: now + self.grace_period };
+            }
+            (WaitFor::Transactions, _) => self.waits_for_clients = false,
+            (WaitFor::Clients, _) => {}
         }
     }
 
@@ -86,8 +117,12 @@ impl Departure {
 
     /// Nothing of the front is in flight any more.
     pub fn front_idle(&mut self) {
-        if let State::FrontDraining { until, deadline } = self.state {
-            self.state = State::PoolDraining { front: until, deadline };
+        if let State::FrontDraining { until: front, deadline } = self.state {
+            self.state = if self.waits_for_clients {
+                State::PoolClosed { front }
+            } else {
+                State::PoolDraining { front, deadline }
+            };
         }
     }
 
@@ -107,9 +142,9 @@ impl Departure {
         match self.state {
             State::Running => Phase::Running,
             State::Leaving { .. } => Phase::Leaving,
-            State::FrontDraining { until: deadline, .. } | State::PoolDraining { front: deadline, .. } => {
-                Phase::Draining { deadline }
-            }
+            State::FrontDraining { until: deadline, .. }
+            | State::PoolClosed { front: deadline }
+            | State::PoolDraining { front: deadline, .. } => Phase::Draining { deadline },
             State::Cutting { .. } | State::Gone => Phase::Cut,
         }
     }
@@ -119,6 +154,7 @@ impl Departure {
         match self.state {
             State::Running => Phase::Running,
             State::Leaving { .. } | State::FrontDraining { .. } => Phase::Leaving,
+            State::PoolClosed { .. } => Phase::Closed,
             State::PoolDraining { deadline, .. } => Phase::Draining { deadline },
             State::Cutting { .. } | State::Gone => Phase::Cut,
         }
@@ -127,7 +163,7 @@ impl Departure {
     /// Returns when [`Self::tick`] is due.
     pub fn wakes_at(&self) -> Option<Instant> {
         match self.state {
-            State::Running | State::Gone => None,
+            State::Running | State::PoolClosed { .. } | State::Gone => None,
             State::Leaving { until } | State::FrontDraining { until, .. } | State::Cutting { until } => Some(until),
             State::PoolDraining { deadline, .. } => Some(deadline),
         }
@@ -140,7 +176,7 @@ impl Departure {
 
     /// Returns whether [`Self::idle`] is worth waiting for.
     pub fn waits_for_idle(&self) -> bool {
-        matches!(self.state, State::PoolDraining { .. } | State::Cutting { .. })
+        matches!(self.state, State::PoolClosed { .. } | State::PoolDraining { .. } | State::Cutting { .. })
     }
 
     /// Returns whether the process may end.
@@ -218,6 +254,60 @@ mod tests {
             departure.idle();
             assert!(departure.is_gone());
         }
+    }
+
+    #[test]
+    fn a_shutdown_that_waits_for_clients_closes_the_pool_without_a_deadline() {
+        let (mut departure, begin) = (Departure::default(), Instant::now());
+        departure.leave(WaitFor::Clients, SHUTDOWN, begin);
+        assert_eq!(departure.pool(), Phase::Leaving);
+        departure.tick(seconds(begin, 5));
+        departure.front_idle();
+        assert_eq!((departure.pool(), departure.wakes_at()), (Phase::Closed, None));
+        departure.tick(seconds(begin, 5_000));
+        assert_eq!(departure.pool(), Phase::Closed);
+        departure.idle();
+        assert!(departure.is_gone());
+    }
+
+    #[test]
+    fn a_shutdown_that_waits_for_less_hastens_one_that_waits_for_clients() {
+        for ticks in [0, 5] {
+            let (mut departure, begin) = (Departure::default(), Instant::now());
+            departure.leave(WaitFor::Clients, SHUTDOWN, begin);
+            departure.tick(seconds(begin, ticks));
+            departure.front_idle();
+            departure.leave(WaitFor::Transactions, SHUTDOWN, seconds(begin, 100));
+            departure.tick(seconds(begin, 100));
+            departure.front_idle();
+            assert_eq!(departure.pool(), Phase::Draining { deadline: seconds(begin, 140) }, "{ticks}");
+            departure.leave(WaitFor::Nothing, SHUTDOWN, seconds(begin, 101));
+            assert_eq!((departure.front(), departure.pool()), (Phase::Cut, Phase::Cut));
+        }
+    }
+
+    #[test]
+    fn the_same_shutdown_again_cuts_nothing_and_a_more_patient_one_puts_nothing_off() {
+        let (mut departure, begin) = (Departure::default(), Instant::now());
+        departure.leave(WaitFor::Transactions, AT_ONCE, begin);
+        departure.front_idle();
+        let draining = Phase::Draining { deadline: seconds(begin, 40) };
+        for wait_for in [WaitFor::Transactions, WaitFor::Clients] {
+            departure.leave(wait_for, AT_ONCE, seconds(begin, 1));
+            assert_eq!(departure.pool(), draining, "{wait_for:?}");
+        }
+        departure.stop(AT_ONCE, seconds(begin, 2));
+        assert_eq!(departure.pool(), Phase::Cut, "a signal does");
+    }
+
+    #[test]
+    fn a_shutdown_that_waits_for_nothing_cuts_at_once() {
+        let (mut departure, begin) = (Departure::default(), Instant::now());
+        departure.leave(WaitFor::Nothing, SHUTDOWN, begin);
+        assert_eq!((departure.front(), departure.pool()), (Phase::Cut, Phase::Cut));
+        departure.leave(WaitFor::Clients, SHUTDOWN, begin);
+        departure.tick(begin + LAST_WORDS);
+        assert!(departure.is_gone());
     }
 
     #[test]

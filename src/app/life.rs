@@ -18,7 +18,7 @@ use crate::{
     config::lb::Shutdown,
     health::{
         control::Control,
-        drain::{self, Drain, DrainControl, Phase},
+        drain::{self, Drain, DrainControl, Phase, WaitFor},
         ready::Ready,
     },
 };
@@ -40,6 +40,8 @@ impl Leaving {
 /// What a life is made of. A half that does not run is idle.
 pub struct Life {
     pub signals: mpsc::Receiver<Signal>,
+    /// What the pool's console was told.
+    pub shutdowns: mpsc::Receiver<WaitFor>,
     pub front: Leaving,
     pub pool: Leaving,
     pub ready: Ready,
@@ -55,6 +57,10 @@ impl Life {
         while !departure.is_gone() {
             tokio::select! {
                 Some(signal) = self.signals.recv() => self.on_signal(signal, &mut departure),
+                Some(wait_for) = self.shutdowns.recv() => {
+                    info!(?wait_for, "told to leave by the pool's console");
+                    departure.leave(wait_for, (self.shutdown)(), Instant::now());
+                }
                 () = until(departure.wakes_at()) => departure.tick(Instant::now()),
                 () = self.front.drain.idle(), if departure.waits_for_front() => departure.front_idle(),
                 () = idle(&self.front.drain, &self.pool.drain), if departure.waits_for_idle() => departure.idle(),
@@ -88,19 +94,25 @@ impl Life {
         let (requests, sessions) = (self.front.drain.in_flight(), self.pool.drain.in_flight());
         match now {
             (Phase::Running, _) => {}
-            (Phase::Leaving, _) => {
+            (Phase::Leaving | Phase::Closed, _) => {
                 self.ready.leave();
                 info!("shutting down: readiness is off, connections are accepted for shutdown.pre_stop_delay more");
             }
             (Phase::Draining { .. }, Phase::Draining { .. }) => {
                 info!(sessions, "draining the pool: nothing new is accepted")
             }
+            (Phase::Draining { .. }, Phase::Closed) => {
+                info!(sessions, "the pool accepts nothing new and waits for its clients to go")
+            }
             (Phase::Draining { .. }, _) => {
                 self.ready.leave();
                 info!(requests, "draining the front: nothing new is accepted; the pool serves what is in flight");
             }
             (Phase::Cut, _) if departure.is_gone() => info!("drained: nothing is in flight"),
-            (Phase::Cut, _) => warn!(requests, sessions, "cutting what is still in flight"),
+            (Phase::Cut, _) => {
+                self.ready.leave();
+                warn!(requests, sessions, "cutting what is still in flight");
+            }
         }
         self.front.phases.advance(now.0);
         self.pool.phases.advance(now.1);

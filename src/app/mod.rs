@@ -51,7 +51,12 @@ use crate::{
         service::{Governed, Stops},
     },
     config::{self, Config, Errors, Surroundings, lb::Sources, open_files_needed},
-    health::{board::Board, control::Control, drain::Drain, ready::Ready},
+    health::{
+        board::Board,
+        control::Control,
+        drain::{Drain, WaitFor},
+        ready::Ready,
+    },
     proxy::{Front, Pages},
     telemetry::{
         log,
@@ -65,6 +70,8 @@ pub use crate::app::{reload::Load, signals::Signal};
 const RUNTIME_SHUTDOWN_SECONDS: u64 = 1;
 /// How long the last lines of the access log may take to be written: its reader may be gone.
 const ACCESS_LOG_PATIENCE: Duration = Duration::from_secs(2);
+/// SHUTDOWN commands waiting to be looked at; more than these are refused, and would say nothing new.
+const SHUTDOWN_QUEUE: usize = 4;
 
 /// What both halves are handed.
 struct Shared {
@@ -134,6 +141,7 @@ impl App {
 
         let running = Arc::new(ArcSwap::from_pointee(config.clone()));
         let reloader = Arc::new(OnceLock::new());
+        let (shutdowns, shutdowns_asked) = mpsc::channel(SHUTDOWN_QUEUE);
         let mut halves = Vec::new();
         let mut built_front = None;
         if let Some(lb) = &config.lb {
@@ -142,7 +150,8 @@ impl App {
             halves.push(half);
         }
         if let Some(pool) = &config.pool {
-            halves.push(pool::build(pool, &config.sources, &shared, reload_later(reloader.clone())).map_err(one)?);
+            let (reload, leave) = (reload_later(reloader.clone()), leave_later(shutdowns));
+            halves.push(pool::build(pool, &config.sources, &shared, reload, leave).map_err(one)?);
         }
         let control = Arc::new(Reloader {
             load,
@@ -179,7 +188,8 @@ impl App {
             let control = control.clone();
             Arc::new(move || control.shutdown())
         };
-        let life = Life { signals, front, pool, ready: shared.ready, control, shutdown };
+        let ready = shared.ready;
+        let life = Life { signals, shutdowns: shutdowns_asked, front, pool, ready, control, shutdown };
         Ok(Self { services, life, front: built_front, background })
     }
 
@@ -211,6 +221,11 @@ fn reload_later(reloader: Arc<OnceLock<Weak<Reloader>>>) -> Arc<dyn Fn() -> Resu
     })
 }
 
+/// What the pool's console calls for SHUTDOWN.
+fn leave_later(shutdowns: mpsc::Sender<WaitFor>) -> Arc<dyn Fn(WaitFor) -> Result<(), String> + Send + Sync> {
+    Arc::new(move |wait_for| shutdowns.try_send(wait_for).map_err(|_| "the process is leaving already".to_owned()))
+}
+
 fn load(sources: Sources) -> Load {
     let surroundings = Surroundings::system();
     Box::new(move || Config::load(&sources, &surroundings).map_err(|errors| lines(&errors)))
@@ -236,11 +251,8 @@ fn govern(halves: Vec<Half>) -> Result<Vec<Governed>, Vec<String>> {
     for half in halves {
         for service in half.services {
             let listens = service.listen_addresses().is_some_and(|addresses| !addresses.is_empty());
-            let (threads, stops) = if listens {
-                (half.threads, Stops::WhenDraining)
-            } else {
-                (service.threads().unwrap_or(1), Stops::Last)
-            };
+            let (threads, stops) =
+                if listens { (half.threads, Stops::WhenClosed) } else { (service.threads().unwrap_or(1), Stops::Last) };
             match governed(service, &half.listens, threads, stops, &half.drain) {
                 Ok(service) => services.push(service),
                 Err(more) => errors.extend(more),

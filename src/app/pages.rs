@@ -103,6 +103,7 @@ fn phase(phase: Phase) -> &'static str {
     match phase {
         Phase::Running => "running",
         Phase::Leaving => "leaving",
+        Phase::Closed => "closed",
         Phase::Draining { .. } => "draining",
         Phase::Cut => "cut",
     }

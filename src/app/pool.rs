@@ -5,14 +5,14 @@ use std::sync::Arc;
 use crate::{
     app::{Shared, half::Half, listen::Wanted, pages::Section, reload::Part},
     config::{Config, lb::Sources, pool::Pool},
-    health::control::ReloadSummary,
+    health::{control::ReloadSummary, drain::WaitFor},
     pool::{
         listener::PoolService,
         pooler::{Deps, Pooler},
     },
 };
 
-/// Builds the pool; it starts with its service. `reload` is what RELOAD in its console does.
+/// Builds the pool; it starts with its service. `reload` and `leave` are what RELOAD and SHUTDOWN in its console do.
 ///
 /// # Errors
 /// Why it cannot serve.
@@ -21,6 +21,7 @@ pub fn build(
     sources: &Sources,
     shared: &Shared,
     reload: Arc<dyn Fn() -> Result<(), String> + Send + Sync>,
+    leave: Arc<dyn Fn(WaitFor) -> Result<(), String> + Send + Sync>,
 ) -> Result<Half, String> {
     let deps = Deps {
         board: shared.board.clone(),
@@ -28,6 +29,7 @@ pub fn build(
         ready: shared.ready.clone(),
         metrics: (*shared.registry).clone(),
         reload,
+        leave,
     };
     let pooler = Pooler::new(pool.clone(), deps).map_err(|error| error.to_string())?;
     let file = sources.pool.as_deref().unwrap_or("pool.yaml".as_ref()).display();

@@ -4,7 +4,7 @@
 //! watch, which turns true only after the signal watch has returned; then the main thread sleeps the whole grace period,
 //! however little there is to wait for; then all runtimes are dropped. There is no way in it to close the listeners, wait
 //! exactly as long as work is in flight, and leave. So each service is given a watch of its own, made here, which turns
-//! true when draining begins, while pingora still believes that it runs; the accept loops end then (`services/
+//! true when nothing new is to be accepted, while pingora still believes that it runs; the accept loops end then (`services/
 //! listening.rs`, `run_endpoint`) and close their sockets. Pingora's own signal watch returns only when everything is
 //! finished (`app::life`), and with a grace period of zero the process is gone at once.
 
@@ -26,8 +26,8 @@ const SETTLE: Duration = Duration::from_millis(20);
 /// When a service stops accepting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stops {
-    /// When draining begins: what brings work.
-    WhenDraining,
+    /// When nothing new is to be accepted: what brings work.
+    WhenClosed,
     /// With the process: what shows or drives it (admin, checks).
     Last,
 }
@@ -87,7 +87,7 @@ impl ServiceWithDependents for Governed {
         let told = stop.clone();
         let teller = tokio::spawn(async move {
             tokio::select! {
-                _ = drain.draining() => {}
+                () = drain.closed() => {}
                 _ = shutdown.wait_for(|down| *down) => {}
             }
             told.send_replace(true);

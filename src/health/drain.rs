@@ -1,8 +1,9 @@
 //! How the process leaves: phases everyone can watch, and tasks that are counted until they end.
 //!
-//! Running -> Leaving (readiness is off, everything still accepted) -> Draining (nothing new; finish what is in flight by
-//! the deadline) -> Cut (end now). Only forward. A component holds a [`Drain`] and selects on the phase it cares about;
-//! what must be waited for is spawned through [`Drain::spawn`], so that leaving ends as soon as all of it has.
+//! Running -> Leaving (readiness is off, everything still accepted) -> Closed (nothing new; who is here stays) -> Draining
+//! (nothing new; finish what is in flight by the deadline) -> Cut (end now). Only forward, and a phase may be left out. A
+//! component holds a [`Drain`] and selects on the phase it cares about; what must be waited for is spawned through
+//! [`Drain::spawn`], so that leaving ends as soon as all of it has.
 
 use std::future::Future;
 
@@ -14,11 +15,23 @@ use tokio_util::task::TaskTracker;
 pub enum Phase {
     Running,
     Leaving,
+    /// Accept nothing new; who is here stays as long as they like.
+    Closed,
     /// Accept nothing new; what is in flight has until the deadline.
     Draining {
         deadline: Instant,
     },
     Cut,
+}
+
+/// What an operator who sends the process away wants to be waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WaitFor {
+    Nothing,
+    /// Requests and transactions that have begun.
+    Transactions,
+    /// Until the clients of the pool have gone by themselves.
+    Clients,
 }
 
 /// Announces the phases. Held by `app` alone.
@@ -57,8 +70,9 @@ fn rank(phase: Phase) -> u8 {
     match phase {
         Phase::Running => 0,
         Phase::Leaving => 1,
-        Phase::Draining { .. } => 2,
-        Phase::Cut => 3,
+        Phase::Closed => 2,
+        Phase::Draining { .. } => 3,
+        Phase::Cut => 4,
     }
 }
 
@@ -68,9 +82,26 @@ impl Drain {
         *self.phase.borrow()
     }
 
+    /// Returns whether nothing new is to be accepted.
+    pub fn is_closed(&self) -> bool {
+        rank(self.phase()) >= rank(Phase::Closed)
+    }
+
     /// Returns whether work in flight is being finished (or already cut).
     pub fn is_draining(&self) -> bool {
-        rank(self.phase()) >= 2
+        rank(self.phase()) > rank(Phase::Closed)
+    }
+
+    /// Waits until nothing new is to be accepted. Cancel safe.
+    pub async fn closed(&mut self) {
+        loop {
+            if rank(*self.phase.borrow_and_update()) >= rank(Phase::Closed) {
+                return;
+            }
+            if self.phase.changed().await.is_err() {
+                return std::future::pending().await;
+            }
+        }
     }
 
     /// Waits until draining begins; returns its deadline (now, when already cut). Cancel safe.
@@ -79,7 +110,7 @@ impl Drain {
             match *self.phase.borrow_and_update() {
                 Phase::Draining { deadline } => return deadline,
                 Phase::Cut => return Instant::now(),
-                Phase::Running | Phase::Leaving => {}
+                Phase::Running | Phase::Leaving | Phase::Closed => {}
             }
             if self.phase.changed().await.is_err() {
                 return std::future::pending().await;
@@ -150,6 +181,20 @@ mod tests {
         let mut watch = drain.clone();
         let waited = tokio::time::timeout(Duration::from_secs(60), watch.draining()).await;
         assert!(waited.is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_closed_door_drains_nobody() {
+        let (control, mut drain) = channel();
+        control.advance(Phase::Leaving);
+        assert!(!drain.is_closed());
+        control.advance(Phase::Closed);
+        drain.closed().await;
+        assert!(drain.is_closed() && !drain.is_draining());
+        let waited = tokio::time::timeout(Duration::from_secs(60), drain.draining()).await;
+        assert!(waited.is_err());
+        control.advance(Phase::Draining { deadline: Instant::now() });
+        assert!(drain.is_closed() && drain.is_draining());
     }
 
     #[tokio::test(start_paused = true)]

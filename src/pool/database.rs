@@ -21,7 +21,7 @@ use crate::{
     config::pool as config,
     pool::{
         auth::{Authenticated, derive::Deriver, users::Users},
-        console::averages::{Averager, Totals},
+        console::averages::{Averager, Period, Totals},
         error::PoolError,
         lease::{Budget, Store},
         metrics::{DatabaseMetrics, PoolMetrics},
@@ -61,6 +61,8 @@ pub(super) struct Database {
     averages: Mutex<(Option<Instant>, Averager)>,
     pools: Mutex<HashMap<Arc<str>, Arc<Pool>>>,
     paused: AtomicBool,
+    /// Lets nobody in.
+    disabled: AtomicBool,
 }
 
 /// One pool: a store of servers and what its clients share.
@@ -177,6 +179,7 @@ impl Database {
             averages: Mutex::default(),
             pools: Mutex::default(),
             paused: AtomicBool::new(false),
+            disabled: AtomicBool::new(false),
         })
     }
 
@@ -257,9 +260,9 @@ impl Database {
         }
     }
 
-    /// Returns the averages of the last whole period.
-    pub(super) fn averages(&self) -> Totals {
-        self.averages.lock().1.averages()
+    /// Returns what was counted in the last whole period.
+    pub(super) fn period(&self) -> Period {
+        self.averages.lock().1.period()
     }
 
     /// Looks after the idle connections, takes the counts for averages every `period`, and forgets pools that have neither clients nor connections. Returns whether
@@ -282,6 +285,15 @@ impl Database {
 
     pub(super) fn is_paused(&self) -> bool {
         self.paused.load(Ordering::Acquire)
+    }
+
+    pub(super) fn is_disabled(&self) -> bool {
+        self.disabled.load(Ordering::Acquire)
+    }
+
+    /// Says whether new clients are refused.
+    pub(super) fn set_disabled(&self, disabled: bool) {
+        self.disabled.store(disabled, Ordering::Release);
     }
 
     /// Lends nothing until [`Self::resume`].

@@ -1,4 +1,4 @@
-//! The pool as a whole: its databases, the configuration in force, and what an operator may ask of it.
+//! The pool as a whole: its databases and the configuration in force. What an operator may ask of it is in [`super::orders`].
 //!
 //! One value for the life of the process. A client's task holds it only while the client logs in; afterwards it holds its
 //! own pool, so that nothing here is on the path of a query.
@@ -22,7 +22,7 @@ use crate::{
     health::{
         board::{Board, ClientCount, PoolCensus, PoolCounts},
         control::ReloadSummary,
-        drain::Drain,
+        drain::{Drain, WaitFor},
         ready::Ready,
     },
     pool::{
@@ -49,6 +49,8 @@ pub struct Deps {
     pub metrics: Registry,
     /// What RELOAD in the console does: reads the files again.
     pub reload: Arc<dyn Fn() -> Result<(), String> + Send + Sync>,
+    /// What SHUTDOWN in the console does: asks the process to leave.
+    pub leave: Arc<dyn Fn(WaitFor) -> Result<(), String> + Send + Sync>,
 }
 
 /// The PostgreSQL half of the process.
@@ -60,6 +62,7 @@ pub struct Pooler {
     pub(super) metrics: PoolMetrics,
     pub(super) drain: Drain,
     pub(super) reload: Arc<dyn Fn() -> Result<(), String> + Send + Sync>,
+    pub(super) leave: Arc<dyn Fn(WaitFor) -> Result<(), String> + Send + Sync>,
     pub(super) board: Arc<Board>,
     ready: Ready,
     databases: Mutex<HashMap<Arc<str>, Arc<Database>>>,
@@ -88,6 +91,7 @@ impl Pooler {
             metrics,
             drain: deps.drain,
             reload: deps.reload,
+            leave: deps.leave,
             board: deps.board,
             ready: deps.ready,
             databases: Mutex::default(),
@@ -143,6 +147,11 @@ impl Pooler {
         &self.drain
     }
 
+    /// Returns whether all databases are paused.
+    pub fn is_paused(&self) -> bool {
+        self.all_paused.load(Ordering::Acquire)
+    }
+
     /// Returns the registry of clients and servers.
     pub fn registry(&self) -> &Arc<registry::Registry> {
         &self.shared.registry
@@ -161,70 +170,9 @@ impl Pooler {
             "pool_mode": rules::mode_word(running.pool.pool_mode),
             "clients": self.shared.registry.client_count(),
             "max_client_conn": running.pool.max_client_conn,
-            "paused": self.all_paused.load(Ordering::Relaxed),
+            "paused": self.is_paused(),
             "databases": databases,
         })
-    }
-
-    /// Stops lending servers of `database` (or of all) and returns when none is left. Cancel safe; stays paused then.
-    ///
-    /// # Errors
-    /// When there is no such database.
-    pub async fn pause(&self, database: Option<&str>) -> Result<(), String> {
-        let databases = self.chosen(database)?;
-        self.all_paused.fetch_or(database.is_none(), Ordering::AcqRel);
-        databases.iter().for_each(|database| database.pause());
-        for database in &databases {
-            database.emptied().await;
-        }
-        Ok(())
-    }
-
-    /// Undoes [`Self::pause`] and [`Self::kill`].
-    ///
-    /// # Errors
-    /// When there is no such database.
-    pub fn resume(&self, database: Option<&str>) -> Result<(), String> {
-        let databases = self.chosen(database)?;
-        if database.is_none() {
-            self.all_paused.store(false, Ordering::Release);
-        }
-        databases.iter().for_each(|database| database.resume());
-        Ok(())
-    }
-
-    /// Closes every server connection at its next boundary.
-    ///
-    /// # Errors
-    /// When there is no such database.
-    pub fn reconnect(&self, database: Option<&str>) -> Result<(), String> {
-        self.chosen(database)?.iter().for_each(|database| database.reconnect());
-        Ok(())
-    }
-
-    /// Drops clients and servers at once and pauses the database.
-    ///
-    /// # Errors
-    /// When there is no such database.
-    pub fn kill(&self, database: Option<&str>) -> Result<(), String> {
-        let databases = self.chosen(database)?;
-        self.all_paused.fetch_or(database.is_none(), Ordering::AcqRel);
-        for database in &databases {
-            database.pause();
-            database.reconnect();
-            self.ask_clients(Some(&database.name), Leave::Killed);
-        }
-        Ok(())
-    }
-
-    /// Drops one client at once.
-    ///
-    /// # Errors
-    /// When no client has the id.
-    pub fn kill_client(&self, id: u64) -> Result<(), String> {
-        let client = self.shared.registry.client_by_id(id).ok_or_else(|| format!("no such client: {id}"))?;
-        client.ask_to_leave(Leave::Killed);
-        Ok(())
     }
 
     // --- for the parts of the pool ---
@@ -239,7 +187,7 @@ impl Pooler {
         }
         let label = if rules::is_named(&running.pool, name) { name } else { OTHER };
         let database = Database::new(&running, config, self.metrics.database(label));
-        if self.all_paused.load(Ordering::Acquire) {
+        if self.is_paused() {
             database.pause();
         }
         databases.insert(database.name.clone(), database.clone());
@@ -260,14 +208,15 @@ impl Pooler {
         self.databases.lock().get(name).cloned()
     }
 
-    fn chosen(&self, name: Option<&str>) -> Result<Vec<Arc<Database>>, String> {
+    /// Returns the database an operator means, or all that are in use.
+    pub(super) fn chosen(&self, name: Option<&str>) -> Result<Vec<Arc<Database>>, String> {
         match name {
             None => Ok(self.databases()),
             Some(name) => Ok(vec![self.database(name).ok_or_else(|| format!("no such database: {name}"))?]),
         }
     }
 
-    fn ask_clients(&self, database: Option<&str>, leave: Leave) {
+    pub(super) fn ask_clients(&self, database: Option<&str>, leave: Leave) {
         for client in self.shared.registry.clients() {
             let here = client.group().is_some_and(|group| database.is_none_or(|name| *group.database == *name));
             // Those that are not logged in yet end with their login's own timeout, or are asked when they are.
@@ -309,7 +258,8 @@ impl Pooler {
                 let mut databases = self.databases.lock();
                 // Looked at again under the lock: a client may have come.
                 let named = rules::is_named(&self.running.load().pool, &database.name);
-                if !named && Arc::strong_count(&database) <= 2 && !database.is_used() {
+                let steered = database.is_disabled() || (database.is_paused() && !self.is_paused());
+                if !named && !steered && Arc::strong_count(&database) <= 2 && !database.is_used() {
                     databases.remove(&database.name);
                 }
             }
@@ -377,6 +327,7 @@ fn database_view(pool: &config::Pool, database: &Database, now: Instant) -> serd
         "port": database.config.load().port,
         "max_connections": rules::most(pool, &database.config.load()),
         "paused": database.is_paused(),
+        "disabled": database.is_disabled(),
         "pools": pools,
     })
 }

@@ -1,16 +1,16 @@
 //! The pool as the console and the metrics read it: rows made from the tables on demand, and the commands.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use tokio::time::Instant;
 
 use crate::{
     config::pool as config,
-    health::board::Serving,
+    health::{board::Serving, drain::WaitFor},
     pool::{
-        console::rows::{ConfigRow, DatabaseRow, PoolRow, SocketRow, Source, StatsRow, UserRow},
-        database::Pool,
+        console::rows::{ConfigRow, DatabaseRow, MemoryRow, PoolRow, SocketRow, Source, StatsRow, UserRow},
+        database::{Database, Pool},
         pooler::Pooler,
         registry::{ClientEntry, ClientState, Group, ServerEntry, ServerState},
         rules::{self, Rules},
@@ -25,17 +25,28 @@ impl Source for Pooler {
     }
 
     fn stats(&self) -> Vec<StatsRow> {
-        let row = |database: &Arc<super::database::Database>| StatsRow {
+        let row = |database: &Arc<Database>| StatsRow {
             database: database.name.clone(),
             total: database.totals(),
-            average: database.averages(),
+            period: database.period(),
         };
         self.databases().iter().map(row).collect()
     }
 
     fn clients(&self) -> Vec<SocketRow> {
         let now = Instant::now();
-        self.registry().clients().iter().filter_map(|client| client_row(client, now)).collect()
+        let row = |client: &Arc<ClientEntry>| {
+            client.group().map(|group| client_row(client, (&group.user, &group.database), now))
+        };
+        self.registry().clients().iter().filter_map(row).collect()
+    }
+
+    fn strangers(&self) -> Vec<SocketRow> {
+        let now = Instant::now();
+        let nobody: (&Arc<str>, &Arc<str>) = (&"(nouser)".into(), &"(nodb)".into());
+        let clients = self.registry().clients();
+        let strangers = clients.iter().filter(|client| client.group().is_none());
+        strangers.map(|client| client_row(client, nobody, now)).collect()
     }
 
     fn servers(&self) -> Vec<SocketRow> {
@@ -66,6 +77,17 @@ impl Source for Pooler {
         running.pool.users.iter().map(row).collect()
     }
 
+    fn memory(&self) -> Vec<MemoryRow> {
+        let databases = self.databases();
+        let pools = databases.iter().map(|database| database.pools().len()).sum();
+        vec![
+            MemoryRow { name: "db_cache", size: size_of::<Database>(), used: databases.len() },
+            MemoryRow { name: "pool_cache", size: size_of::<Pool>(), used: pools },
+            MemoryRow { name: "client_cache", size: size_of::<ClientEntry>(), used: self.registry().client_count() },
+            MemoryRow { name: "server_cache", size: size_of::<ServerEntry>(), used: self.registry().servers().len() },
+        ]
+    }
+
     fn config(&self) -> Vec<ConfigRow> {
         config_rows(&self.running.load().pool)
     }
@@ -83,7 +105,7 @@ impl Source for Pooler {
     }
 
     fn paused(&self) -> bool {
-        self.all_paused.load(Ordering::Acquire)
+        self.is_paused()
     }
 
     async fn pause(&self, database: Option<&str>) -> Result<(), String> {
@@ -100,6 +122,26 @@ impl Source for Pooler {
 
     fn kill(&self, database: Option<&str>) -> Result<(), String> {
         Self::kill(self, database)
+    }
+
+    fn kill_client(&self, id: u64) -> Result<(), String> {
+        Self::kill_client(self, id)
+    }
+
+    fn disable(&self, database: &str) -> Result<(), String> {
+        Self::disable(self, database)
+    }
+
+    fn enable(&self, database: &str) -> Result<(), String> {
+        Self::enable(self, database)
+    }
+
+    async fn wait_close(&self, database: Option<&str>) -> Result<(), String> {
+        Self::wait_close(self, database).await
+    }
+
+    fn leave(&self, wait_for: WaitFor) -> Result<(), String> {
+        (self.leave)(wait_for)
     }
 
     async fn reload(&self) -> Result<(), String> {
@@ -133,12 +175,10 @@ fn pool_row(pool: &Pool, now: Instant) -> PoolRow {
     }
 }
 
-/// Console clients have no row of their own: they are counted in no pool.
-fn client_row(client: &Arc<ClientEntry>, now: Instant) -> Option<SocketRow> {
-    let group = client.group()?;
-    Some(SocketRow {
-        user: group.user.clone(),
-        database: group.database.clone(),
+fn client_row(client: &ClientEntry, (user, database): (&Arc<str>, &Arc<str>), now: Instant) -> SocketRow {
+    SocketRow {
+        user: user.clone(),
+        database: database.clone(),
         state: match client.state() {
             ClientState::Active => "active",
             ClientState::Waiting => "waiting",
@@ -159,7 +199,7 @@ fn client_row(client: &Arc<ClientEntry>, now: Instant) -> Option<SocketRow> {
         tls: client.tls().describe(),
         application_name: client.application_name(),
         prepared_statements: client.prepared_statements() as usize,
-    })
+    }
 }
 
 fn server_row(server: &ServerEntry) -> SocketRow {
@@ -167,7 +207,7 @@ fn server_row(server: &ServerEntry) -> SocketRow {
         user: server.group().user.clone(),
         database: server.group().database.clone(),
         state: match server.state() {
-            ServerState::Connecting => "login",
+            ServerState::Connecting => "new",
             ServerState::Idle => "idle",
             ServerState::Leased => "active",
             ServerState::Resetting => "tested",
@@ -191,6 +231,7 @@ fn server_row(server: &ServerEntry) -> SocketRow {
 
 fn database_row(pooler: &Pooler, pool: &config::Pool, config: &config::Database, groups: &[Arc<Group>]) -> DatabaseRow {
     let sizes = Rules::of(pool, config, None).settings.sizes;
+    let known = pooler.known(&config.name);
     let own = groups.iter().filter(|group| group.database == config.name);
     let (clients, servers) =
         own.fold((0, 0), |(clients, servers), group| (clients + clients_of(group), servers + servers_of(group)));
@@ -208,8 +249,8 @@ fn database_row(pooler: &Pooler, pool: &config::Pool, config: &config::Database,
         max_connections: config.max_db_connections.or(pool.max_db_connections).unwrap_or(0),
         current_connections: servers,
         current_client_connections: clients,
-        paused: pooler.known(&config.name).is_some_and(|database| database.is_paused()),
-        disabled: false,
+        paused: known.as_ref().is_some_and(|database| database.is_paused()),
+        disabled: known.as_ref().is_some_and(|database| database.is_disabled()),
     }
 }
 

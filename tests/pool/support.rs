@@ -12,7 +12,7 @@ use bookend::{
     },
     health::{
         board::Board,
-        drain::{self, DrainControl, Phase},
+        drain::{self, DrainControl, Phase, WaitFor},
         ready::Ready,
     },
     pool::{
@@ -20,7 +20,7 @@ use bookend::{
         pooler::{Deps, Pooler},
     },
 };
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, time::Instant};
 
 pub use self::postgres::{Cluster, PASSWORD, USER};
 
@@ -32,7 +32,7 @@ pub const DATABASE: &str = "arena";
 pub struct Pooled {
     pub pooler: Arc<Pooler>,
     pub port: u16,
-    pub drain: DrainControl,
+    pub drain: Arc<DrainControl>,
     accepting: tokio::task::JoinHandle<()>,
 }
 
@@ -108,12 +108,22 @@ pub fn database(cluster: &Cluster, name: &str) -> Database {
 
 pub async fn start(config: Pool) -> Pooled {
     let (control, drain) = drain::channel();
+    let control = Arc::new(control);
+    let left = control.clone();
     let deps = Deps {
         board: Arc::new(Board::default()),
         drain: drain.clone(),
         ready: Ready::default(),
         metrics: prometheus::Registry::new(),
         reload: Arc::new(|| Ok(())),
+        leave: Arc::new(move |wait_for| {
+            left.advance(match wait_for {
+                WaitFor::Nothing => Phase::Cut,
+                WaitFor::Transactions => Phase::Draining { deadline: Instant::now() + 30 * SECOND },
+                WaitFor::Clients => Phase::Closed,
+            });
+            Ok(())
+        }),
     };
     let pooler = Pooler::new(Arc::new(config), deps).unwrap();
     pooler.start();

@@ -28,6 +28,7 @@ impl Control for Counting {
 
 struct World {
     signals: mpsc::Sender<Signal>,
+    shutdowns: mpsc::Sender<WaitFor>,
     front: Drain,
     pool: Drain,
     ready: Ready,
@@ -37,6 +38,7 @@ struct World {
 
 fn world(pre_stop_delay: u64, grace_period: u64) -> World {
     let (signals, receiver) = mpsc::channel(4);
+    let (shutdowns, asked) = mpsc::channel(4);
     let (front, pool) = (Leaving::new(), Leaving::new());
     let (front_drain, pool_drain) = (front.drain.clone(), pool.drain.clone());
     let (ready, control) = (Ready::default(), Arc::new(Counting::default()));
@@ -46,6 +48,7 @@ fn world(pre_stop_delay: u64, grace_period: u64) -> World {
     };
     let life = Life {
         signals: receiver,
+        shutdowns: asked,
         front,
         pool,
         ready: ready.clone(),
@@ -53,7 +56,7 @@ fn world(pre_stop_delay: u64, grace_period: u64) -> World {
         shutdown: Arc::new(move || shutdown),
     };
     let life = tokio::spawn(life.run());
-    World { signals, front: front_drain, pool: pool_drain, ready, control, life }
+    World { signals, shutdowns, front: front_drain, pool: pool_drain, ready, control, life }
 }
 
 #[tokio::test(start_paused = true)]
@@ -155,4 +158,29 @@ async fn a_process_that_leaves_does_not_reload() {
     world.signals.send(Signal::Reload).await.unwrap();
     world.life.await.unwrap();
     assert_eq!(world.control.reloads.load(Ordering::Relaxed), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shutdown_that_waits_for_clients_lasts_as_long_as_they_stay() {
+    let world = world(0, 30);
+    let begin = Instant::now();
+    world.pool.spawn(time::sleep(Duration::from_secs(300)));
+    world.shutdowns.send(WaitFor::Clients).await.unwrap();
+    time::sleep(Duration::from_secs(100)).await;
+    assert!(!world.ready.is_ready());
+    assert!(world.pool.is_closed() && !world.pool.is_draining());
+    world.life.await.unwrap();
+    assert_eq!(begin.elapsed(), Duration::from_secs(300));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shutdown_that_waits_for_nothing_takes_readiness_off_and_cuts() {
+    let world = world(60, 60);
+    let begin = Instant::now();
+    let _token = world.pool.token();
+    world.shutdowns.send(WaitFor::Nothing).await.unwrap();
+    world.life.await.unwrap();
+    assert!(begin.elapsed() < Duration::from_secs(1));
+    assert!(!world.ready.is_ready());
+    assert_eq!(world.pool.phase(), Phase::Cut);
 }

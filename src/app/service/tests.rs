@@ -53,7 +53,7 @@ async fn listeners_close_when_draining_begins_and_open_connections_finish() {
     let mut service = Service::new("greeter".into(), Greeter { drain: drain.clone() });
     service.add_tcp(&address.to_string());
     let governed =
-        Governed::new(Box::new(service), vec![(address.to_string(), socket)], 1, Stops::WhenDraining, drain.clone());
+        Governed::new(Box::new(service), vec![(address.to_string(), socket)], 1, Stops::WhenClosed, drain.clone());
     let (end, over) = oneshot::channel();
     let server = std::thread::spawn(move || {
         let conf = ServerConf {

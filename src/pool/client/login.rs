@@ -65,7 +65,7 @@ where
         First::Tls => return Err(PoolError::Internal),
     };
     let for_console = request.database == console::DATABASE;
-    if pooler.drain.is_draining() {
+    if pooler.drain.is_closed() {
         return Err(PoolError::Shutdown);
     }
     if !for_console && arrival.is_full(0) {
@@ -80,6 +80,9 @@ where
     }
     let database = pooler.database(&request.database);
     let database = database.ok_or_else(|| PoolError::NoDatabase { database: request.database.clone() })?;
+    if database.is_disabled() {
+        return Err(PoolError::DatabaseDisabled { database: request.database });
+    }
     let pool = database.enter(client, &authenticated, running, &pooler.shared);
     client.set_application_name(request.setting("application_name").unwrap_or_default().as_bytes());
     if pooler.known(&database.name).is_none_or(|known| !Arc::ptr_eq(&known, &database)) {

@@ -1,7 +1,7 @@
 //! Averages over the last `stats_period`, as SHOW STATS has them. Pure.
 //!
 //! PgBouncer divides counts and bytes by the seconds of the period, and times by what was counted: an average transaction
-//! time is microseconds per transaction, not per second (src/stats.c).
+//! time is microseconds per transaction, not per second, an average wait is per server assignment (src/stats.c).
 
 use std::time::{Duration, Instant};
 
@@ -39,46 +39,79 @@ impl std::ops::AddAssign for Totals {
     }
 }
 
-/// Keeps the two ends of the last whole period.
+/// What was counted in a stretch of time. Periods of several databases can be added: they are the same time.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Period {
+    pub counts: Totals,
+    pub length: Duration,
+}
+
+impl std::ops::AddAssign for Period {
+    fn add_assign(&mut self, other: Self) {
+        self.counts += other.counts;
+        self.length = self.length.max(other.length);
+    }
+}
+
+/// Keeps the last whole period.
 #[derive(Debug, Clone, Default)]
 pub struct Averager {
     newer: Option<(Instant, Totals)>,
-    averages: Totals,
+    period: Period,
 }
 
 impl Averager {
     /// Takes the totals at the end of a period.
     pub fn tick(&mut self, now: Instant, totals: Totals) {
         if let Some((then, older)) = self.newer {
-            self.averages = averages(&older, &totals, now.saturating_duration_since(then));
+            self.period = Period { counts: since(&older, &totals), length: now.saturating_duration_since(then) };
         }
         self.newer = Some((now, totals));
     }
 
-    /// Returns the averages of the last whole period; zeros before the first has passed.
-    pub fn averages(&self) -> Totals {
-        self.averages
+    /// Returns the last whole period; an empty one before the first has passed.
+    pub fn period(&self) -> Period {
+        self.period
     }
 }
 
-fn averages(older: &Totals, newer: &Totals, period: Duration) -> Totals {
-    let micros = period.as_micros().max(1);
+impl Period {
+    /// Returns the averages.
+    pub fn averages(&self) -> Totals {
+        let (counts, micros) = (&self.counts, self.length.as_micros().max(1));
+        let per_second = |count: u64| u64::try_from(u128::from(count) * 1_000_000 / micros).unwrap_or(u64::MAX);
+        let per_item = |time: u64, count: u64| time / count.max(1);
+        Totals {
+            server_assignment_count: per_second(counts.server_assignment_count),
+            xact_count: per_second(counts.xact_count),
+            query_count: per_second(counts.query_count),
+            received: per_second(counts.received),
+            sent: per_second(counts.sent),
+            xact_time: per_item(counts.xact_time, counts.xact_count),
+            query_time: per_item(counts.query_time, counts.query_count),
+            wait_time: per_item(counts.wait_time, counts.server_assignment_count),
+            client_parse_count: per_second(counts.client_parse_count),
+            server_parse_count: per_second(counts.server_parse_count),
+            bind_count: per_second(counts.bind_count),
+            client_login_count: per_second(counts.client_login_count),
+        }
+    }
+}
+
+fn since(older: &Totals, newer: &Totals) -> Totals {
     let delta = |field: fn(&Totals) -> u64| field(newer).saturating_sub(field(older));
-    let per_second =
-        |field: fn(&Totals) -> u64| u64::try_from(u128::from(delta(field)) * 1_000_000 / micros).unwrap_or(u64::MAX);
-    let per_item = |field: fn(&Totals) -> u64, count: fn(&Totals) -> u64| delta(field) / delta(count).max(1);
     Totals {
-        server_assignment_count: per_second(|t| t.server_assignment_count),
-        xact_count: per_second(|t| t.xact_count),
-        query_count: per_second(|t| t.query_count),
-        received: per_second(|t| t.received),
-        sent: per_second(|t| t.sent),
-        xact_time: per_item(|t| t.xact_time, |t| t.xact_count),
-        query_time: per_item(|t| t.query_time, |t| t.query_count),
-        wait_time: per_second(|t| t.wait_time),
-        client_parse_count: per_second(|t| t.client_parse_count),
-        server_parse_count: per_second(|t| t.server_parse_count),
-        bind_count: per_second(|t| t.bind_count),
-        client_login_count: per_second(|t| t.client_login_count),
+        server_assignment_count: delta(|t| t.server_assignment_count),
+        xact_count: delta(|t| t.xact_count),
+        query_count: delta(|t| t.query_count),
+        received: delta(|t| t.received),
+        sent: delta(|t| t.sent),
+        xact_time: delta(|t| t.xact_time),
+        query_time: delta(|t| t.query_time),
+        wait_time: delta(|t| t.wait_time),
+        client_parse_count: delta(|t| t.client_parse_count),
+        server_parse_count: delta(|t| t.server_parse_count),
+        bind_count: delta(|t| t.bind_count),
+        client_login_count: delta(|t| t.client_login_count),
     }
 }

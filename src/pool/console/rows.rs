@@ -8,17 +8,23 @@ use std::{
 
 use async_trait::async_trait;
 
-use super::averages::Totals;
+use super::averages::{Period, Totals};
+use crate::health::drain::WaitFor;
 
 /// The pool as the console sees it. Reading walks tables under short locks; it never waits for the network.
 #[async_trait]
 pub trait Source: Send + Sync {
     fn pools(&self) -> Vec<PoolRow>;
     fn stats(&self) -> Vec<StatsRow>;
+    /// Clients that have proven who they are.
     fn clients(&self) -> Vec<SocketRow>;
+    /// Connections that have not said (or not proven) who they are.
+    fn strangers(&self) -> Vec<SocketRow>;
     fn servers(&self) -> Vec<SocketRow>;
     fn databases(&self) -> Vec<DatabaseRow>;
     fn users(&self) -> Vec<UserRow>;
+    /// What is kept for everybody who is here.
+    fn memory(&self) -> Vec<MemoryRow>;
     /// `(key, value, default, changeable)`; no secrets.
     fn config(&self) -> Vec<ConfigRow>;
     /// Named databases by `(name, role, whether it serves)`; those not looked at yet are left out.
@@ -38,6 +44,16 @@ pub trait Source: Send + Sync {
     fn reconnect(&self, database: Option<&str>) -> Result<(), String>;
     /// Drops clients and servers at once and pauses the database.
     fn kill(&self, database: Option<&str>) -> Result<(), String>;
+    /// Drops one client at once, by its number in SHOW CLIENTS.
+    fn kill_client(&self, id: u64) -> Result<(), String>;
+    /// Refuses new clients of `database`.
+    fn disable(&self, database: &str) -> Result<(), String>;
+    /// Undoes `DISABLE`.
+    fn enable(&self, database: &str) -> Result<(), String>;
+    /// Returns when all servers of `database` (or of any) that were to be closed are. Cancel safe.
+    async fn wait_close(&self, database: Option<&str>) -> Result<(), String>;
+    /// Asks the process to leave; returns as soon as it is told.
+    fn leave(&self, wait_for: WaitFor) -> Result<(), String>;
     /// Reads the configuration again.
     async fn reload(&self) -> Result<(), String>;
 }
@@ -71,7 +87,8 @@ pub struct PoolRow {
 pub struct StatsRow {
     pub database: Arc<str>,
     pub total: Totals,
-    pub average: Totals,
+    /// The last whole `stats_period`, which the averages are made of.
+    pub period: Period,
 }
 
 /// A row of SHOW CLIENTS or SHOW SERVERS.
@@ -79,7 +96,7 @@ pub struct StatsRow {
 pub struct SocketRow {
     pub user: Arc<str>,
     pub database: Arc<str>,
-    /// PgBouncer's word: active, waiting, idle, …
+    /// PgBouncer's word: active, waiting, idle, new, …
     pub state: &'static str,
     pub address: Option<SocketAddr>,
     pub local_address: Option<SocketAddr>,
@@ -129,6 +146,15 @@ pub struct UserRow {
     pub pool_mode: Option<&'static str>,
     pub current_connections: u32,
     pub current_client_connections: u32,
+}
+
+/// A row of SHOW MEM.
+#[derive(Debug, Clone)]
+pub struct MemoryRow {
+    pub name: &'static str,
+    /// Bytes of one.
+    pub size: usize,
+    pub used: usize,
 }
 
 /// A row of SHOW CONFIG.

@@ -30,3 +30,13 @@ impl Table {
         backend::command_complete(out, tag);
     }
 }
+
+/// Returns a value as a table has it.
+pub fn text(value: impl ToString) -> Option<String> {
+    Some(value.to_string())
+}
+
+/// Returns 1 or 0.
+pub fn flag(value: bool) -> Option<String> {
+    text(u8::from(value))
+}

@@ -1,21 +1,26 @@
 //! The console over a duplex stream, with a pool made of constants.
 
+mod commands;
+mod show;
+
 use std::{
     sync::{Arc, Mutex},
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, SystemTime},
 };
 
 use async_trait::async_trait;
-use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt, DuplexStream},
+    task::JoinHandle,
+};
 
 use super::{
     Rights,
-    averages::{Averager, Totals},
-    command::{Command, Show, parse},
-    rows::{ConfigRow, DatabaseRow, PoolRow, SocketRow, Source, StatsRow, UserRow},
+    averages::{Period, Totals},
+    rows::{ConfigRow, DatabaseRow, MemoryRow, PoolRow, SocketRow, Source, StatsRow, UserRow},
     serve,
 };
-use crate::pool::wire::frontend;
+use crate::{health::drain::WaitFor, pool::wire::frontend};
 
 #[derive(Default)]
 pub struct Fixed {
@@ -47,31 +52,37 @@ impl Source for Fixed {
 
     fn stats(&self) -> Vec<StatsRow> {
         let total = Totals { xact_count: 7, ..Totals::default() };
-        vec![StatsRow { database: "arena".into(), total, average: Totals::default() }]
+        let counts = Totals { xact_count: 6, xact_time: 90, ..Totals::default() };
+        let period = Period { counts, length: Duration::from_secs(2) };
+        let other = Totals { xact_count: 4, xact_time: 10, ..Totals::default() };
+        vec![
+            StatsRow { database: "arena".into(), total, period },
+            StatsRow {
+                database: "other".into(),
+                total: Totals { query_count: 3, ..Totals::default() },
+                period: Period { counts: other, ..period },
+            },
+        ]
     }
 
     fn clients(&self) -> Vec<SocketRow> {
-        vec![SocketRow {
-            user: "web".into(),
-            database: "arena".into(),
-            state: "active",
-            address: Some("10.0.0.5:4242".parse().unwrap()),
-            local_address: None,
-            connect_time: SystemTime::UNIX_EPOCH + Duration::from_secs(1_709_210_096),
-            request_time: None,
-            wait: Duration::ZERO,
-            close_needed: false,
-            id: 5,
-            link: Some(9),
-            remote_pid: 0,
-            tls: String::new(),
-            application_name: "web-1".into(),
-            prepared_statements: 2,
-        }]
+        vec![
+            socket("active", 5),
+            SocketRow { application_name: "web-2".into(), link: None, ..socket("idle", 6) },
+            socket("disconnect", 7),
+        ]
+    }
+
+    fn strangers(&self) -> Vec<SocketRow> {
+        vec![SocketRow { user: "(nouser)".into(), application_name: String::new(), ..socket("login", 8) }]
     }
 
     fn servers(&self) -> Vec<SocketRow> {
-        Vec::new()
+        vec![SocketRow { link: Some(5), application_name: String::new(), ..socket("active", 9) }]
+    }
+
+    fn memory(&self) -> Vec<MemoryRow> {
+        vec![MemoryRow { name: "client_cache", size: 300, used: 7 }]
     }
 
     fn databases(&self) -> Vec<DatabaseRow> {
@@ -115,126 +126,148 @@ impl Source for Fixed {
         self.note("kill", database)
     }
 
+    fn kill_client(&self, id: u64) -> Result<(), String> {
+        if id == 5 { self.note("kill client 5", None) } else { Err("client not found".into()) }
+    }
+
+    fn disable(&self, database: &str) -> Result<(), String> {
+        self.note("disable", Some(database))
+    }
+
+    fn enable(&self, database: &str) -> Result<(), String> {
+        self.note("enable", Some(database))
+    }
+
+    async fn wait_close(&self, database: Option<&str>) -> Result<(), String> {
+        if database == Some("forever") {
+            return std::future::pending().await;
+        }
+        self.note("wait close", database)
+    }
+
+    fn leave(&self, wait_for: WaitFor) -> Result<(), String> {
+        self.note(&format!("leave {wait_for:?}"), None)
+    }
+
     async fn reload(&self) -> Result<(), String> {
         self.note("reload", None)
     }
 }
 
+fn socket(state: &'static str, id: u64) -> SocketRow {
+    SocketRow {
+        user: "web".into(),
+        database: "arena".into(),
+        state,
+        address: Some("10.0.0.5:4242".parse().unwrap()),
+        local_address: None,
+        connect_time: SystemTime::UNIX_EPOCH + Duration::from_secs(1_709_210_096),
+        request_time: None,
+        wait: Duration::ZERO,
+        close_needed: false,
+        id,
+        link: Some(9),
+        remote_pid: 0,
+        tls: String::new(),
+        application_name: "web-1".into(),
+        prepared_statements: 2,
+    }
+}
+
 /// Starts a session and returns the client's end and the pool.
 fn console(rights: Rights) -> (DuplexStream, Arc<Fixed>) {
+    let (client, source, _) = session(rights);
+    (client, source)
+}
+
+fn session(rights: Rights) -> (DuplexStream, Arc<Fixed>, JoinHandle<std::io::Result<()>>) {
     let (client, mut server) = tokio::io::duplex(64 * 1024);
     let source = Arc::new(Fixed::default());
     let served = source.clone();
-    tokio::spawn(async move { serve(&mut server, served.as_ref(), rights).await });
-    (client, source)
+    let session = tokio::spawn(async move { serve(&mut server, served.as_ref(), rights).await });
+    (client, source, session)
 }
 
 /// Sends one query and returns the answer's tags and all its bytes as text.
 async fn ask(client: &mut DuplexStream, sql: &str) -> (String, String) {
+    send(client, sql).await;
+    answer(client).await
+}
+
+async fn send(client: &mut DuplexStream, sql: &str) {
     let mut out = Vec::new();
     frontend::query(&mut out, sql.as_bytes());
     client.write_all(&out).await.unwrap();
-    answer(client).await
+}
+
+/// Returns the rows of an answer, the names of its columns first.
+async fn rows(client: &mut DuplexStream, sql: &str) -> Vec<Vec<String>> {
+    send(client, sql).await;
+    let mut rows = Vec::new();
+    loop {
+        match message(client).await {
+            (b'T', body) => {
+                // Name, then 18 bytes of what it is.
+                let mut rest = &body[2..];
+                let mut names = Vec::new();
+                while let Some(end) = rest.iter().position(|byte| *byte == 0) {
+                    names.push(String::from_utf8_lossy(&rest[..end]).into_owned());
+                    rest = &rest[end + 19..];
+                }
+                rows.push(names);
+            }
+            (b'D', body) => {
+                let mut rest = &body[2..];
+                let mut values = Vec::new();
+                while let Some((len, after)) = rest.split_first_chunk::<4>() {
+                    let len = usize::try_from(i32::from_be_bytes(*len)).ok();
+                    let (value, after) = after.split_at(len.unwrap_or(0));
+                    values.push(len.map_or_else(|| "NULL".to_owned(), |_| String::from_utf8_lossy(value).into_owned()));
+                    rest = after;
+                }
+                rows.push(values);
+            }
+            (b'Z', _) => return rows,
+            (b'C', _) => {}
+            (tag, body) => panic!("{}: {}", char::from(tag), String::from_utf8_lossy(&body)),
+        }
+    }
+}
+
+async fn message(client: &mut DuplexStream) -> (u8, Vec<u8>) {
+    let mut head = [0; 5];
+    client.read_exact(&mut head).await.unwrap();
+    let mut body = vec![0; u32::from_be_bytes(head[1..].try_into().unwrap()) as usize - 4];
+    client.read_exact(&mut body).await.unwrap();
+    (head[0], body)
 }
 
 async fn answer(client: &mut DuplexStream) -> (String, String) {
     let (mut tags, mut text) = (String::new(), String::new());
     while !tags.ends_with('Z') {
-        let mut head = [0; 5];
-        client.read_exact(&mut head).await.unwrap();
-        let mut body = vec![0; u32::from_be_bytes(head[1..].try_into().unwrap()) as usize - 4];
-        client.read_exact(&mut body).await.unwrap();
-        tags.push(char::from(head[0]));
+        let (tag, body) = message(client).await;
+        tags.push(char::from(tag));
         text.push_str(&String::from_utf8_lossy(&body));
     }
     (tags, text)
 }
 
-#[test]
-fn commands_are_read_in_any_case_with_or_without_a_semicolon() {
-    assert_eq!(parse(" show  pools ; "), Ok(Command::Show(Show::Pools)));
-    assert_eq!(parse("SHOW"), Ok(Command::Show(Show::Help)));
-    assert_eq!(parse("pause arena;"), Ok(Command::Pause(Some("arena".into()))));
-    assert_eq!(parse("KILL \"we\"\"ird db\""), Ok(Command::Kill(Some("we\"ird db".into()))));
-    assert_eq!(parse(";"), Ok(Command::Empty));
-    assert_eq!(parse("Resume"), Ok(Command::Resume(None)));
-}
-
-#[test]
-fn what_is_no_command_is_named_and_shortened() {
-    for text in ["DROP TABLE users", "PAUSE two words", "KILL \"open", "RELOAD now", "SHOW SOMETHING", "PAUSE \"\""] {
-        let error = parse(text).unwrap_err();
-        assert!(error.contains("SHOW HELP"), "{error}");
-    }
-    assert!(parse(&"x".repeat(10_000)).unwrap_err().len() < 150);
+#[tokio::test]
+async fn who_leaves_while_it_waits_waits_for_nothing() {
+    let (mut client, _, session) = session(Rights::Admin);
+    send(&mut client, "WAIT_CLOSE forever").await;
+    drop(client);
+    tokio::time::timeout(Duration::from_secs(5), session).await.expect("it is over").unwrap().unwrap();
 }
 
 #[tokio::test]
-async fn show_pools_has_pgbouncers_columns_and_microseconds() {
-    let (mut client, _) = console(Rights::Stats);
-    let (tags, text) = ask(&mut client, "SHOW POOLS;").await;
-    assert_eq!(tags, "TDCZ");
-    for column in ["cl_active", "cl_waiting", "sv_being_canceled", "maxwait_us", "pool_mode", "load_balance_hosts"] {
-        assert!(text.contains(column), "{column}");
-    }
-    assert!(text.contains("345"), "microseconds beside the seconds: {text}");
-}
-
-#[tokio::test]
-async fn every_show_command_answers_with_a_table() {
-    let (mut client, _) = console(Rights::Stats);
-    for what in [
-        "STATS",
-        "STATS_TOTALS",
-        "STATS_AVERAGES",
-        "CLIENTS",
-        "SERVERS",
-        "DATABASES",
-        "USERS",
-        "LISTS",
-        "CONFIG",
-        "STATE",
-        "VERSION",
-    ] {
-        let (tags, text) = ask(&mut client, &format!("SHOW {what}")).await;
-        assert!(tags.starts_with('T') && tags.ends_with("CZ"), "SHOW {what}: {tags}");
-        assert!(text.contains("SHOW"), "its command tag");
-    }
-    let (tags, text) = ask(&mut client, "SHOW HELP").await;
-    assert_eq!(tags, "NCZ");
-    assert!(text.contains("RECONNECT"));
-}
-
-#[tokio::test]
-async fn a_client_row_links_to_its_server_and_shows_when_it_came() {
-    let (mut client, _) = console(Rights::Stats);
-    let (_, text) = ask(&mut client, "SHOW CLIENTS").await;
-    for value in ["10.0.0.5", "4242", "2024-02-29 12:34:56 UTC", "c5", "s9", "web-1"] {
-        assert!(text.contains(value), "{value} in {text}");
-    }
-}
-
-#[tokio::test]
-async fn stats_users_may_look_but_not_touch() {
-    let (mut client, source) = console(Rights::Stats);
-    for command in ["PAUSE", "RESUME", "RELOAD", "KILL arena", "RECONNECT"] {
-        let (tags, text) = ask(&mut client, command).await;
-        assert_eq!(tags, "EZ", "{command}");
-        assert!(text.contains("42501"), "{text}");
-    }
-    assert!(source.done.lock().unwrap().is_empty());
-}
-
-#[tokio::test]
-async fn admin_commands_reach_the_pool_and_its_refusals_the_user() {
+async fn commands_sent_together_are_answered_in_turn() {
     let (mut client, source) = console(Rights::Admin);
-    assert_eq!(ask(&mut client, "PAUSE arena").await.0, "CZ");
-    assert_eq!(ask(&mut client, "RESUME").await.0, "CZ");
-    assert_eq!(ask(&mut client, "RELOAD").await.0, "CZ");
-    assert_eq!(*source.done.lock().unwrap(), ["pause arena", "resume *", "reload *"]);
-    let (tags, text) = ask(&mut client, "KILL nowhere").await;
-    assert_eq!(tags, "EZ");
-    assert!(text.contains("no such database"), "{text}");
+    send(&mut client, "WAIT_CLOSE arena").await;
+    send(&mut client, "ENABLE arena").await;
+    assert_eq!(answer(&mut client).await.0, "CZ");
+    assert_eq!(answer(&mut client).await.0, "CZ");
+    assert_eq!(*source.done.lock().unwrap(), ["wait close arena", "enable arena"]);
 }
 
 #[tokio::test]
@@ -256,16 +289,4 @@ async fn an_endless_message_is_refused_before_it_is_read() {
     let mut said = Vec::new();
     client.read_to_end(&mut said).await.unwrap();
     assert_eq!(said[0], b'E');
-}
-
-#[test]
-fn averages_are_per_second_and_times_per_item() {
-    let mut averager = Averager::default();
-    let start = Instant::now();
-    averager.tick(start, Totals::default());
-    assert_eq!(averager.averages(), Totals::default());
-    let totals = Totals { xact_count: 120, xact_time: 6_000, received: 60_000, ..Totals::default() };
-    averager.tick(start + Duration::from_secs(60), totals);
-    let averages = averager.averages();
-    assert_eq!((averages.xact_count, averages.xact_time, averages.received), (2, 50, 1_000));
 }
