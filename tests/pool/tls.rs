@@ -3,9 +3,13 @@
 use std::sync::Arc;
 
 use bookend::{
-    config::pool::{ClientTls, Pool, ServerTls, SslMode, TlsFiles},
+    config::{
+        pool::{ClientTls, Pool, ServerTls, SslMode, TlsFiles, UserSecret},
+        secret::Secret,
+    },
     tls::{Accept, Connect, Identity, Roots, Verify, Versions},
 };
+use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -37,13 +41,51 @@ impl Pair {
     }
 }
 
+/// Signs certificates for clients.
+struct Authority {
+    issuer: Issuer<'static, KeyPair>,
+    certificate: String,
+}
+
+impl Authority {
+    fn new() -> Self {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        // Another name than its certificates have: OpenSSL takes those for self-signed otherwise.
+        params.distinguished_name.push(DnType::CommonName, "authority");
+        let key = KeyPair::generate().unwrap();
+        let certificate = params.self_signed(&key).unwrap().pem();
+        Self { issuer: Issuer::new(params, key), certificate }
+    }
+
+    fn client(&self) -> Identity {
+        let mut params = CertificateParams::new(vec!["client".to_owned()]).unwrap();
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        let key = KeyPair::generate().unwrap();
+        let certificate = params.signed_by(&key, &self.issuer).unwrap().pem();
+        Identity::parse(certificate.as_bytes(), key.serialize_pem().as_bytes()).unwrap()
+    }
+
+    fn roots(&self) -> Roots {
+        Roots::parse(self.certificate.as_bytes()).unwrap()
+    }
+}
+
 fn for_clients(mode: SslMode, pair: &Pair, clients: Option<Roots>) -> Option<ClientTls> {
-    let accept = Accept::new(pair.identity(), clients, Versions::Both, &[b"postgresql"]).unwrap();
+    for_clients_of(Versions::Both, mode, pair, clients)
+}
+
+fn for_clients_of(versions: Versions, mode: SslMode, pair: &Pair, clients: Option<Roots>) -> Option<ClientTls> {
+    let accept = Accept::new(pair.identity(), clients, versions, &[b"postgresql"]).unwrap();
     Some(ClientTls { mode, files: TlsFiles::default(), accept })
 }
 
 fn to_server(mode: SslMode, verify: Verify) -> Option<Arc<ServerTls>> {
-    let connect = Connect::new(verify, None, Versions::Both, &[b"postgresql"]).unwrap();
+    to_server_as(None, mode, verify)
+}
+
+fn to_server_as(identity: Option<Identity>, mode: SslMode, verify: Verify) -> Option<Arc<ServerTls>> {
+    let connect = Connect::new(verify, identity, Versions::Both, &[b"postgresql"]).unwrap();
     Some(Arc::new(ServerTls { mode, files: TlsFiles::default(), connect }))
 }
 
@@ -61,8 +103,15 @@ async fn connect(
     verify: Verify,
     more: &str,
 ) -> Result<(tokio_postgres::Client, MakeRustlsConnect), tokio_postgres::Error> {
-    let connector = Connect::new(verify, None, Versions::Both, &[b"postgresql"]).unwrap().config();
-    let connector = MakeRustlsConnect::new(connector);
+    connect_by(pooled, &Connect::new(verify, None, Versions::Both, &[b"postgresql"]).unwrap(), more).await
+}
+
+async fn connect_by(
+    pooled: &Pooled,
+    connect: &Connect,
+    more: &str,
+) -> Result<(tokio_postgres::Client, MakeRustlsConnect), tokio_postgres::Error> {
+    let connector = MakeRustlsConnect::new(connect.config());
     let port = pooled.port;
     let login = format!(
         "host=localhost hostaddr=127.0.0.1 port={port} user={USER} password={PASSWORD} dbname={DATABASE} {more}"
@@ -207,6 +256,55 @@ async fn a_client_with_tls_cancels_with_tls() {
 }
 
 #[tokio::test]
+async fn a_client_must_show_a_certificate_of_the_authority_where_the_mode_says_so() {
+    let (pair, ours, theirs) = (pair(), Authority::new(), Authority::new());
+    let by = |identity| Connect::new(Verify::Nothing, identity, Versions::Both, &[b"postgresql"]).unwrap();
+    for mode in [SslMode::VerifyCa, SslMode::VerifyFull] {
+        let (_cluster, pooled) = pool_with(|pool| pool.client_tls = for_clients(mode, &pair, Some(ours.roots()))).await;
+        for more in ["sslmode=require", "sslmode=require sslnegotiation=direct"] {
+            let (client, _) = connect_by(&pooled, &by(Some(ours.client())), more).await.unwrap();
+            assert_eq!(ask(&client, "SELECT 6 * 7").await.unwrap(), "42", "{mode:?} {more}");
+            for stranger in [None, Some(theirs.client())] {
+                assert!(connect_by(&pooled, &by(stranger), more).await.is_err(), "{mode:?} {more}");
+            }
+        }
+        assert_eq!(told(&pooled.client_with("").await.unwrap_err()).1, "SSL required");
+    }
+}
+
+#[tokio::test]
+async fn a_version_that_is_not_offered_is_not_spoken_and_the_other_one_binds_as_well() {
+    let pair = pair();
+    for (versions, other, name) in
+        [(Versions::Only12, Versions::Only13, "TLSv1.2"), (Versions::Only13, Versions::Only12, "TLSv1.3")]
+    {
+        let (_cluster, pooled) =
+            pool_with(|pool| pool.client_tls = for_clients_of(versions, SslMode::Require, &pair, None)).await;
+        let more = "sslmode=require channel_binding=require";
+        assert_eq!(psql(&pooled, more, "SELECT 6 * 7").await.as_deref(), Ok("42"), "{name}");
+        let (_client, _) = connect(&pooled, Verify::Nothing, more).await.unwrap();
+        let shown: Vec<String> = pooled.pooler.registry().clients().iter().map(|c| c.tls().describe()).collect();
+        assert!(shown.iter().any(|tls| tls.starts_with(name)), "{shown:?}");
+        let other = Connect::new(Verify::Nothing, None, other, &[b"postgresql"]).unwrap();
+        assert!(connect_by(&pooled, &other, more).await.is_err(), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_proof_that_is_bound_to_tls_opens_servers_that_hold_the_same_verifier() {
+    let pair = pair();
+    let cluster = postgres::shared();
+    let direct = cluster.direct().await;
+    let verifier = ask(&direct, "SELECT rolpassword FROM pg_authid WHERE rolname = current_user").await.unwrap();
+    let (_cluster, pooled) = pool_with(|pool| {
+        pool.client_tls = for_clients(SslMode::Require, &pair, None);
+        pool.users[0].secret = UserSecret::Scram(Secret::new(verifier));
+    })
+    .await;
+    assert_eq!(psql(&pooled, "sslmode=require channel_binding=require", "SELECT 6 * 7").await.as_deref(), Ok("42"));
+}
+
+#[tokio::test]
 async fn large_results_and_pipelines_pass_through_tls_unchanged() {
     let pair = pair();
     let (_cluster, pooled) = pool_with(|pool| pool.client_tls = for_clients(SslMode::Require, &pair, None)).await;
@@ -281,6 +379,21 @@ async fn servers_are_reached_over_tls_as_far_as_the_mode_asks() {
         let (_, message) = told(&error);
         assert!(message.contains("TLS with the server failed"), "{message}");
     }
+}
+
+#[tokio::test]
+async fn a_server_that_asks_for_a_certificate_is_shown_ours() {
+    let (pair, authority) = (pair(), Authority::new());
+    let cluster = Cluster::start_with_tls_that_asks(&pair.certificate, &pair.key, &authority.certificate);
+    let seen = "SELECT client_serial IS NOT NULL FROM pg_stat_ssl WHERE pid = pg_backend_pid()";
+    for (identity, shown) in [(Some(authority.client()), "t"), (None, "f")] {
+        let tls = to_server_as(identity, SslMode::VerifyCa, Verify::Authority(pair.roots()));
+        let pooled = pool_before(&cluster, tls, "127.0.0.1").await;
+        assert_eq!(ask(&pooled.client().await, seen).await.unwrap(), shown);
+    }
+    let stranger = to_server_as(Some(Authority::new().client()), SslMode::Require, Verify::Nothing);
+    let pooled = pool_before(&cluster, stranger, "127.0.0.1").await;
+    assert!(pooled.client_with("").await.is_err());
 }
 
 #[tokio::test]

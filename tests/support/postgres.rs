@@ -52,11 +52,23 @@ impl Cluster {
 
     /// Makes and starts a cluster that has TLS, with this certificate and key (PEM).
     pub fn start_with_tls(certificate: &str, key: &str) -> Self {
+        Self::start_with_files(&[("ssl_cert_file", "server.crt", certificate), ("ssl_key_file", "server.key", key)])
+    }
+
+    /// The same; and whoever connects is asked for a certificate of this authority, and may do without.
+    pub fn start_with_tls_that_asks(certificate: &str, key: &str, authority: &str) -> Self {
+        Self::start_with_files(&[
+            ("ssl_cert_file", "server.crt", certificate),
+            ("ssl_key_file", "server.key", key),
+            ("ssl_ca_file", "authority.crt", authority),
+        ])
+    }
+
+    /// Setting, name and text of each.
+    fn start_with_files(files: &[(&str, &str, &str)]) -> Self {
         Self::start_with(|dir, owner| {
             let mut more = vec!["-c".to_owned(), "ssl=on".to_owned()];
-            for (setting, name, text) in
-                [("ssl_cert_file", "server.crt", certificate), ("ssl_key_file", "server.key", key)]
-            {
+            for (setting, name, text) in files {
                 let path = dir.join(name);
                 fs::write(&path, text).unwrap();
                 fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
