@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use bookend::{
     config::{
-        pool::{ClientTls, Pool, ServerTls, SslMode, TlsFiles, UserSecret},
+        pool::{AuthType, ClientTls, Pool, ServerTls, SslMode, TlsFiles, UserSecret},
         secret::Secret,
     },
-    tls::{Accept, Connect, Identity, Roots, Verify, Versions},
+    pool::registry::ServerState,
+    tls::{Accept, Connect, Connected, Identity, Roots, Verify, Versions},
 };
 use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
 use tokio::{
@@ -119,6 +120,28 @@ async fn connect_by(
     let (client, connection) = tokio_postgres::connect(&login, connector.clone()).await?;
     tokio::spawn(connection);
     Ok((client, connector))
+}
+
+/// Logs in by hand, as somebody who is trusted.
+async fn connect_by_hand(pooled: &Pooled) -> Connected<TcpStream> {
+    let mut socket = TcpStream::connect(("127.0.0.1", pooled.port)).await.unwrap();
+    socket.write_all(b"\0\0\0\x08\x04\xd2\x16\x2f").await.unwrap();
+    assert_eq!(socket.read_u8().await.unwrap(), b'S');
+    let connect = Connect::new(Verify::Nothing, None, Versions::Both, &[]).unwrap();
+    let mut stream = connect.handshake("localhost", socket).await.unwrap();
+    let packet = format!("\0\x03\0\0user\0{USER}\0database\0{DATABASE}\0\0");
+    stream.write_u32(packet.len() as u32 + 4).await.unwrap();
+    stream.write_all(packet.as_bytes()).await.unwrap();
+    stream.flush().await.unwrap();
+    loop {
+        let tag = stream.read_u8().await.unwrap();
+        let len = stream.read_u32().await.unwrap() as usize;
+        let mut body = vec![0; len - 4];
+        stream.read_exact(&mut body).await.unwrap();
+        if tag == b'Z' {
+            return stream;
+        }
+    }
 }
 
 /// Runs psql: libpq, the client that counts. Returns what it printed, or its error.
@@ -253,6 +276,32 @@ async fn a_client_with_tls_cancels_with_tls() {
         }
     };
     assert_eq!(told(&error).0, "57014");
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_and_reads_nothing_more_does_not_keep_its_server() {
+    let pair = pair();
+    let (_cluster, pooled) = pool_with(|pool| {
+        pool.client_tls = for_clients(SslMode::Require, &pair, None);
+        pool.auth_type = AuthType::Trust;
+        pool.default_pool_size = 1;
+        pool.rollback_timeout = support::SECOND / 5;
+        pool.query_wait_timeout = Some(10 * support::SECOND);
+    })
+    .await;
+    let mut deaf = connect_by_hand(&pooled).await;
+    // More than all buffers on the way hold, so that there is no room for the last word of TLS.
+    let sql = "SELECT repeat('x', 1000000) FROM generate_series(1, 1000)\0";
+    deaf.write_u8(b'Q').await.unwrap();
+    deaf.write_u32(sql.len() as u32 + 4).await.unwrap();
+    deaf.write_all(sql.as_bytes()).await.unwrap();
+    deaf.write_all(b"X\0\0\0\x04").await.unwrap();
+    deaf.flush().await.unwrap();
+    let runs = || pooled.pooler.registry().servers().iter().any(|server| server.state() == ServerState::Leased);
+    support::eventually("the query runs", runs).await;
+    let (next, _) = connect(&pooled, Verify::Nothing, "sslmode=require").await.unwrap();
+    assert_eq!(ask(&next, "SELECT 6 * 7").await.unwrap(), "42");
+    drop(deaf);
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use std::{
     future::poll_fn,
     pin::Pin,
     sync::Arc,
-    task::{Poll, ready},
+    task::{Context, Poll, Waker, ready},
     time::Duration,
 };
 
@@ -208,7 +208,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin + Send + 'static> Session<IO> {
             }
             Outcome::Left { server } => {
                 // Closed before the server is looked after: the client does not wait for that.
-                let _ = self.io.shutdown().await;
+                self.hang_up();
                 self.client.transition(ClientState::Closing, Instant::now());
                 self.finish(lease, server, &rules).await;
                 Ok(Next::Over)
@@ -239,6 +239,12 @@ impl<IO: AsyncRead + AsyncWrite + Unpin + Send + 'static> Session<IO> {
                 here = more(&mut self.io, request) => if !here { return Ok(None) },
             }
         }
+    }
+
+    /// Closes our direction as far as that goes without waiting. TLS has a last word of its own, and a client that takes
+    /// nothing more must not keep the server until it does.
+    fn hang_up(&mut self) {
+        let _ = Pin::new(&mut self.io).poll_shutdown(&mut Context::from_waker(Waker::noop()));
     }
 
     /// Gives the server back if it is fit for the next client, and closes it otherwise.
