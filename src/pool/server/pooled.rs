@@ -82,10 +82,15 @@ impl Connection for Server {
     /// place, and clears what turns out to be left over from a read that filled its buffer exactly.
     ///
     /// The look is one `recv` that neither waits nor takes anything. Whatever can be read means that the connection ends or
-    /// is out of step (with TLS too, whose records for us were all read by then; an ErrorResponse between queries
-    /// "signifies probably dying backend", says PgBouncer's server.c); a changed parameter after a reload of PostgreSQL's
-    /// configuration is the harmless exception, and costs a new login.
+    /// is out of step (an ErrorResponse between queries "signifies probably dying backend", says PgBouncer's server.c); a
+    /// changed parameter after a reload of PostgreSQL's configuration is the harmless exception, and costs a new login.
+    ///
+    /// TLS reads ahead of the relay: what it has decrypted is no longer in the socket, and counts as well. (Of half a record
+    /// it does not tell; that is a message still on its way, as half of one in the socket's peer is.)
     fn is_quiet(&self) -> bool {
+        if !self.stream.is_drained() {
+            return false;
+        }
         let looked = self.stream.socket().try_io(Interest::READABLE, || {
             let mut byte = [MaybeUninit::uninit()];
             let flags = libc::MSG_PEEK | libc::MSG_DONTWAIT;
@@ -112,13 +117,30 @@ mod tests {
     };
 
     use super::*;
-    use crate::pool::server::stream::ServerStream;
+    use crate::tls::{self, Accept, Accepted, Identity, Verify, Versions};
 
-    async fn linked() -> (Server, TcpStream) {
+    async fn sockets() -> (TcpStream, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (postgres, _) = listener.accept().await.unwrap();
+        (stream, postgres)
+    }
+
+    async fn linked() -> (Server, TcpStream) {
+        let (stream, postgres) = sockets().await;
         (Server { stream: ServerStream::Plain(stream), state: ServerState::new([]) }, postgres)
+    }
+
+    async fn linked_by_tls(versions: Versions) -> (Server, Accepted<TcpStream>) {
+        let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+        let (certificate, key) = (made.cert.pem(), made.signing_key.serialize_pem());
+        let identity = Identity::parse(certificate.as_bytes(), key.as_bytes()).unwrap();
+        let accept = Accept::new(identity, None, versions, &[]).unwrap();
+        let connect = tls::Connect::new(Verify::Nothing, None, versions, &[]).unwrap();
+        let (stream, postgres) = sockets().await;
+        let (stream, postgres) = tokio::join!(connect.handshake("localhost", stream), accept.handshake(postgres));
+        let stream = ServerStream::Tls(Box::new(stream.unwrap()));
+        (Server { stream, state: ServerState::new([]) }, postgres.unwrap())
     }
 
     /// Waits until the reactor has seen that something came.
@@ -164,6 +186,31 @@ mod tests {
         SockRef::from(&postgres).set_linger(Some(Duration::ZERO)).unwrap();
         drop(postgres);
         noticed(&server).await;
+        assert!(!server.is_quiet());
+    }
+
+    #[tokio::test]
+    async fn what_tls_has_decrypted_and_nobody_has_taken_is_not_quiet() {
+        for versions in [Versions::Only12, Versions::Only13] {
+            let (mut server, mut postgres) = linked_by_tls(versions).await;
+            postgres.write_all(b"answer").await.unwrap();
+            postgres.flush().await.unwrap();
+            let mut half = [0; 3];
+            server.stream.read_exact(&mut half).await.unwrap();
+            assert!(!server.is_quiet(), "{versions:?}");
+            server.stream.read_exact(&mut half).await.unwrap();
+            assert!(server.is_quiet(), "{versions:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_server_that_said_over_tls_that_it_ends_is_not_quiet_though_its_socket_is_open() {
+        let (mut server, mut postgres) = linked_by_tls(Versions::Both).await;
+        postgres.write_all(b"answer").await.unwrap();
+        postgres.get_mut().1.send_close_notify();
+        postgres.flush().await.unwrap();
+        let mut answer = [0; 6];
+        server.stream.read_exact(&mut answer).await.unwrap();
         assert!(!server.is_quiet());
     }
 

@@ -31,6 +31,15 @@ impl ServerStream {
         }
     }
 
+    /// Returns whether nothing that was read off the socket waits here to be taken: no text that TLS has decrypted beyond the
+    /// reader's buffer, and no word that the server sends no more (close_notify, which comes before the end of the socket).
+    pub fn is_drained(&self) -> bool {
+        match self {
+            Self::Plain(_) => true,
+            Self::Tls(stream) => stream.get_ref().1.wants_read(),
+        }
+    }
+
     /// Returns the two ends: the server's and ours.
     pub fn addresses(&self) -> io::Result<(SocketAddr, SocketAddr)> {
         let socket = self.socket();
