@@ -82,6 +82,17 @@ pub fn server_end_point<S>(stream: &Connected<S>) -> Option<Vec<u8>> {
     binding::end_point(connection.peer_certificates()?.first()?)
 }
 
+/// Returns why a handshake failed, in words that anybody may read: rustls's own name the host and those the certificate is
+/// made out for.
+pub fn without_names(error: &std::io::Error) -> String {
+    match error.get_ref().and_then(|inner| inner.downcast_ref()) {
+        Some(Error::InvalidCertificate(
+            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
+        )) => "its certificate is made out for another host".to_owned(),
+        _ => error.to_string(),
+    }
+}
+
 impl PartialEq for Connect {
     fn eq(&self, other: &Self) -> bool {
         (&self.verify, &self.identity, self.versions, &self.config.alpn_protocols)

@@ -22,7 +22,7 @@ use rustls::crypto::CryptoProvider;
 pub use self::{
     accept::Accept,
     binding::end_point,
-    connect::{Connect, Verify, server_end_point},
+    connect::{Connect, Verify, server_end_point, without_names},
     material::{Identity, Roots},
     versions::Versions,
 };

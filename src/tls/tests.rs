@@ -108,6 +108,20 @@ async fn each_degree_of_trust_checks_what_it_says() {
 }
 
 #[tokio::test]
+async fn what_anybody_may_read_of_a_failed_handshake_names_no_host() {
+    let authority = Authority::new();
+    let server = accept(&authority.sign(|_| {}));
+    let full = connect(Verify::AuthorityAndName(authority.roots()));
+    let (near, far) = duplex(64 * 1024);
+    let (_, reached) = tokio::join!(server.handshake(far), full.handshake("another.example", near));
+    let error = reached.unwrap_err();
+    assert!(error.to_string().contains("another.example") && error.to_string().contains("db.example"), "{error}");
+    let told = without_names(&error);
+    assert!(told.contains("made out for another host") && !told.contains("example"), "{told}");
+    assert_eq!(without_names(&std::io::Error::other("why")), "why");
+}
+
+#[tokio::test]
 async fn a_certificate_that_is_out_of_date_does_not_pass() {
     let authority = Authority::new();
     let expired = accept(&authority.sign(|params| params.not_after = date_time_ymd(2020, 1, 1)));

@@ -14,6 +14,7 @@ use super::{error::ServerError, stream::ServerStream};
 use crate::{
     config::pool::{ServerTls, SslMode},
     pool::wire::frontend,
+    tls::without_names,
 };
 
 /// Makes a fresh connection to `host` as private as `tls` wants it. Who calls bounds the time.
@@ -28,7 +29,11 @@ pub async fn secure(mut socket: TcpStream, host: &str, tls: Option<&ServerTls>) 
     match answer[0] {
         b'S' => {
             let stream = tls.connect.handshake(host, socket).await;
-            let stream = stream.map_err(|error| ServerError::Tls { why: error.to_string() })?;
+            let stream = stream.map_err(|error| {
+                // The names are for the operator alone: what is returned, clients that wait are told.
+                tracing::warn!(host, %error, "TLS with a server failed");
+                ServerError::Tls { why: without_names(&error) }
+            })?;
             Ok(ServerStream::Tls(Box::new(stream)))
         }
         b'N' if tls.mode.is_required() => Err(ServerError::NoTls),
