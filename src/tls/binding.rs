@@ -2,7 +2,10 @@
 
 use rustls::{CertificateError, Error};
 use sha2::{Digest, Sha256, Sha384, Sha512};
-use x509_cert::{Certificate, der::Decode};
+use x509_cert::{
+    Certificate,
+    der::{Decode, Encode},
+};
 
 /// Signature algorithms by their hash; every other one (MD5 and SHA-1 included, by the RFC's rule) has SHA-256 or none.
 const SHA256: [&str; 4] = [
@@ -29,6 +32,13 @@ pub fn end_point(certificate: &[u8]) -> Option<Vec<u8>> {
     } else {
         None
     }
+}
+
+/// Returns a certificate's public key (SubjectPublicKeyInfo), whatever version the certificate has.
+pub(super) fn public_key(certificate: &[u8]) -> Result<Vec<u8>, Error> {
+    let parsed = Certificate::from_der(certificate);
+    let key = parsed.and_then(|parsed| parsed.tbs_certificate.subject_public_key_info.to_der());
+    key.map_err(|_| Error::InvalidCertificate(CertificateError::BadEncoding))
 }
 
 /// Checks that a certificate is good at `now`, seconds since 1970.

@@ -9,7 +9,8 @@ use rustls::{
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
         verify_server_name,
     },
-    pki_types::{CertificateDer, ServerName, UnixTime},
+    crypto::verify_tls13_signature_with_raw_key,
+    pki_types::{CertificateDer, ServerName, SubjectPublicKeyInfoDer, UnixTime},
     server::ParsedCertificate,
 };
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -176,6 +177,12 @@ impl ServerCertVerifier for Verifier {
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
         let algorithms = provider().signature_verification_algorithms;
+        if self.chain.is_none() {
+            // Of a certificate that proves nothing only the key counts. webpki reads X.509 version 3 alone, and
+            // `openssl x509 -req`, as PostgreSQL's documentation has it, makes version 1 (OpenSSL 3.0).
+            let key = SubjectPublicKeyInfoDer::from(binding::public_key(certificate)?);
+            return verify_tls13_signature_with_raw_key(message, &key, signature, &algorithms);
+        }
         rustls::crypto::verify_tls13_signature(message, certificate, signature, &algorithms)
     }
 

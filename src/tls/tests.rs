@@ -2,8 +2,17 @@ use rcgen::{
     BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, PKCS_ECDSA_P256_SHA256,
     PKCS_ECDSA_P384_SHA384, PKCS_ED25519, date_time_ymd,
 };
+use rustls::{
+    ServerConfig,
+    sign::{CertifiedKey, SingleCertAndKey},
+};
 use sha2::{Digest, Sha256, Sha384};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+use tokio_rustls::TlsAcceptor;
+use x509_cert::{
+    Certificate, Version,
+    der::{Decode, Encode},
+};
 
 use super::*;
 
@@ -144,18 +153,51 @@ async fn a_server_that_signed_itself_passes_when_its_own_certificate_is_trusted(
     assert!(meet(&accept(&other), &full, "db.example").await.is_err());
 }
 
+/// Shakes hands, with nothing checked, with a server that shows this certificate and signs with this key; rustls's own way
+/// to make one refuses a pair that is none, and reads version 3 alone.
+async fn meet_impostor(certificate: &Identity, key: &Identity, versions: Versions) -> Result<(), String> {
+    let key = provider().key_provider.load_private_key(key.key.clone_key()).unwrap();
+    let shown = SingleCertAndKey::from(CertifiedKey::new(certificate.chain.clone(), key));
+    let config = ServerConfig::builder_with_provider(provider()).with_protocol_versions(versions.supported()).unwrap();
+    let config = config.with_no_client_auth().with_cert_resolver(Arc::new(shown));
+    let connect = Connect::new(Verify::Nothing, None, versions, &[]).unwrap();
+    let (near, far) = duplex(64 * 1024);
+    let accept = TlsAcceptor::from(Arc::new(config));
+    let (_, reached) = tokio::join!(accept.accept(far), connect.handshake("db.example", near));
+    reached.map(drop).map_err(|error| error.to_string())
+}
+
 #[tokio::test]
 async fn a_server_without_the_certificates_key_does_not_pass_even_where_nothing_is_checked() {
     let authority = Authority::new();
-    let (right, stolen) = (authority.sign(|_| {}), authority.sign(|_| {}));
-    // rustls refuses the pair, as it must: this is what a server that only has the certificate would be.
-    let error = Accept::new(
-        Identity::parse(stolen.certificate.as_bytes(), right.key.as_bytes()).unwrap(),
-        None,
-        Versions::Both,
-        &[],
-    );
-    assert!(error.unwrap_err().to_string().to_lowercase().contains("key"));
+    let (own, stolen) = (authority.sign(|_| {}).identity(), authority.sign(|_| {}).identity());
+    for versions in [Versions::Only12, Versions::Only13] {
+        assert_eq!(meet_impostor(&own, &own, versions).await, Ok(()));
+        let error = meet_impostor(&stolen, &own, versions).await.unwrap_err();
+        assert!(error.contains("BadSignature"), "{error}");
+    }
+    // Nor would we be one by mistake.
+    let pair = Identity { chain: stolen.chain.clone(), key: own.key.clone_key() };
+    let error = Accept::new(pair, None, Versions::Both, &[]).unwrap_err();
+    assert!(error.to_string().to_lowercase().contains("key"), "{error}");
+}
+
+/// The same certificate as one of X.509 version 1, which has no extensions. Its signature fits no more; nobody looks.
+fn of_version_1(identity: &Identity) -> Identity {
+    let mut certificate = Certificate::from_der(identity.leaf()).unwrap();
+    certificate.tbs_certificate.version = Version::V1;
+    certificate.tbs_certificate.extensions = None;
+    Identity { chain: vec![certificate.to_der().unwrap().into()], key: identity.key.clone_key() }
+}
+
+#[tokio::test]
+async fn a_certificate_of_version_1_is_good_where_nothing_is_checked() {
+    let authority = Authority::new();
+    let (own, other) = (authority.sign(|_| {}).identity(), authority.sign(|_| {}).identity());
+    let old = of_version_1(&own);
+    assert_eq!(meet_impostor(&old, &own, Versions::Only13).await, Ok(()));
+    assert!(meet_impostor(&old, &other, Versions::Only13).await.unwrap_err().contains("BadSignature"));
+    assert!(end_point(old.leaf()).is_some());
 }
 
 #[tokio::test]
