@@ -116,6 +116,7 @@ pub enum PoolError {
 pub enum Kind {
     ClientGone,
     LoginTimeout,
+    Tls,
     Protocol,
     TooManyClients,
     Authentication,
@@ -136,9 +137,10 @@ pub enum Kind {
 
 impl Kind {
     /// Every label, so that all series exist from the start.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::ClientGone,
         Self::LoginTimeout,
+        Self::Tls,
         Self::Protocol,
         Self::TooManyClients,
         Self::Authentication,
@@ -162,6 +164,7 @@ impl Kind {
         match self {
             Self::ClientGone => "client_gone",
             Self::LoginTimeout => "client_login_timeout",
+            Self::Tls => "tls",
             Self::Protocol => "protocol",
             Self::TooManyClients => "max_client_conn",
             Self::Authentication => "authentication",
@@ -292,10 +295,9 @@ impl PoolError {
             Self::Shutdown => Kind::Shutdown,
             Self::Killed => Kind::Killed,
             Self::Internal => Kind::Internal,
-            Self::DirectTls
-            | Self::TlsHandshake { .. }
-            | Self::TlsRequired
-            | Self::StartupPacket { .. }
+            // A client that should have TLS and does not get to have it: certificates, versions, modes.
+            Self::DirectTls | Self::TlsHandshake { .. } | Self::TlsRequired => Kind::Tls,
+            Self::StartupPacket { .. }
             | Self::EarlyData
             | Self::ProtocolVersion { .. }
             | Self::StartupParameter { .. }
