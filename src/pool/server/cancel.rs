@@ -15,8 +15,8 @@ use super::{error::ServerError, login::BackendKey, secure::secure};
 use crate::{config::pool::ServerTls, pool::wire::frontend};
 
 /// Cancels what the session of `key` runs at `server` (the very address it is connected to: a name may have several) and
-/// waits until the server has closed, at most `limit`. `host` and `tls` as for the sessions: a key that was told under TLS
-/// is not shown without.
+/// waits until the server has closed, at most `limit`. `host` and `tls` as for the sessions: where they must have TLS, a key
+/// is not shown without it.
 ///
 /// Cancel safe, but then it is not known whether the signal is still on its way.
 pub async fn cancel(
