@@ -44,6 +44,10 @@ impl Control for Process {
     fn undrain(&self, name: &str) -> Result<(), DrainError> {
         self.drain(name).map(drop)
     }
+
+    fn pause(&self, _: bool) -> bool {
+        false
+    }
 }
 
 /// Serves one connection on loopback; returns the client's end.

@@ -53,6 +53,7 @@ pub fn build(lb: &Arc<Lb>, running: &Arc<ArcSwap<Config>>, shared: &Shared) -> R
         listens: lb.listeners.iter().map(|listener| listener.address).enumerate().map(wanted).collect(),
         part: tied.clone(),
         servers: Some(tied),
+        databases: None,
         sections: vec![("upstreams", upstreams), ("routes", routes(running.clone()))],
     };
     Ok((front, half))

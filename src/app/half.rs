@@ -8,7 +8,7 @@ use crate::{
     app::{
         listen::Wanted,
         pages::Section,
-        reload::{Part, Servers},
+        reload::{Databases, Part, Servers},
     },
     health::drain::Drain,
 };
@@ -25,6 +25,8 @@ pub struct Half {
     pub part: Arc<dyn Part>,
     /// The front has them.
     pub servers: Option<Arc<dyn Servers>>,
+    /// Of the pool alone.
+    pub databases: Option<Arc<dyn Databases>>,
     /// Its part of the status page.
     pub sections: Vec<(&'static str, Section)>,
 }

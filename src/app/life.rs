@@ -79,6 +79,11 @@ impl Life {
                 let control = self.control.clone();
                 tokio::task::spawn_blocking(move || control.reload().is_ok());
             }
+            Signal::Pause | Signal::Resume => {
+                if !self.control.pause(signal == Signal::Pause) {
+                    warn!(?signal, "no pool runs here: nothing to pause or resume; ignored");
+                }
+            }
             Signal::Upgrade => {
                 warn!("SIGQUIT: handing over to a new process is not available in this version; ignored")
             }

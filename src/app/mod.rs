@@ -157,6 +157,7 @@ impl App {
             load,
             parts: halves.iter().map(|half| half.part.clone()).collect(),
             servers: halves.iter().find_map(|half| half.servers.clone()),
+            databases: halves.iter().find_map(|half| half.databases.clone()),
             running: running.clone(),
             turn: Mutex::default(),
             started: config.clone(),

@@ -3,7 +3,13 @@
 use std::sync::Arc;
 
 use crate::{
-    app::{Shared, half::Half, listen::Wanted, pages::Section, reload::Part},
+    app::{
+        Shared,
+        half::Half,
+        listen::Wanted,
+        pages::Section,
+        reload::{Databases, Part},
+    },
     config::{Config, lb::Sources, pool::Pool},
     health::{control::ReloadSummary, drain::WaitFor},
     pool::{
@@ -40,8 +46,9 @@ pub fn build(
         drain: shared.pool.clone(),
         threads: pool.threads,
         listens: vec![Wanted { address: pool.listen, key: format!("{file} pool.listen_port") }],
-        part: Arc::new(Tied(pooler)),
+        part: Arc::new(Tied(pooler.clone())),
         servers: None,
+        databases: Some(Arc::new(Tied(pooler))),
         sections: vec![("pool", section)],
     })
 }
@@ -56,5 +63,11 @@ impl Part for Tied {
         // What takes a restart is judged in one place, against what the process was started with.
         let _ = self.0.reload(pool);
         ReloadSummary { changed, needs_restart: Vec::new() }
+    }
+}
+
+impl Databases for Tied {
+    fn pause(&self, paused: bool) {
+        self.0.set_paused(paused);
     }
 }

@@ -42,6 +42,12 @@ pub trait Servers: Send + Sync {
     fn undrain(&self, name: &str) -> Result<(), DrainError>;
 }
 
+/// The pool's databases as an operator holds them.
+pub trait Databases: Send + Sync {
+    /// Stops lending their servers, or lends them again.
+    fn pause(&self, paused: bool);
+}
+
 /// Everything a reload touches.
 pub struct Reloader {
     pub load: Load,
@@ -53,6 +59,7 @@ pub struct Reloader {
     pub turn: Mutex<()>,
     pub parts: Vec<Arc<dyn Part>>,
     pub servers: Option<Arc<dyn Servers>>,
+    pub databases: Option<Arc<dyn Databases>>,
     pub metrics: ProgramMetrics,
     pub open_files_limit: u64,
 }
@@ -119,6 +126,13 @@ impl Control for Reloader {
         self.servers.as_ref().ok_or(DrainError::NoFront)?.undrain(name)?;
         info!(server = name, "server gets requests again");
         Ok(())
+    }
+
+    fn pause(&self, paused: bool) -> bool {
+        let Some(databases) = &self.databases else { return false };
+        databases.pause(paused);
+        info!(paused, "every database is {}", if paused { "paused: clients wait" } else { "served again" });
+        true
     }
 }
 

@@ -23,6 +23,10 @@ pub enum Signal {
     Reload,
     /// SIGQUIT: hand over to a new process.
     Upgrade,
+    /// SIGUSR1: hold the databases, as PgBouncer does.
+    Pause,
+    /// SIGUSR2: serve them again.
+    Resume,
 }
 
 /// Catches the process's signals from now on.
@@ -38,6 +42,8 @@ pub fn catch() -> io::Result<mpsc::Receiver<Signal>> {
             interrupt: signal(SignalKind::interrupt())?,
             hangup: signal(SignalKind::hangup())?,
             quit: signal(SignalKind::quit())?,
+            user1: signal(SignalKind::user_defined1())?,
+            user2: signal(SignalKind::user_defined2())?,
         }
     };
     let (sender, receiver) = mpsc::channel(QUEUE);
@@ -50,6 +56,8 @@ struct Caught {
     interrupt: UnixSignal,
     hangup: UnixSignal,
     quit: UnixSignal,
+    user1: UnixSignal,
+    user2: UnixSignal,
 }
 
 impl Caught {
@@ -60,6 +68,8 @@ impl Caught {
                 _ = self.interrupt.recv() => Signal::Stop,
                 _ = self.hangup.recv() => Signal::Reload,
                 _ = self.quit.recv() => Signal::Upgrade,
+                _ = self.user1.recv() => Signal::Pause,
+                _ = self.user2.recv() => Signal::Resume,
             };
             if let Err(mpsc::error::TrySendError::Closed(_)) = sender.try_send(signal) {
                 return;

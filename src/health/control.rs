@@ -50,6 +50,10 @@ pub trait Control: Send + Sync {
     /// # Errors
     /// When no server has the name, or more than one.
     fn undrain(&self, name: &str) -> Result<(), DrainError>;
+
+    /// Stops lending servers of any database (`true`), as PAUSE in the console does, or lends them again. Returns false when
+    /// no pool runs here.
+    fn pause(&self, paused: bool) -> bool;
 }
 
 impl<C: Control + ?Sized> Control for Arc<C> {
@@ -63,5 +67,9 @@ impl<C: Control + ?Sized> Control for Arc<C> {
 
     fn undrain(&self, name: &str) -> Result<(), DrainError> {
         (**self).undrain(name)
+    }
+
+    fn pause(&self, paused: bool) -> bool {
+        (**self).pause(paused)
     }
 }

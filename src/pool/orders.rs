@@ -3,9 +3,13 @@
 //! What is asked of a database holds until it is undone or the process ends: a reload does not undo it, and a database of
 //! the fallback `*` is not forgotten meanwhile.
 
-use std::{sync::atomic::Ordering, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use crate::pool::{
+    database::Database,
     pooler::Pooler,
     registry::{Group, Leave},
 };
@@ -19,13 +23,24 @@ impl Pooler {
     /// # Errors
     /// When there is no such database.
     pub async fn pause(&self, database: Option<&str>) -> Result<(), String> {
-        let databases = self.chosen(database)?;
-        self.all_paused.fetch_or(database.is_none(), Ordering::AcqRel);
-        databases.iter().for_each(|database| database.pause());
-        for database in &databases {
+        for database in self.hold(database)? {
             database.emptied().await;
         }
         Ok(())
+    }
+
+    /// Holds all databases, or lets them go, as PAUSE and RESUME do; waits for nothing.
+    pub fn set_paused(&self, paused: bool) {
+        // Neither fails without a name.
+        let _ = if paused { self.hold(None).map(drop) } else { self.resume(None) };
+    }
+
+    /// Stops lending servers of `database` (or of all), without waiting for those that are lent. Returns the databases.
+    fn hold(&self, database: Option<&str>) -> Result<Vec<Arc<Database>>, String> {
+        let databases = self.chosen(database)?;
+        self.all_paused.fetch_or(database.is_none(), Ordering::AcqRel);
+        databases.iter().for_each(|database| database.pause());
+        Ok(databases)
     }
 
     /// Undoes [`Self::pause`] and [`Self::kill`].

@@ -1,5 +1,5 @@
 use std::{
-    sync::atomic::{AtomicUsize, Ordering},
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
     time::Duration,
 };
 
@@ -9,6 +9,7 @@ use crate::health::control::{DrainError, ReloadSummary};
 #[derive(Default)]
 struct Counting {
     reloads: AtomicUsize,
+    paused: AtomicBool,
 }
 
 impl Control for Counting {
@@ -23,6 +24,11 @@ impl Control for Counting {
 
     fn undrain(&self, _name: &str) -> Result<(), DrainError> {
         Err(DrainError::NoFront)
+    }
+
+    fn pause(&self, paused: bool) -> bool {
+        self.paused.store(paused, Ordering::Relaxed);
+        true
     }
 }
 
@@ -183,4 +189,15 @@ async fn a_shutdown_that_waits_for_nothing_takes_readiness_off_and_cuts() {
     assert!(begin.elapsed() < Duration::from_secs(1));
     assert!(!world.ready.is_ready());
     assert_eq!(world.pool.phase(), Phase::Cut);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_signal_holds_the_databases_and_another_lets_them_go() {
+    let world = world(0, 30);
+    for (signal, paused) in [(Signal::Pause, true), (Signal::Resume, false)] {
+        world.signals.send(signal).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        assert_eq!(world.control.paused.load(Ordering::Relaxed), paused);
+        assert!(!world.life.is_finished());
+    }
 }

@@ -48,6 +48,7 @@ fn world(load: impl Fn() -> Result<Config, Vec<String>> + Send + Sync + 'static)
         started,
         parts: vec![part.clone()],
         servers: None,
+        databases: None,
         metrics: ProgramMetrics::register(&registry, Started::now()).unwrap(),
         open_files_limit: u64::MAX,
     };
