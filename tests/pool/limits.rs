@@ -100,7 +100,8 @@ async fn draining_sends_idle_clients_away_and_lets_transactions_finish() {
     assert_eq!(ask(&busy, "SELECT 1").await.unwrap(), "1");
     busy.batch_execute("COMMIT").await.unwrap();
     eventually("the busy one is gone", || busy.is_closed()).await;
-    assert_eq!(pooled.pooler.drain().in_flight(), 0);
+    // A client sees its end before its session has lingered for what it may still say.
+    eventually("nothing is in flight", || pooled.pooler.drain().in_flight() == 0).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
