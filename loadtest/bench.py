@@ -26,7 +26,7 @@ from harness.registry import all_cases, select  # noqa: E402
 from harness.versions import versions  # noqa: E402
 
 RESULTS = machine.REPOSITORY / "loadtest/results"
-SECONDS = 1.5
+SECONDS = 1.4
 
 
 def arguments():
@@ -34,7 +34,7 @@ def arguments():
     parser.add_argument("--cases", default=os.environ.get("CASES", ""), help="names or beginnings, by comma; default: all")
     parser.add_argument("--list", action="store_true", help="the names, and nothing is run")
     parser.add_argument("--seconds", type=float, default=SECONDS, help="load per sample; default: %(default)s")
-    parser.add_argument("--rounds", type=int, help="instead of the cases' own number (5, fewer in the slow ones)")
+    parser.add_argument("--rounds", type=int, help="instead of the cases' own number (5)")
     parser.add_argument("--programs", default="", help="only these, by comma")
     parser.add_argument("--bookend", default=str(machine.REPOSITORY / "target/release/bookend"))
     parser.add_argument("--out", type=Path, metavar="FILE", help="where the results go instead; the README is left alone")

@@ -126,7 +126,6 @@ class Rate(Http):
 
     figures = [P99, P50, P999, CPU]
     plot = "rate"
-    rounds = 3
 
     def __init__(self, rate: int):
         self.x = rate

@@ -93,7 +93,6 @@ class Idle(Streams):
         # As fast as one Python process can connect, on a core it shares with the origin: seen, not judged.
         Figure("opened", "connections/s", None),
     ]
-    rounds = 3
     fresh = True
     plot = "memory"
 
@@ -126,7 +125,6 @@ class ServerSentEvents(Streams):
         Figure("pss_each", "KiB PSS/stream", "lower"),
         Figure("events", "events/s", None),
     ]
-    rounds = 3
     fresh = True
 
     def measure(self, bench, program, running):

@@ -59,7 +59,6 @@ MANY = f'SELECT {ITEM}, "page_item"."created_at" FROM "page_item" ORDER BY "page
 class Bulk(Pgbench):
     """Pgbench with the buffers that suit it: PgBouncer and Odyssey read as much at once as they can be told to."""
 
-    rounds = 3
 
     def start(self, bench, program):
         return pg_programs.start(bench, program, self.server, pool_size=POOL_SIZE, buffer=BUFFER)

@@ -101,7 +101,6 @@ class Idle(Case):
         Figure("logins", "logins/s", None),
     ]
     programs: ClassVar[list[str]] = ["bookend", "pgbouncer", "odyssey"]
-    rounds = 3
     fresh = True
     plot = "memory"
 

@@ -13,7 +13,6 @@ from .pg_cases import POOL_SIZE, Login, Pgbench
 class OverTls(Pgbench):
     """A case of pgbench's with sslmode=require."""
 
-    rounds = 3
 
     def start(self, bench, program):
         return pg_programs.start(bench, program, self.server, pool_size=POOL_SIZE, tls=True, server_tls=False)

@@ -22,7 +22,7 @@ NO_SAMPLE = (SampleFailed, RuntimeError, OSError, subprocess.SubprocessError)
 class Options:
     """`seconds` is how long one sample loads a program; `rounds` overrides the cases' own number."""
 
-    seconds: float = 1.5
+    seconds: float = 1.4
     rounds: int | None = None
     programs: list[str] | None = None
     bookend: str = "target/release/bookend"

@@ -23,7 +23,7 @@ ERROR_SHARE = Figure("error_share", "% of all that was tried", "lower")
 STALL = Figure("stall", "s longest stall", "lower")
 
 USERS = 80
-# Of a sample, in units of --seconds (1.5 s): percentiles want thousands of requests, an event takes its time.
+# Of a sample, in units of --seconds (1.4 s): percentiles want thousands of requests, an event takes its time.
 MIX_UNITS = 6
 EVENT_UNITS = 4
 WARM_UP_SECONDS = 2.0
@@ -88,7 +88,6 @@ class Mix(Whole):
     name = "whole-mix"
     title = f"Django behind front and pool, {USERS} Locust users: pages, writes, WebSockets, streams"
     figures = [RATE, P50, P95, P99, CPU, PSS, CONNECTIONS, PROCESSES, ERRORS]
-    rounds = 4
 
     def sample(self, seen: Seen, watch: Watch, cpu: float) -> dict:
         if seen.errors:
@@ -110,7 +109,6 @@ class Event(Whole):
     """Something happens under load: what did the users notice?"""
 
     figures = [ERRORS, ERROR_SHARE, STALL, P99, RATE, CONNECTIONS, PROCESSES]
-    rounds = 3
     units = EVENT_UNITS
 
     def sample(self, seen: Seen, watch: Watch, cpu: float) -> dict:
