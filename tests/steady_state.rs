@@ -17,7 +17,7 @@ use bookend::{
     pool::{
         params::Params,
         prepared::Interner,
-        relay::{self, ClientState, Control, Fate, Limits, Outcome, ServerState},
+        relay::{self, ClientState, Control, Fate, Given, Limits, Outcome, ServerState, SpillMemory},
         stats::Stats,
         wire::{
             backend::{self, TxStatus},
@@ -102,6 +102,7 @@ struct Bench {
     limits: Limits,
     stats: Stats,
     control: Control,
+    spill: Arc<SpillMemory>,
 }
 
 impl Bench {
@@ -119,10 +120,12 @@ impl Bench {
                 query_timeout: Some(Duration::from_secs(30)),
                 transaction_timeout: None,
                 idle_transaction_timeout: None,
+                spill_buffer: 256 << 10,
                 rollback_timeout: Duration::from_secs(5),
             },
             stats: Stats::default(),
             control: Control::default(),
+            spill: SpillMemory::new(64 << 20),
         }
     }
 
@@ -130,20 +133,18 @@ impl Bench {
     fn lease(&mut self, first: &[u8], client: &mut Canned, server: &mut Canned) {
         client.again();
         server.again();
-        let run = relay::run(
-            client,
-            first,
-            &mut self.state,
-            server,
-            &mut self.server_state,
-            &self.limits,
-            &self.stats,
-            &self.control,
-        );
+        let given = Given {
+            now: tokio::time::Instant::now(),
+            limits: &self.limits,
+            stats: &self.stats,
+            control: &self.control,
+            spill: &self.spill,
+        };
+        let run = relay::run(client, first, &mut self.state, server, &mut self.server_state, given);
         let mut run = std::pin::pin!(run);
         let mut cx = Context::from_waker(std::task::Waker::noop());
         match run.as_mut().poll(&mut cx) {
-            Poll::Ready(outcome) => assert_eq!(outcome, Outcome::Released { server: Fate::Reusable }),
+            Poll::Ready((outcome, _)) => assert_eq!(outcome, Outcome::Released { server: Fate::Reusable }),
             Poll::Pending => panic!("the lease is not over"),
         }
     }

@@ -9,7 +9,7 @@ use bookend::{
         params::Params,
         prepared::Interner,
         relay::{
-            self, ClientState, Control, Fate, Limits, Outcome, ServerState,
+            self, ClientState, Control, Fate, Given, Limits, Outcome, ServerState, SpillMemory,
             bench::{Queue, Scan},
         },
         stats::Stats,
@@ -20,6 +20,7 @@ use criterion::{Criterion, Throughput};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex},
     runtime::Runtime,
+    time::Instant,
 };
 
 const REPORTED: [(&str, &[u8]); 3] = [("TimeZone", b"UTC"), ("application_name", b""), ("client_encoding", b"UTF8")];
@@ -99,6 +100,7 @@ struct Ends {
     limits: Limits,
     stats: Stats,
     control: Control,
+    spill: Arc<SpillMemory>,
     read: Vec<u8>,
 }
 
@@ -121,20 +123,24 @@ impl Ends {
                 query_timeout: None,
                 transaction_timeout: None,
                 idle_transaction_timeout: None,
+                spill_buffer: 256 << 10,
                 rollback_timeout: Duration::from_secs(5),
             },
             stats: Stats::default(),
             control: Control::default(),
+            spill: SpillMemory::new(64 << 20),
             read: Vec::with_capacity(room),
         }
     }
 
     /// One lease. The answer lies ready: the relay reads it once it has sent on what it answers.
     fn transaction(&mut self, runtime: &Runtime, asked: &[u8], answer: &[u8]) {
-        let Self { client, user, server, postgres, client_state, server_state, limits, stats, control, read } = self;
+        let Self { client, user, server, postgres, client_state, server_state, limits, stats, control, spill, read } =
+            self;
         runtime.block_on(async {
             postgres.write_all(answer).await.unwrap();
-            let outcome = relay::run(client, asked, client_state, server, server_state, limits, stats, control).await;
+            let given = Given { now: Instant::now(), limits, stats, control, spill };
+            let (outcome, _) = relay::run(client, asked, client_state, server, server_state, given).await;
             assert_eq!(outcome, Outcome::Released { server: Fate::Reusable });
             // All of it is there: what the relay wrote to either side.
             for (stream, least) in [(user, answer.len()), (postgres, 1)] {

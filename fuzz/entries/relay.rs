@@ -10,14 +10,14 @@ use bookend::{
     pool::{
         params::Params,
         prepared::Interner,
-        relay::{self, ClientState, Control, Fate, Limits, Outcome, ServerState},
+        relay::{self, ClientState, Control, Fate, Given, Limits, Outcome, ServerState, SpillMemory},
         stats::Stats,
         wire::backend::TxStatus,
     },
 };
 use tokio::{
     io::{AsyncWriteExt, DuplexStream, duplex},
-    time::timeout,
+    time::{Instant, timeout},
 };
 
 const REPORTED: [(&str, &[u8]); 2] = [("TimeZone", b"UTC"), ("application_name", b"")];
@@ -47,13 +47,14 @@ async fn scripted(data: &[u8]) {
         query_timeout: Some(Duration::from_secs(2)),
         transaction_timeout: None,
         idle_transaction_timeout: Some(Duration::from_secs(1)),
+        spill_buffer: 100,
         rollback_timeout: Duration::from_secs(1),
     };
     let (mut client, user) = duplex(256);
     let (mut server, postgres) = duplex(256);
-    let (stats, control) = (Stats::default(), Control::default());
-    let run =
-        relay::run(&mut client, first, &mut client_state, &mut server, &mut server_state, &limits, &stats, &control);
+    let (stats, control, spill) = (Stats::default(), Control::default(), SpillMemory::new(1000));
+    let given = Given { now: Instant::now(), limits: &limits, stats: &stats, control: &control, spill: &spill };
+    let run = relay::run(&mut client, first, &mut client_state, &mut server, &mut server_state, given);
     let script = play(rest, user, postgres);
     let both = async {
         tokio::pin!(run);
@@ -63,8 +64,11 @@ async fn scripted(data: &[u8]) {
             () = script => timeout(Duration::from_secs(60), run).await.expect("an end when both sides are gone"),
         }
     };
-    let outcome = both.await;
-    if matches!(outcome, Outcome::Released { server: Fate::Reusable } | Outcome::Left { server: Fate::Reusable }) {
+    let (outcome, _) = both.await;
+    assert!(spill.used() <= 1000);
+    if let Outcome::Released { server } | Outcome::Spilled { server, .. } | Outcome::Left { server } = outcome
+        && server == Fate::Reusable
+    {
         assert_eq!(server_state.tx(), TxStatus::Idle);
     }
 }

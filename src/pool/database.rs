@@ -26,6 +26,7 @@ use crate::{
         lease::{Budget, Store},
         metrics::{DatabaseMetrics, PoolMetrics},
         registry::{ClientHandle, ClientState, Group, Registry},
+        relay::SpillMemory,
         rules::Rules,
         server::{
             connect::Spec,
@@ -41,6 +42,7 @@ pub(super) struct Shared {
     pub registry: Arc<Registry>,
     pub deriver: Arc<Deriver>,
     pub metrics: PoolMetrics,
+    pub spill: Arc<SpillMemory>,
 }
 
 /// The configuration in force, taken apart once.
@@ -72,6 +74,7 @@ pub struct Pool {
     pub rules: ArcSwap<Rules>,
     pub stats: Arc<Stats>,
     pub metrics: DatabaseMetrics,
+    pub spill: Arc<SpillMemory>,
     errors: PoolMetrics,
     welcome: Arc<ArcSwapOption<Welcome>>,
     /// How the servers are reached now, and through which client's login if it takes one.
@@ -231,6 +234,7 @@ impl Database {
             rules: ArcSwap::from_pointee(rules),
             stats: self.stats.clone(),
             metrics: self.metrics.clone(),
+            spill: shared.spill.clone(),
             errors: shared.metrics.clone(),
             welcome,
             way: Mutex::new(Way { spec, client: client.clone() }),

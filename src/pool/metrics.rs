@@ -19,6 +19,7 @@ use prometheus::{
 use crate::pool::{
     console::{averages::Totals, rows::Source},
     error::Kind,
+    relay::SpillMemory,
 };
 
 /// From a quarter of a millisecond to a minute, doubling or so: waits, queries and transactions.
@@ -66,11 +67,11 @@ impl DatabaseMetrics {
 }
 
 impl PoolMetrics {
-    /// Registers all of the pool's metrics.
+    /// Registers all of the pool's metrics; `spill` is read when scraped.
     ///
     /// # Errors
     /// When the registry has metrics of these names already: two pools cannot share one.
-    pub fn register(registry: &Registry) -> prometheus::Result<Self> {
+    pub fn register(registry: &Registry, spill: Arc<SpillMemory>) -> prometheus::Result<Self> {
         let histogram = |name: &str, help: &str| {
             HistogramVec::new(HistogramOpts::new(name, help).buckets(SECONDS.to_vec()), &["database"])
         };
@@ -99,6 +100,7 @@ impl PoolMetrics {
         registry.register(Box::new(cancels.clone()))?;
         let source = Arc::new(OnceLock::new());
         registry.register(Box::new(Scraped::new(source.clone())?))?;
+        registry.register(Box::new(Spilled::new(spill)?))?;
         let results = ["sent", "unknown_key", "nothing_to_cancel"];
         Ok(Self {
             wait,
@@ -302,6 +304,54 @@ impl Collector for Scraped {
     }
 }
 
+/// What slow clients are kept, and what they cost.
+struct Spilled {
+    memory: Arc<SpillMemory>,
+    bytes: IntGauge,
+    overflows: IntCounter,
+    held: prometheus::Counter,
+    turn: Mutex<()>,
+}
+
+impl Spilled {
+    fn new(memory: Arc<SpillMemory>) -> prometheus::Result<Self> {
+        Ok(Self {
+            memory,
+            bytes: IntGauge::new(
+                "bookend_pool_spilled_bytes",
+                "Answers kept for clients that do not take them, up to spill_memory.",
+            )?,
+            overflows: IntCounter::new(
+                "bookend_pool_spill_overflows_total",
+                "Answers that did not fit: into spill_buffer, or what others had left of spill_memory.",
+            )?,
+            held: prometheus::Counter::new(
+                "bookend_pool_slow_client_seconds_total",
+                "Time server connections waited for clients to take their answers.",
+            )?,
+            turn: Mutex::new(()),
+        })
+    }
+
+    fn collectors(&self) -> [&dyn Collector; 3] {
+        [&self.bytes, &self.overflows, &self.held]
+    }
+}
+
+impl Collector for Spilled {
+    fn desc(&self) -> Vec<&Desc> {
+        self.collectors().into_iter().flat_map(Collector::desc).collect()
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        let _turn = self.turn.lock();
+        self.bytes.set(i64::try_from(self.memory.used()).unwrap_or(i64::MAX));
+        self.overflows.inc_by(self.memory.overflows().saturating_sub(self.overflows.get()));
+        self.held.inc_by((self.memory.held().as_secs_f64() - self.held.get()).max(0.0));
+        self.collectors().into_iter().flat_map(Collector::collect).collect()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use prometheus::TextEncoder;
@@ -316,7 +366,7 @@ mod tests {
     #[test]
     fn a_scrape_shows_the_pool_as_it_is_and_counters_do_not_double() {
         let registry = Registry::new();
-        let metrics = PoolMetrics::register(&registry).unwrap();
+        let metrics = PoolMetrics::register(&registry, SpillMemory::new(0)).unwrap();
         let source: Arc<dyn Source> = Arc::new(Fixed::default());
         metrics.read_from(Arc::downgrade(&source));
         for _ in 0..2 {
@@ -331,7 +381,7 @@ mod tests {
     #[test]
     fn every_kind_of_error_has_a_series_from_the_start() {
         let registry = Registry::new();
-        let metrics = PoolMetrics::register(&registry).unwrap();
+        let metrics = PoolMetrics::register(&registry, SpillMemory::new(0)).unwrap();
         metrics.error(Kind::QueryWaitTimeout);
         let text = scrape(&registry);
         for kind in Kind::ALL {

@@ -33,6 +33,7 @@ use crate::{
         prepared::Interner,
         probe::Probes,
         registry::{self, ClientState, Leave, ServerState},
+        relay::SpillMemory,
         rules,
     },
     telemetry::metrics::{MetricsError, Registry},
@@ -78,7 +79,8 @@ impl Pooler {
     /// # Errors
     /// When the metrics registry has a pool already.
     pub fn new(pool: Arc<config::Pool>, deps: Deps) -> Result<Arc<Self>, MetricsError> {
-        let metrics = PoolMetrics::register(&deps.metrics)?;
+        let spill = SpillMemory::new(pool.spill_memory);
+        let metrics = PoolMetrics::register(&deps.metrics, spill.clone())?;
         let mut process_key = [0; 32];
         rand::rng().fill_bytes(&mut process_key);
         let deriver = Arc::new(Deriver::new(process_key));
@@ -86,7 +88,7 @@ impl Pooler {
         let pooler = Arc::new_cyclic(|me| Self {
             auth: ArcSwap::from_pointee(auth(&pool, &deriver)),
             running: ArcSwap::from_pointee(running(pool)),
-            shared: Shared { registry, deriver, metrics: metrics.clone() },
+            shared: Shared { registry, deriver, metrics: metrics.clone(), spill },
             statements: Arc::default(),
             metrics,
             drain: deps.drain,
@@ -122,6 +124,7 @@ impl Pooler {
         let changed = changes(&self.running.load().pool, pool);
         self.auth.store(Arc::new(auth(pool, &self.shared.deriver)));
         self.running.store(Arc::new(running(pool.clone())));
+        self.shared.spill.set_limit(pool.spill_memory);
         let running = self.running.load_full();
         for database in self.databases() {
             match rules::resolve(pool, &database.name) {

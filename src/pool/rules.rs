@@ -50,6 +50,7 @@ impl Rules {
                 query_timeout: pool.query_timeout,
                 transaction_timeout: pool.transaction_timeout,
                 idle_transaction_timeout: pool.idle_transaction_timeout,
+                spill_buffer: pool.spill_buffer,
                 rollback_timeout: pool.rollback_timeout,
             },
             client_idle_timeout: pool.client_idle_timeout,

@@ -10,6 +10,7 @@ mod limits;
 mod reload;
 mod servers;
 mod sessions;
+mod slow_clients;
 mod strangers;
 mod support;
 mod tls;

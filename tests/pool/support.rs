@@ -33,6 +33,7 @@ pub struct Pooled {
     pub pooler: Arc<Pooler>,
     pub port: u16,
     pub drain: Arc<DrainControl>,
+    pub metrics: prometheus::Registry,
     accepting: tokio::task::JoinHandle<()>,
 }
 
@@ -75,6 +76,8 @@ pub fn config(cluster: &Cluster) -> Pool {
         max_prepared_statements: 200,
         max_packet_size: i32::MAX as u32,
         max_held_message: 16 << 20,
+        spill_buffer: 256 << 10,
+        spill_memory: 64 << 20,
         ignore_startup_parameters: Vec::new(),
         track_extra_parameters: Vec::new(),
         scram_iterations: 4096,
@@ -110,11 +113,12 @@ pub async fn start(config: Pool) -> Pooled {
     let (control, drain) = drain::channel();
     let control = Arc::new(control);
     let left = control.clone();
+    let metrics = prometheus::Registry::new();
     let deps = Deps {
         board: Arc::new(Board::default()),
         drain: drain.clone(),
         ready: Ready::default(),
-        metrics: prometheus::Registry::new(),
+        metrics: metrics.clone(),
         reload: Arc::new(|| Ok(())),
         leave: Arc::new(move |wait_for| {
             left.advance(match wait_for {
@@ -137,7 +141,7 @@ pub async fn start(config: Pool) -> Pooled {
             drain.spawn(arrival::serve(served.clone(), stream, peer, local));
         }
     });
-    Pooled { pooler, port, drain: control, accepting }
+    Pooled { pooler, port, drain: control, metrics, accepting }
 }
 
 impl Pooled {
@@ -147,6 +151,14 @@ impl Pooled {
 
     pub async fn client_with(&self, more: &str) -> Result<tokio_postgres::Client, tokio_postgres::Error> {
         postgres::connect(self.port, DATABASE, more).await
+    }
+
+    /// The value of a metric without labels.
+    pub fn metric(&self, name: &str) -> f64 {
+        let families = self.metrics.gather();
+        let family = families.iter().find(|family| family.name() == name).unwrap_or_else(|| panic!("no {name}"));
+        let metric = &family.get_metric()[0];
+        metric.get_gauge().get_value() + metric.get_counter().get_value()
     }
 
     /// Server connections that are open now.

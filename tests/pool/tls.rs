@@ -7,7 +7,7 @@ use bookend::{
         pool::{AuthType, ClientTls, Pool, ServerTls, SslMode, TlsFiles, UserSecret},
         secret::Secret,
     },
-    pool::registry::ServerState,
+    pool::{registry::ServerState, wire::frontend},
     tls::{Accept, Connect, Connected, Identity, Roots, Verify, Versions},
 };
 use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
@@ -302,6 +302,34 @@ async fn a_client_that_leaves_and_reads_nothing_more_does_not_keep_its_server() 
     let (next, _) = connect(&pooled, Verify::Nothing, "sslmode=require").await.unwrap();
     assert_eq!(ask(&next, "SELECT 6 * 7").await.unwrap(), "42");
     drop(deaf);
+}
+
+/// What TLS has encrypted and the socket does not take counts as well.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_does_not_read_its_answer_over_tls_does_not_keep_the_server() {
+    const MUCH: usize = 7 << 20;
+    let pair = pair();
+    let (_cluster, pooled) = pool_with(|pool| {
+        pool.auth_type = AuthType::Trust;
+        pool.client_tls = for_clients(SslMode::Prefer, &pair, None);
+        (pool.default_pool_size, pool.query_wait_timeout) = (1, Some(support::SECOND));
+        pool.spill_buffer = 16 << 20;
+    })
+    .await;
+    let mut slow = connect_by_hand(&pooled).await;
+    let mut query = Vec::new();
+    frontend::query(&mut query, format!("SELECT repeat('x', {MUCH})").as_bytes());
+    slow.write_all(&query).await.unwrap();
+    slow.flush().await.unwrap();
+    support::eventually("much is kept for it", || pooled.metric("bookend_pool_spilled_bytes") > 1e6).await;
+    let other = pooled.client().await;
+    assert_eq!(ask(&other, "SELECT 1").await.unwrap(), "1");
+    let mut got = 0;
+    let mut buf = vec![0; 1 << 16];
+    while got < MUCH {
+        got += slow.read(&mut buf).await.unwrap();
+    }
+    support::eventually("the memory is given back", || pooled.metric("bookend_pool_spilled_bytes") == 0.0).await;
 }
 
 #[tokio::test]

@@ -77,6 +77,10 @@ pub struct Pool {
     pub max_packet_size: u32,
     /// Bytes of messages that must be held whole (Parse, Bind headers, parameters). Default 16 MiB.
     pub max_held_message: usize,
+    /// Bytes of answers kept for a client that does not take them, so that its server need not wait. 0: none. Default 256 KiB.
+    pub spill_buffer: usize,
+    /// The same of all clients together. Default 64 MiB.
+    pub spill_memory: usize,
     /// Startup parameters that are accepted and ignored.
     pub ignore_startup_parameters: Vec<String>,
     /// Reported parameters that are kept per client beside the standard ones.

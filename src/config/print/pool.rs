@@ -83,6 +83,8 @@ fn settings(pool: &Pool) -> Yaml {
     map.put("max_prepared_statements", pool.max_prepared_statements);
     map.put("max_packet_size", Yaml::size(pool.max_packet_size.into()));
     map.put("max_held_message", Yaml::size(pool.max_held_message as u64));
+    map.put("spill_buffer", Yaml::size(pool.spill_buffer as u64));
+    map.put("spill_memory", Yaml::size(pool.spill_memory as u64));
     map.put("ignore_startup_parameters", Yaml::list(&pool.ignore_startup_parameters, Yaml::text));
     map.put("track_extra_parameters", Yaml::list(&pool.track_extra_parameters, Yaml::text));
     map.put("scram_iterations", pool.scram_iterations);

@@ -25,7 +25,7 @@ use crate::{
         error::PoolError,
         lease::{Lease, Patience, Refusal},
         registry::{ClientHandle, ClientState, Leave, ServerState},
-        relay::{self, Control, Fate, Outcome},
+        relay::{self, Control, Fate, Given, Outcome, Untaken},
         rules::Rules,
         server::pooled::{Connector, Server},
         wire::{
@@ -90,9 +90,8 @@ impl<IO: AsyncRead + AsyncWrite + Unpin + Send + 'static> Session<IO> {
                 Woken::TooLong(limit) => return Err(PoolError::ClientIdleTimeout { limit }),
             };
             // On the heap while it lasts: the relay's future is many times the size of an idle client.
-            match Box::pin(self.request(request)).await? {
-                Next::Idle => self.client.transition(ClientState::Idle, Instant::now()),
-                Next::Over => return Ok(()),
+            if let Next::Over = Box::pin(self.request(request)).await? {
+                return Ok(());
             }
         }
     }
@@ -178,54 +177,86 @@ impl<IO: AsyncRead + AsyncWrite + Unpin + Send + 'static> Session<IO> {
             Err(error) => return Err(garbled(error)),
         }
         let began = Instant::now();
-        let Some(mut lease) = self.lease(&mut request, began).await? else { return Ok(Next::Over) };
-        let leased = Instant::now();
+        let Some((mut lease, leased)) = self.lease(&mut request, began).await? else { return Ok(Next::Over) };
         self.client.transition(ClientState::Active, leased);
         self.pool.assigned(leased.saturating_duration_since(began));
         self.client.set_link(Some(lease.entry().clone()));
 
         let server = lease.connection();
-        let outcome = relay::run(
-            &mut self.io,
-            &request,
-            &mut self.state,
-            &mut server.stream,
-            &mut server.state,
-            &rules.limits,
-            &self.pool.stats,
-            &self.control,
-        )
-        .await;
+        let given = Given {
+            now: leased,
+            limits: &rules.limits,
+            stats: &self.pool.stats,
+            control: &self.control,
+            spill: &self.pool.spill,
+        };
+        let (outcome, over) =
+            relay::run(&mut self.io, &request, &mut self.state, &mut server.stream, &mut server.state, given).await;
         drop(request);
 
         self.client.set_link(None);
-        self.pool.metrics.transaction(leased.elapsed());
+        self.pool.metrics.transaction(over.saturating_duration_since(leased));
         self.note_names(&mut lease);
         match outcome {
             Outcome::Released { server } => {
-                self.finish(lease, server, &rules).await;
+                self.finish(lease, server, &rules, over).await;
+                self.client.transition(ClientState::Idle, over);
                 Ok(Next::Idle)
+            }
+            Outcome::Spilled { server, untaken } => {
+                self.client.transition(ClientState::Idle, over);
+                self.finish(lease, server, &rules, over).await;
+                Ok(self.hand_over(*untaken).await)
             }
             Outcome::Left { server } => {
                 // Closed before the server is looked after: the client does not wait for that.
                 self.hang_up();
-                self.client.transition(ClientState::Closing, Instant::now());
-                self.finish(lease, server, &rules).await;
+                self.client.transition(ClientState::Closing, over);
+                self.finish(lease, server, &rules, over).await;
                 Ok(Next::Over)
             }
             Outcome::Ended { error } => {
-                self.pool.refused(&error);
-                tracing::debug!(client = self.client.id(), peer = %self.client.peer(), %error, "session ended");
+                self.ended(&error);
                 drop(lease);
                 Ok(Next::Over)
             }
         }
     }
 
-    /// Gets a server; `None` when the client left meanwhile.
-    async fn lease(&mut self, request: &mut Scratch, now: Instant) -> Result<Option<Lease<Connector>>, PoolError> {
+    /// Lets the client take the rest of an answer whose server has gone back. Its next request waits until it has. Who is asked
+    /// to go at the next boundary may take it first; who takes nothing for `client_idle_timeout` has been idle for so long.
+    async fn hand_over(&mut self, mut untaken: Untaken) -> Next {
+        let limit = self.pool.rules.load().client_idle_timeout;
+        let error = loop {
+            let io = &mut self.io;
+            tokio::select! {
+                taken = poll_fn(|cx| untaken.poll_take(cx, io)) => match taken {
+                    Ok(false) => {}
+                    Ok(true) if !untaken.is_last() => return Next::Idle,
+                    Ok(true) | Err(_) => return Next::Over,
+                },
+                leave = self.client.asked_to_leave(Leave::Killed) => break farewell(leave),
+                () = too_long(limit) => break PoolError::ClientIdleTimeout { limit: limit.unwrap_or_default() },
+            }
+        };
+        self.ended(&error);
+        untaken.refuse(&mut self.io, &error).await;
+        Next::Over
+    }
+
+    fn ended(&self, error: &PoolError) {
+        self.pool.refused(error);
+        tracing::debug!(client = self.client.id(), peer = %self.client.peer(), %error, "session ended");
+    }
+
+    /// Gets a server, and says when; `None` when the client left meanwhile.
+    async fn lease(
+        &mut self,
+        request: &mut Scratch,
+        now: Instant,
+    ) -> Result<Option<(Lease<Connector>, Instant)>, PoolError> {
         if let Some(lease) = self.pool.store.try_lease(self.client.id(), now) {
-            return Ok(Some(lease));
+            return Ok(Some((lease, now)));
         }
         self.client.transition(ClientState::Waiting, now);
         let mut waiting = self.pool.store.wait(self.client.id(), Patience::UntilTimeout, now);
@@ -233,7 +264,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin + Send + 'static> Session<IO> {
             tokio::select! {
                 // A server that has come is taken before anything else is looked at.
                 biased;
-                served = waiting.served() => return served.map(Some).map_err(PoolError::from),
+                served = waiting.served() => return Ok(Some((served?, Instant::now()))),
                 // Weaker than this is draining: who waits then is still served, until the deadline.
                 leave = self.client.asked_to_leave(Leave::DatabaseRemoved) => return Err(farewell(leave)),
                 here = more(&mut self.io, request) => if !here { return Ok(None) },
@@ -248,21 +279,22 @@ impl<IO: AsyncRead + AsyncWrite + Unpin + Send + 'static> Session<IO> {
     }
 
     /// Gives the server back if it is fit for the next client, and closes it otherwise.
-    async fn finish(&mut self, mut lease: Lease<Connector>, fate: Fate, rules: &Rules) {
+    async fn finish(&mut self, mut lease: Lease<Connector>, fate: Fate, rules: &Rules, now: Instant) {
         let session_over = rules.limits.mode == PoolMode::Session;
-        let clean = match fate {
-            Fate::Close => false,
-            Fate::Reusable if !session_over => true,
+        let (clean, now) = match fate {
+            Fate::Close => (false, now),
+            Fate::Reusable if !session_over => (true, now),
             Fate::Reusable | Fate::Rollback => {
-                let deadline = Instant::now() + rules.limits.rollback_timeout;
+                let deadline = now + rules.limits.rollback_timeout;
                 lease.entry().transition(ServerState::Resetting);
                 let Server { stream, state } = lease.connection();
-                (fate == Fate::Reusable || relay::recover(stream, state, deadline).await)
-                    && (!session_over || relay::reset(stream, state, SESSION_RESET, deadline).await)
+                let clean = (fate == Fate::Reusable || relay::recover(stream, state, deadline).await)
+                    && (!session_over || relay::reset(stream, state, SESSION_RESET, deadline).await);
+                (clean, Instant::now())
             }
         };
         if clean {
-            lease.release(Instant::now());
+            lease.release(now);
         }
     }
 

@@ -1,7 +1,7 @@
 //! Bytes one side would not take at once.
 //!
 //! Bound: while there are any, the driver does not read the side they came from, so there is at most one chunk of input and
-//! what was put between its messages.
+//! what was put between its messages; or, towards a client, what [`super::spill`] grants.
 
 use std::{
     io,
@@ -29,6 +29,26 @@ impl Backlog {
 
     pub(super) fn len(&self) -> usize {
         self.buf.len() - self.sent
+    }
+
+    /// Returns what is left to be written.
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.buf[self.sent..]
+    }
+
+    /// Returns the bytes in the buffer, with those that were written already: what is written makes no room before the rest is.
+    pub(super) fn held(&self) -> usize {
+        self.buf.len()
+    }
+
+    /// Returns the memory it has.
+    pub(super) fn capacity(&self) -> usize {
+        self.buf.capacity()
+    }
+
+    /// Returns whether the stream may keep something of its own that its socket has not taken.
+    pub(super) fn holds_back(&self) -> bool {
+        self.unflushed
     }
 
     /// Returns a buffer whose end is next in the output.
@@ -77,6 +97,8 @@ impl Backlog {
         mut run: &[u8],
     ) -> io::Result<()> {
         if !self.is_empty() {
+            // Exactly: what it may grow to is granted by the byte.
+            self.buf.reserve_exact(staged.len() + run.len());
             self.buf.append(staged);
             self.buf.extend_from_slice(run);
             return settled(self.poll_write_out(cx, io));

@@ -2,25 +2,30 @@
 //!
 //! A direction never waits for the other: "send the batch, then read" deadlocks as soon as both socket buffers are full. Each
 //! thread has one buffer to read into; what is read is looked at and written on from there, and only what the other side
-//! would not take is copied into the lease's own backlog, whose source is not read until it is gone. So an open lease with
-//! nothing under way has no buffers at all, and a message costs no allocation, no timer and no clock of its own.
+//! would not take is copied into the lease's own backlog, whose source is not read until it is gone (a server is read on within
+//! the bounds of [`super::spill`]). So an open lease with nothing under way has no buffers at all, and a message costs no
+//! allocation, no timer and no clock of its own.
 
 use std::{
     cell::RefCell,
-    io,
     pin::{Pin, pin},
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
 
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    time::{Instant, Sleep, sleep_until, timeout},
+    time::{Instant, Sleep, sleep_until},
 };
 
 use super::{
-    ClientState, Control, Fate, Limits, Outcome, ServerState, backlog::Backlog, pace::Pace, session::Session,
+    ClientState, Control, Fate, Limits, Outcome, ServerState,
+    backlog::Backlog,
+    pace::Pace,
+    session::Session,
     sink::Sink,
+    spill::{Reserved, SpillMemory, Untaken, farewell},
 };
 use crate::{
     config::pool::PoolMode,
@@ -38,12 +43,8 @@ const ROUNDS: usize = 8;
 /// A client this far ahead of the server's answers is not read. More than what fits a server's output buffer (8 KiB of
 /// answers of five bytes), which it may hold back until a Sync: waiting for its answers cannot wait for ever.
 const OWED_MAX: usize = 16 * 1024;
-/// A client with this much to take is not read, nor is a server read whose client has anything to take.
+/// A client with this much to take is not read.
 const ANSWERS_MAX: usize = 32 * 1024;
-/// How long a client may take to read why it is ended.
-const FAREWELL: Duration = Duration::from_secs(3);
-/// A moment that does not come: a timer nobody polls.
-const NEVER: Duration = Duration::from_secs(365 * 24 * 3600);
 
 thread_local! {
     static SCRATCH: RefCell<Scratch> = RefCell::new(Scratch { chunk: vec![0; CHUNK_LEN].into(), staged: Vec::new() });
@@ -55,44 +56,57 @@ struct Scratch {
     staged: Vec<u8>,
 }
 
-/// Relays between a client and a server until the lease is over.
+/// What a relay is given beside the two sides.
+#[derive(Debug, Clone, Copy)]
+pub struct Given<'a> {
+    /// When the server was lent.
+    pub now: Instant,
+    pub limits: &'a Limits,
+    pub stats: &'a Stats,
+    pub control: &'a Control,
+    pub spill: &'a Arc<SpillMemory>,
+}
+
+/// Relays between a client and a server until the lease is over; returns how, and when that was.
 ///
 /// `first` is what was read of the client already, at least a message header. Not cancel safe: when dropped before it is
 /// ready, both streams stand somewhere inside a message and must be closed.
-#[expect(clippy::too_many_arguments, reason = "two streams, what is known of each, and three things that outlive them")]
 pub async fn run<C, S>(
     client: &mut C,
     first: &[u8],
     client_state: &mut ClientState,
     server: &mut S,
     server_state: &mut ServerState,
-    limits: &Limits,
-    stats: &Stats,
-    control: &Control,
-) -> Outcome
+    given: Given<'_>,
+) -> (Outcome, Instant)
 where
     C: AsyncRead + AsyncWrite + Unpin,
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let start = Instant::now();
-    let session = Session::new(client_state, server_state, limits, control, Pace::new(start));
-    stats::add(&stats.received, first.len() as u64);
+    let Given { now, limits, stats, control, spill } = given;
     let mut relay = Relay {
         client,
         server,
-        session,
+        session: Session::new(client_state, server_state, limits, control, Pace::new(now)),
         stats,
+        spill,
         first,
         carry: Vec::new(),
         to_server: Backlog::default(),
         to_client: Backlog::default(),
+        reserved: None,
+        overflowed: false,
+        blocked: false,
+        blocked_since: None,
         stalled: false,
         client_deaf: false,
         server_deaf: false,
+        begun: false,
         sent: 0,
-        received: 0,
+        received: first.len() as u64,
     };
-    let mut timer = pin!(sleep_until(start + limits.soonest().unwrap_or(NEVER)));
+    // Made when there is a limit to watch, which most leases do not have.
+    let mut timer = pin!(None);
     let mut leave_by = None;
     let end = std::future::poll_fn(|cx| {
         if let Poll::Ready(end) = relay.poll(cx) {
@@ -102,22 +116,42 @@ where
     })
     .await;
     relay.account();
+    relay.note_blocked(false);
+    let at = relay.session.pace.now;
     control.set_replaying(false);
-    match end {
-        End::Released { server } => Outcome::Released { server },
+    let outcome = match end {
+        End::Released { server } => match relay.untaken(false) {
+            None => Outcome::Released { server },
+            Some(untaken) => Outcome::Spilled { server, untaken },
+        },
+        End::Said { server } => match relay.untaken(true) {
+            None => Outcome::Left { server },
+            Some(untaken) => Outcome::Spilled { server, untaken },
+        },
         End::Left { server } => Outcome::Left { server },
         End::Failed { error } => {
             relay.farewell(&error).await;
             Outcome::Ended { error }
         }
-    }
+    };
+    (outcome, at)
 }
 
 /// Why a relay is over.
 enum End {
-    Released { server: Fate },
-    Left { server: Fate },
-    Failed { error: PoolError },
+    Released {
+        server: Fate,
+    },
+    /// The client said that it leaves, and what it asked before is answered.
+    Said {
+        server: Fate,
+    },
+    Left {
+        server: Fate,
+    },
+    Failed {
+        error: PoolError,
+    },
 }
 
 struct Relay<'a, C, S> {
@@ -125,18 +159,28 @@ struct Relay<'a, C, S> {
     server: &'a mut S,
     session: Session<'a>,
     stats: &'a Stats,
+    spill: &'a Arc<SpillMemory>,
     /// What the caller had read, as far as it has not been looked at.
     first: &'a [u8],
     /// What was read of the client and could not be looked at yet. At most a chunk.
     carry: Vec<u8>,
     to_server: Backlog,
     to_client: Backlog,
+    /// The part of the spill memory that `to_client` has.
+    reserved: Option<Reserved>,
+    /// More was to be kept for the client than there is room for: the server waits until it has taken all.
+    overflowed: bool,
+    /// The server waits for the client to take something, and since when.
+    blocked: bool,
+    blocked_since: Option<Instant>,
     /// The client's next message waits for an answer of the server.
     stalled: bool,
     /// The client takes nothing more; it left, and what it sent before is seen through.
     client_deaf: bool,
     /// The server takes nothing more; what it said last is still to be read.
     server_deaf: bool,
+    /// This is not the first wake-up.
+    begun: bool,
     sent: u64,
     received: u64,
 }
@@ -151,8 +195,12 @@ where
         if let Some(error) = self.session.control.killed() {
             return Poll::Ready(End::Failed { error });
         }
-        self.session.pace.now = Instant::now();
+        // The first time it is the moment of the lease.
+        if std::mem::replace(&mut self.begun, true) {
+            self.session.pace.now = Instant::now();
+        }
         let end = SCRATCH.with_borrow_mut(|scratch| self.rounds(cx, scratch));
+        self.note_blocked(self.blocked);
         self.session.pace.settle(self.session.is_idle_in_transaction());
         self.account();
         end
@@ -260,19 +308,30 @@ where
 
     /// From the server to the client. Returns whether anything moved.
     fn server_turn(&mut self, cx: &mut Context<'_>, scratch: &mut Scratch) -> Result<bool, End> {
+        self.blocked = false;
+        let mut room = CHUNK_LEN;
         if !self.to_client.is_empty() {
             if self.client_deaf {
                 self.to_client.clear();
             }
             match self.to_client.poll_write_out(cx, self.client) {
-                Poll::Pending => return Ok(false),
-                Poll::Ready(Ok(())) => {}
+                Poll::Pending => {
+                    room = self.room_ahead();
+                    if room == 0 {
+                        self.blocked = true;
+                        return Ok(false);
+                    }
+                }
+                Poll::Ready(Ok(())) => {
+                    self.reserved = None;
+                    self.overflowed &= !self.session.server.owed.is_empty();
+                }
                 Poll::Ready(Err(_)) => self.deafen_client()?,
             }
         }
         let Scratch { chunk, staged } = scratch;
-        let mut buf = ReadBuf::new(chunk);
-        match Pin::new(&mut *self.server).poll_read(cx, &mut buf) {
+        let mut buf = ReadBuf::new(&mut chunk[..room]);
+        let read = match Pin::new(&mut *self.server).poll_read(cx, &mut buf) {
             Poll::Pending => Ok(false),
             Poll::Ready(Ok(())) if !buf.filled().is_empty() => {
                 self.take_from_server(cx, buf.filled(), staged)?;
@@ -281,7 +340,76 @@ where
             }
             Poll::Ready(_) if self.session.leaving => Err(End::Left { server: Fate::Close }),
             Poll::Ready(_) => Err(End::Failed { error: PoolError::ServerGone }),
+        };
+        if self.to_client.is_empty() {
+            self.reserved = None;
+        } else if let Some(reserved) = &mut self.reserved {
+            reserved.settle(self.to_client.capacity());
         }
+        read
+    }
+
+    /// Returns how much may be read of the server although the client takes nothing.
+    fn room_ahead(&mut self) -> usize {
+        let limit = self.session.limits.spill_buffer;
+        if self.overflowed || limit == 0 {
+            return 0;
+        }
+        let room = limit.saturating_sub(self.to_client.held()).min(CHUNK_LEN);
+        if room > 0 && self.reserve(self.to_client.capacity() + room) {
+            return room;
+        }
+        if !self.session.server.owed.is_empty() {
+            self.overflow();
+        }
+        0
+    }
+
+    /// Returns whether what the client has not taken may be kept for it without its server.
+    fn may_be_kept(&mut self) -> bool {
+        let limit = self.session.limits.spill_buffer;
+        if limit == 0 {
+            return false;
+        }
+        let kept = self.to_client.len() <= limit && self.reserve(Untaken::size(&self.to_client));
+        if !kept {
+            self.overflow();
+            self.blocked = true;
+        }
+        kept
+    }
+
+    fn reserve(&mut self, bytes: usize) -> bool {
+        let memory = self.spill;
+        self.reserved.get_or_insert_with(|| Reserved::new(memory)).grow(bytes)
+    }
+
+    /// Counts once, until the client has taken all.
+    fn overflow(&mut self) {
+        if !std::mem::replace(&mut self.overflowed, true) {
+            self.spill.overflowed();
+        }
+    }
+
+    fn note_blocked(&mut self, blocked: bool) {
+        let now = self.session.pace.now;
+        match self.blocked_since {
+            None if blocked => self.blocked_since = Some(now),
+            Some(since) if !blocked => {
+                self.blocked_since = None;
+                self.spill.held_for(now.saturating_duration_since(since));
+            }
+            _ => {}
+        }
+    }
+
+    /// Takes what is kept for the client out of the relay.
+    fn untaken(&mut self, last: bool) -> Option<Box<Untaken>> {
+        if self.client_deaf || self.to_client.is_flushed() {
+            return None;
+        }
+        let reserved = self.reserved.take()?;
+        Some(Box::new(Untaken::new(std::mem::take(&mut self.to_client), reserved, last)))
     }
 
     fn take_from_server(&mut self, cx: &mut Context<'_>, input: &[u8], staged: &mut Vec<u8>) -> Result<(), End> {
@@ -330,21 +458,27 @@ where
         End::Left { server: if sent_all { self.session.fate() } else { Fate::Close } }
     }
 
-    fn ended(&self) -> Option<End> {
+    fn ended(&mut self) -> Option<End> {
         if !self.to_server.is_flushed() || self.server_deaf {
             return None;
         }
         if self.session.leaving {
-            // What it sent before it left is answered first, as PostgreSQL does: the server is fit for others then.
-            return self.session.server.owed.is_empty().then(|| End::Left { server: self.session.fate() });
+            // What it sent before it left is answered first, as PostgreSQL does: the server is fit for others then. The answer
+            // is the client's while it takes it; what does not fit is lost to it, rather than the server to everybody.
+            if !self.session.server.owed.is_empty() {
+                return None;
+            }
+            let server = self.session.fate();
+            let kept = !self.client_deaf && !self.to_client.is_flushed() && self.may_be_kept();
+            return Some(if kept { End::Said { server } } else { End::Left { server } });
         }
         let session = self.session.limits.mode == PoolMode::Session;
         let done = self.session.is_at_boundary()
             && !self.session.wants_turn()
             && self.first.is_empty()
             && self.carry.is_empty()
-            && self.to_client.is_flushed()
-            && (!session || self.session.control.is_draining());
+            && (!session || self.session.control.is_draining())
+            && (self.to_client.is_flushed() || self.may_be_kept());
         done.then(|| End::Released { server: self.session.fate() })
     }
 
@@ -366,20 +500,21 @@ where
     fn poll_timer(
         &mut self,
         cx: &mut Context<'_>,
-        mut timer: Pin<&mut Sleep>,
+        mut timer: Pin<&mut Option<Sleep>>,
         leave_by: &mut Option<Instant>,
     ) -> Poll<End> {
-        let now = self.session.pace.now;
         let limits = self.session.limits;
         if self.session.leaving && leave_by.is_none() {
-            let at = now + limits.rollback_timeout;
+            let at = self.session.pace.now + limits.rollback_timeout;
             *leave_by = Some(at);
-            timer.as_mut().reset(at);
+            timer.set(Some(sleep_until(at)));
         }
         let soonest = limits.soonest();
-        if soonest.is_none() && leave_by.is_none() {
-            return Poll::Pending;
+        if timer.is_none() {
+            let Some(soonest) = soonest else { return Poll::Pending };
+            timer.set(Some(sleep_until(self.session.pace.now + soonest)));
         }
+        let Some(mut timer) = timer.as_pin_mut() else { return Poll::Pending };
         while timer.as_mut().poll(cx).is_ready() {
             let now = Instant::now();
             let due = self.session.pace.due(limits);
@@ -388,7 +523,8 @@ where
                 (Some((at, error)), None) if at <= now => return Poll::Ready(End::Failed { error }),
                 (_, Some(at)) => timer.as_mut().reset(at),
                 (due, None) => {
-                    let later = now + soonest.unwrap_or(NEVER);
+                    // There is a timer because there is a limit.
+                    let later = now + soonest.unwrap_or_default();
                     timer.as_mut().reset(due.map_or(later, |(at, _)| at.min(later)));
                 }
             }
@@ -401,15 +537,8 @@ where
         if self.client_deaf {
             return;
         }
-        if self.session.may_speak() && !self.session.dying && !error.is_silent() {
-            error.write(self.to_client.writer());
-        }
-        let _ = timeout(FAREWELL, std::future::poll_fn(|cx| self.poll_farewell(cx))).await;
-    }
-
-    fn poll_farewell(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        std::task::ready!(self.to_client.poll_write_out(cx, self.client))?;
-        Pin::new(&mut *self.client).poll_flush(cx)
+        let said = self.session.may_speak() && !self.session.dying && !error.is_silent();
+        farewell(std::mem::take(&mut self.to_client), self.client, said.then_some(error)).await;
     }
 }
 

@@ -5,8 +5,9 @@
 //! bytes and answers what becomes of them; it knows no socket and no clock. The driver ([`drive`]) moves bytes, both ways at
 //! once, and stops reading where it could not write.
 //!
-//! What must always hold: a server is [`Outcome::Released`] only when its last ReadyForQuery said `I`, it owes no answer,
-//! no COPY or extended batch is open, both directions stand between two messages, and nothing is buffered either way.
+//! What must always hold: a server goes back only when its last ReadyForQuery said `I`, it owes no answer, no COPY or extended
+//! batch is open, both directions stand between two messages, and nothing is buffered towards the server. What is buffered
+//! towards the client is the client's own: whole messages that the server has done with ([`Outcome::Spilled`]).
 //!
 //! | file | one idea |
 //! |---|---|
@@ -19,6 +20,7 @@
 //! | `from_server` | what becomes of a server's message |
 //! | `leftovers` | what SQL leaves on a server, and what is done about it |
 //! | `drive`, `backlog`, `pace` | sockets, backpressure, timeouts |
+//! | `spill` | what a slow client is kept without its server, and how much of it |
 //! | `recover` | making an abandoned server fit again |
 //! | [`bench`] | two doors for `benches/` |
 
@@ -36,6 +38,7 @@ mod pace;
 mod recover;
 mod session;
 mod sink;
+mod spill;
 mod state;
 mod statements;
 mod unnamed;
@@ -47,8 +50,9 @@ use std::time::Duration;
 
 pub use self::{
     control::{Control, Kill},
-    drive::run,
+    drive::{Given, run},
     recover::{recover, reset},
+    spill::{SpillMemory, Untaken},
     state::{ClientState, ServerState},
 };
 use crate::{config::pool::PoolMode, pool::error::PoolError};
@@ -66,6 +70,8 @@ pub struct Limits {
     pub query_timeout: Option<Duration>,
     pub transaction_timeout: Option<Duration>,
     pub idle_transaction_timeout: Option<Duration>,
+    /// Bytes of answers kept for a client that does not take them. 0: none, its server waits for it.
+    pub spill_buffer: usize,
     /// How long what a client sent before it left may take on the server.
     pub rollback_timeout: Duration,
 }
@@ -75,6 +81,9 @@ pub struct Limits {
 pub enum Outcome {
     /// At a proven boundary; the client goes on without a server. In session mode only when the control is draining.
     Released { server: Fate },
+    /// At a proven boundary; the client still has to take the rest of its answer. In session mode as [`Self::Released`], and
+    /// when the client said that it leaves.
+    Spilled { server: Fate, untaken: Box<Untaken> },
     /// The client has gone: it said so, or hung up.
     Left { server: Fate },
     /// The client was told, if it could be; both connections are to be closed.

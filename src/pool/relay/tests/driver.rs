@@ -25,7 +25,7 @@ use crate::pool::{
 
 /// A client's and a server's side of a relay, without the relay.
 pub struct Ends {
-    client: DuplexStream,
+    pub client: DuplexStream,
     pub server: DuplexStream,
     user: DuplexStream,
     postgres: DuplexStream,
@@ -34,6 +34,7 @@ pub struct Ends {
     pub limits: Limits,
     stats: Stats,
     pub control: Arc<Control>,
+    pub spill: Arc<SpillMemory>,
 }
 
 impl Ends {
@@ -58,7 +59,13 @@ impl Ends {
             limits: limits(),
             stats: Stats::default(),
             control: Arc::default(),
+            spill: SpillMemory::new(1 << 20),
         }
+    }
+
+    /// The client's side of what is known.
+    pub fn state(&mut self) -> &mut ClientState {
+        &mut self.state
     }
 
     /// Splits off what the test plays.
@@ -68,8 +75,9 @@ impl Ends {
     }
 
     pub async fn run(&mut self, first: &[u8]) -> Outcome {
-        let Self { client, server, state, server_state, limits, stats, control, .. } = self;
-        super::super::run(client, first, state, server, server_state, limits, stats, control).await
+        let Self { client, server, state, server_state, limits, stats, control, spill, .. } = self;
+        let given = Given { now: Instant::now(), limits, stats, control, spill };
+        super::super::run(client, first, state, server, server_state, given).await.0
     }
 }
 

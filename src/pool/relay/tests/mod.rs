@@ -8,5 +8,6 @@ mod model;
 mod random;
 mod script;
 mod settings;
+mod spill;
 mod traps;
 mod unnamed;
