@@ -42,7 +42,7 @@ pub fn build(lb: &Arc<Lb>, running: &Arc<ArcSwap<Config>>, shared: &Shared) -> R
     shared.background.spawn(first_up.wait(front.clone()));
     let config = running.load();
     let file = config.sources.lb.as_deref().unwrap_or("lb.yaml".as_ref()).display();
-    let wanted = |(index, address)| Wanted { address, key: format!("{file} listeners[{index}].address") };
+    let wanted = |(index, address)| Wanted::tcp(address, format!("{file} listeners[{index}].address"));
     let tied = Arc::new(Tied { front: front.clone(), background: shared.background.clone() });
     let shown = front.clone();
     let upstreams: Section = Box::new(move || view::upstreams(&shown.runtime(), Instant::now()));

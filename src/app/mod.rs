@@ -24,7 +24,6 @@ mod signals;
 
 use std::{
     fs,
-    net::SocketAddr,
     sync::{Arc, OnceLock, Weak},
     time::Duration,
 };
@@ -182,7 +181,7 @@ impl App {
         let mut services = govern(halves)?;
         if let Some(admin) = &config.admin {
             let service = Admin::new(pages::admin(&pages), control.clone()).service(&admin.address.to_string());
-            let wanted = Wanted { address: admin.address, key: "admin.address".into() };
+            let wanted = Wanted::tcp(admin.address, "admin.address");
             services.push(governed(Box::new(service), &[wanted], 1, Stops::Last, &shared.pool)?);
         }
         let shutdown = {
@@ -273,9 +272,10 @@ fn governed(
     let mut sockets = Vec::new();
     let mut errors = Vec::new();
     for spelled in service.listen_addresses().unwrap_or_default() {
-        let known = wanted.iter().find(|wanted| spelled.parse::<SocketAddr>().is_ok_and(|a| a == wanted.address));
+        let known = wanted.iter().find(|wanted| wanted.is(&spelled));
         match known.map(listen::bind) {
-            Some(Ok(socket)) => sockets.push((spelled, socket)),
+            Some(Ok(Some(socket))) => sockets.push((spelled, socket)),
+            Some(Ok(None)) => info!(address = spelled, "not listening there: this machine has no such addresses"),
             Some(Err(error)) => errors.push(error.to_string()),
             None => errors.push(format!("{} listens on {spelled}, which no key names", service.name())),
         }

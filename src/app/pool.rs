@@ -1,16 +1,20 @@
 //! The pool, tied to the rest: its service, its pages, its reload.
 
-use std::sync::Arc;
+use std::{net::SocketAddr, sync::Arc};
 
 use crate::{
     app::{
         Shared,
         half::Half,
-        listen::Wanted,
+        listen::{Place, Sharing, Wanted},
         pages::Section,
         reload::{Databases, Part},
     },
-    config::{Config, lb::Sources, pool::Pool},
+    config::{
+        Config,
+        lb::Sources,
+        pool::{Listen, Pool},
+    },
     health::{control::ReloadSummary, drain::WaitFor},
     pool::{
         listener::PoolService,
@@ -45,12 +49,32 @@ pub fn build(
         services: vec![Box::new(PoolService::new(pooler.clone()))],
         drain: shared.pool.clone(),
         threads: pool.threads,
-        listens: vec![Wanted { address: pool.listen, key: format!("{file} pool.listen_port") }],
+        listens: wanted(&pool.listen, &file.to_string()),
         part: Arc::new(Tied(pooler.clone())),
         servers: None,
         databases: Some(Arc::new(Tied(pooler))),
         sections: vec![("pool", section)],
     })
+}
+
+/// Every address and socket the pool is to listen on.
+fn wanted(listen: &Listen, file: &str) -> Vec<Wanted> {
+    let everywhere = |address: &SocketAddr| address.ip().is_unspecified();
+    // Beside IPv4 on all addresses, IPv6 on all is the other half of `*`: where there is none, there is none.
+    let beside = |address: &SocketAddr| {
+        let same = |other: &SocketAddr| other.is_ipv4() && everywhere(other) && other.port() == address.port();
+        everywhere(address) && address.is_ipv6() && listen.addresses.iter().any(same)
+    };
+    let tcp = listen.addresses.iter().map(|address| Place::Tcp {
+        address: *address,
+        sharing: Sharing { reuse_port: listen.reuse_port, only_v6: true, optional: beside(address) },
+    });
+    let tcp = tcp.map(|place| (place, "pool.listen_port"));
+    let unix = listen.unix.clone().zip(listen.unix_path());
+    let unix = unix.map(|(socket, name)| (Place::Unix { name, socket }, "pool.unix_socket_dir"));
+    tcp.chain(unix)
+        .map(|(place, key)| Wanted { place, key: format!("{file} {key}"), backlog: listen.backlog })
+        .collect()
 }
 
 /// The pool as a reload sees it.

@@ -164,8 +164,9 @@ fn needs_restart(started: &Config, new: &Config) -> Vec<String> {
         differs(old.access_log != new.access_log, "lb.yaml access_log");
     }
     if let (Some(old), Some(new)) = (&started.pool, &new.pool) {
-        differs(old.listen.ip() != new.listen.ip(), "pool.yaml pool.listen_addr");
-        differs(old.listen.port() != new.listen.port(), "pool.yaml pool.listen_port");
+        for key in old.listen.differences(&new.listen) {
+            differs(true, &format!("pool.yaml pool.{key}"));
+        }
         differs(old.threads != new.threads, "pool.yaml pool.threads");
     }
     differs(started.admin != new.admin, "admin.address");

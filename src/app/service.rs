@@ -8,7 +8,7 @@
 //! listening.rs`, `run_endpoint`) and close their sockets. Pingora's own signal watch returns only when everything is
 //! finished (`app::life`), and with a grace period of zero the process is gone at once.
 
-use std::{net::TcpListener, os::fd::IntoRawFd, sync::Arc, time::Duration};
+use std::{os::fd::IntoRawFd, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use pingora::{
@@ -17,7 +17,10 @@ use pingora::{
 };
 use tokio::sync::watch;
 
-use crate::health::drain::Drain;
+use crate::{
+    app::listen::{Bound, SocketFile},
+    health::drain::Drain,
+};
 
 /// A connection accepted in the last moment is a task before it is counted as work: accepting counts as work this long
 /// beyond its end.
@@ -36,7 +39,9 @@ pub enum Stops {
 pub struct Governed {
     inner: Box<dyn ServiceWithDependents>,
     /// Bound sockets by the address as the inner service spells it.
-    sockets: Vec<(String, TcpListener)>,
+    sockets: Vec<(String, Bound)>,
+    /// Of Unix sockets that are handed over; removed when nothing is accepted any more.
+    files: Vec<SocketFile>,
     threads: usize,
     stops: Stops,
     drain: Drain,
@@ -46,18 +51,19 @@ impl Governed {
     /// Puts `inner` under our rules. `sockets` are those of its `listen_addresses()`.
     pub fn new(
         inner: Box<dyn ServiceWithDependents>,
-        sockets: Vec<(String, TcpListener)>,
+        sockets: Vec<(String, Bound)>,
         threads: usize,
         stops: Stops,
         drain: Drain,
     ) -> Self {
-        Self { inner, sockets, threads, stops, drain }
+        Self { inner, sockets, files: Vec::new(), threads, stops, drain }
     }
 
     /// Puts our sockets where pingora looks before it binds. One that was inherited already (an upgrade) wins.
     fn hand_over(&mut self, fds: &ListenFds) {
         let mut table = fds.lock();
-        for (address, socket) in self.sockets.drain(..) {
+        for (address, Bound { socket, file }) in self.sockets.drain(..) {
+            self.files.extend(file);
             if table.get(&address).is_none() {
                 table.add(address, socket.into_raw_fd());
             }
@@ -94,6 +100,7 @@ impl ServiceWithDependents for Governed {
         });
         self.inner.start_service(fds, stopped, listeners_per_fd, ready).await;
         teller.abort();
+        self.files.clear();
         // Sessions that are still open look at this watch.
         stop.send_replace(true);
         tokio::time::sleep(SETTLE).await;

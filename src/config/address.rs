@@ -1,6 +1,6 @@
 //! `host:port` as it stands in the files, turned into a socket address.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr};
 
 use crate::config::field::Field;
 
@@ -44,26 +44,6 @@ impl Field<'_> {
         match host {
             None => Some(port),
             Some(host) => self.resolved(host, port.port()),
-        }
-    }
-
-    /// Reads PgBouncer's `listen_addr`: an address, a host name, or `*` for all of IPv4.
-    pub fn listen_host(&self, port: u16) -> Option<SocketAddr> {
-        let text = self.text()?;
-        if text == "*" {
-            return Some(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port));
-        }
-        if text.contains(',') {
-            self.error("only one address can be given (* listens on all)");
-            return None;
-        }
-        match text.parse::<IpAddr>() {
-            Ok(address) => Some(SocketAddr::new(address, port)),
-            Err(_) if is_host_name(text) => self.resolved(text, port),
-            Err(_) => {
-                self.reject("must be an address such as 127.0.0.1");
-                None
-            }
         }
     }
 

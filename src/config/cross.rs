@@ -52,7 +52,9 @@ pub(super) fn listeners(lb: Option<&File<'_, lb::Found>>, pool: Option<&File<'_,
         }
     }
     if let Some((reading, found)) = back {
-        bind(found.pool.listen, Some((reading, &found.listen)), "the pool's listen_port");
+        for (address, spot) in found.pool.listen.addresses.iter().zip(&found.listen) {
+            bind(*address, Some((reading, spot)), "the pool's listen_port");
+        }
     }
     if let Some((reading, Some((admin, spot)))) = said {
         bind(admin.address, Some((reading, spot)), "the admin listener");

@@ -94,6 +94,13 @@ impl<'a> Reading<'a> {
         &self.around.env
     }
 
+    /// Resolves a host name to all its addresses; at least one.
+    pub fn resolve_all(&self, host: &str) -> io::Result<Vec<IpAddr>> {
+        let time = RESOLVE_TIME.saturating_sub(self.started.elapsed());
+        let found = (self.around.resolve)(host, time)?;
+        if found.is_empty() { Err(io::Error::other("it has no address")) } else { Ok(found) }
+    }
+
     /// Resolves a host name. IPv4 first, since that is what application servers bind by default.
     pub fn resolve(&self, host: &str, port: u16) -> io::Result<SocketAddr> {
         let time = RESOLVE_TIME.saturating_sub(self.started.elapsed());

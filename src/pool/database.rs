@@ -165,6 +165,7 @@ fn spec(running: &Running, database: &config::Database, client: &Authenticated) 
         login: ServerLogin::of_client(database, client, &running.users),
         params: Vec::new(),
         tls: running.pool.server_tls.clone(),
+        tcp: running.pool.tcp,
         connect_timeout: running.pool.server_connect_timeout,
     }
 }

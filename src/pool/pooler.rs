@@ -29,6 +29,7 @@ use crate::{
         auth::{Auth, derive::Deriver, users::Users},
         console::rows::Source,
         database::{Database, Running, Shared},
+        listener::Listener,
         metrics::{OTHER, PoolMetrics},
         prepared::Interner,
         probe::Probes,
@@ -69,6 +70,7 @@ pub struct Pooler {
     databases: Mutex<HashMap<Arc<str>, Arc<Database>>>,
     pub(super) all_paused: AtomicBool,
     probes: Probes,
+    listeners: Mutex<Vec<Weak<Listener>>>,
     runtime: Mutex<Option<tokio::runtime::Handle>>,
     me: Weak<Self>,
 }
@@ -99,6 +101,7 @@ impl Pooler {
             databases: Mutex::default(),
             all_paused: AtomicBool::new(false),
             probes: Probes::default(),
+            listeners: Mutex::default(),
             runtime: Mutex::default(),
             me: me.clone(),
         });
@@ -122,6 +125,7 @@ impl Pooler {
     /// address and the threads of the listener stay as they are.
     pub fn reload(&self, pool: &Arc<config::Pool>) -> ReloadSummary {
         let changed = changes(&self.running.load().pool, pool);
+        self.listeners.lock().iter().filter_map(Weak::upgrade).for_each(|listener| listener.tune(&pool.tcp));
         self.auth.store(Arc::new(auth(pool, &self.shared.deriver)));
         self.running.store(Arc::new(running(pool.clone())));
         self.shared.spill.set_limit(pool.spill_memory);
@@ -138,6 +142,12 @@ impl Pooler {
             self.probe();
         }
         ReloadSummary { changed, needs_restart: Vec::new() }
+    }
+
+    /// Takes note of a socket that the pool listens on: what a reload says of sockets is said to it.
+    pub(super) fn listens(&self, listener: &Arc<Listener>) {
+        listener.tune(&self.config().tcp);
+        self.listeners.lock().push(Arc::downgrade(listener)); // bound: the addresses of the configuration
     }
 
     /// Returns the configuration in force.
@@ -169,7 +179,8 @@ impl Pooler {
             .map(|database| (database.name.to_string(), database_view(&running.pool, database, Instant::now())))
             .collect();
         serde_json::json!({
-            "listen": running.pool.listen.to_string(),
+            "listen": running.pool.listen.addresses.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            "unix_socket": running.pool.listen.unix_path(),
             "pool_mode": rules::mode_word(running.pool.pool_mode),
             "clients": self.shared.registry.client_count(),
             "max_client_conn": running.pool.max_client_conn,

@@ -25,6 +25,7 @@ use crate::{
         ready::{Latch, Ready},
         threshold::{Health, Threshold},
     },
+    pool::socket::is_unix,
 };
 
 /// One round trip: role, client sessions on the server, its limit.
@@ -114,12 +115,16 @@ impl Target {
 /// Returns how to log in: as the database's own user, or the first user whose password is known as text.
 fn login(pool: &Pool, database: &config::Database) -> Config {
     let mut login = Config::new();
+    match database.host.strip_prefix('@') {
+        Some(name) => login.host_path(format!("\0{name}")),
+        None => login.host(&database.host),
+    };
     login
-        .host(&database.host)
         .port(database.port)
         .dbname(database.dbname.as_deref().unwrap_or(&database.name))
         .application_name("bookend probe")
         .ssl_mode(match &pool.server_tls {
+            _ if is_unix(&database.host) => SslMode::Disable,
             Some(tls) if tls.mode.is_required() => SslMode::Require,
             Some(tls) if tls.mode == config::SslMode::Prefer => SslMode::Prefer,
             _ => SslMode::Disable,

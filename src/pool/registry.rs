@@ -15,7 +15,7 @@ mod tests;
 
 use std::{
     collections::HashMap,
-    net::{IpAddr, SocketAddr},
+    net::IpAddr,
     sync::{
         Arc, Weak,
         atomic::{AtomicU64, AtomicUsize, Ordering},
@@ -32,6 +32,7 @@ pub use self::{
     group::Group,
     server::{ServerEntry, ServerHandle, ServerState},
 };
+use super::peer::Peer;
 use crate::health::board::ClientCount;
 
 /// Shards of the client map; a login locks one of them.
@@ -117,13 +118,7 @@ impl Registry {
     }
 
     /// Enters a fresh connection, with a cancel key of its own. It leaves when the handle is dropped.
-    pub fn enter_client(
-        self: &Arc<Self>,
-        peer: SocketAddr,
-        local: SocketAddr,
-        now: Instant,
-        rng: &mut impl Rng,
-    ) -> ClientHandle {
+    pub fn enter_client(self: &Arc<Self>, peer: Peer, now: Instant, rng: &mut impl Rng) -> ClientHandle {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let connected = self.clock.stamp(now);
         loop {
@@ -133,7 +128,7 @@ impl Registry {
             if key.pid == 0 || shard.contains_key(&key.pid) {
                 continue;
             }
-            let entry = Arc::new(ClientEntry::new(id, key, peer, local, connected, self.clock, self.lobby.clone()));
+            let entry = Arc::new(ClientEntry::new(id, key, peer, connected, self.clock, self.lobby.clone()));
             shard.insert(key.pid, entry.clone());
             self.client_count.fetch_add(1, Ordering::Relaxed);
             return ClientHandle::new(entry, self.clone());
@@ -188,7 +183,7 @@ impl Registry {
                 continue;
             }
             let name = client.application_name();
-            let address = client.peer().ip().to_canonical();
+            let address = client.peer().place();
             let count = counts.entry((address, name.clone())).or_insert_with(|| ClientCount {
                 address,
                 application_name: name,

@@ -187,15 +187,14 @@ fn client_row(client: &ClientEntry, (user, database): (&Arc<str>, &Arc<str>), no
             ClientState::Cancelling => "active_cancel_req",
             ClientState::Closing => "disconnect",
         },
-        address: Some(client.peer()),
-        local_address: Some(client.local()),
+        peer: Some(*client.peer()),
         connect_time: client.connected_at(),
         request_time: client.requested_at(),
         wait: client.waiting_for(now),
         close_needed: client.leave() > super::registry::Leave::Stay,
         id: client.id(),
         link: client.link().map(|server| server.id()),
-        remote_pid: 0,
+        remote_pid: client.peer().credentials().and_then(|credentials| credentials.pid).unwrap_or(0),
         tls: client.tls().describe(),
         application_name: client.application_name(),
         prepared_statements: client.prepared_statements() as usize,
@@ -214,8 +213,7 @@ fn server_row(server: &ServerEntry) -> SocketRow {
             ServerState::BeingCancelled => "being_canceled",
             ServerState::Closed => "disconnect",
         },
-        address: server.remote(),
-        local_address: server.local(),
+        peer: server.peer().copied(),
         connect_time: server.connected_at(),
         request_time: server.leased_at(),
         wait: std::time::Duration::ZERO,
@@ -274,6 +272,7 @@ fn config_rows(pool: &config::Pool) -> Vec<ConfigRow> {
         config::AuthType::Md5 => "md5",
         config::AuthType::ScramSha256 => "scram-sha-256",
     };
+    let unix = pool.listen.unix.as_ref();
     vec![
         row("admin_users", pool.admin_users.join(","), ""),
         row("auth_type", auth_type.into(), "md5"),
@@ -283,8 +282,9 @@ fn config_rows(pool: &config::Pool) -> Vec<ConfigRow> {
         row("default_pool_size", pool.default_pool_size.to_string(), "20"),
         row("idle_transaction_timeout", seconds(pool.idle_transaction_timeout), "0"),
         row("ignore_startup_parameters", pool.ignore_startup_parameters.join(","), ""),
-        fixed("listen_addr", pool.listen.ip().to_string(), ""),
-        fixed("listen_port", pool.listen.port().to_string(), "6432"),
+        fixed("listen_addr", listen_addr(&pool.listen), ""),
+        fixed("listen_backlog", pool.listen.backlog.to_string(), "128"),
+        fixed("listen_port", pool.listen.port.to_string(), "6432"),
         row("max_client_conn", pool.max_client_conn.to_string(), "100"),
         row("max_db_connections", pool.max_db_connections.unwrap_or(0).to_string(), "0"),
         row("max_packet_size", pool.max_packet_size.to_string(), "2147483647"),
@@ -301,8 +301,33 @@ fn config_rows(pool: &config::Pool) -> Vec<ConfigRow> {
         row("server_lifetime", seconds(pool.server_lifetime), "3600"),
         row("server_login_retry", seconds(Some(pool.server_login_retry)), "15"),
         row("stats_period", seconds(Some(pool.stats_period)), "60"),
+        fixed("so_reuseport", u8::from(pool.listen.reuse_port).to_string(), "0"),
         row("stats_users", pool.stats_users.join(","), ""),
+        row("tcp_defer_accept", seconds(pool.tcp.defer_accept), "1"),
+        row("tcp_keepalive", u8::from(pool.tcp.keepalive).to_string(), "1"),
+        row("tcp_keepcnt", pool.tcp.keepcnt.unwrap_or(0).to_string(), "0"),
+        row("tcp_keepidle", seconds(pool.tcp.keepidle), "0"),
+        row("tcp_keepintvl", seconds(pool.tcp.keepintvl), "0"),
+        row("tcp_socket_buffer", pool.tcp.socket_buffer.unwrap_or(0).to_string(), "0"),
+        // Of all times this one alone is in milliseconds.
+        row("tcp_user_timeout", pool.tcp.user_timeout.map_or(0, |time| time.as_millis()).to_string(), "0"),
         row("track_extra_parameters", pool.track_extra_parameters.join(","), "IntervalStyle"),
         row("transaction_timeout", seconds(pool.transaction_timeout), "0"),
+        fixed("unix_socket_dir", unix.map_or("", |unix| &unix.dir).into(), "/tmp"),
+        fixed(
+            "unix_socket_group",
+            unix.and_then(|unix| unix.group.as_ref()).map_or("", |group| &group.name).into(),
+            "",
+        ),
+        fixed("unix_socket_mode", format!("{:04o}", unix.map_or(0o777, |unix| unix.mode)), "0777"),
     ]
+}
+
+/// Addresses as `listen_addr` has them; with their ports where those are not `listen_port`.
+fn listen_addr(listen: &config::Listen) -> String {
+    let one = |address: &std::net::SocketAddr| match address.port() {
+        port if port == listen.port => address.ip().to_string(),
+        _ => address.to_string(),
+    };
+    listen.addresses.iter().map(one).collect::<Vec<_>>().join(",")
 }

@@ -7,6 +7,8 @@ mod console;
 mod function_call;
 mod leftovers;
 mod limits;
+mod listening;
+mod process;
 mod reload;
 mod servers;
 mod sessions;

@@ -7,7 +7,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use bookend::{
     config::{
-        pool::{AuthType, Database, Pool, PoolMode, Probe, User, UserSecret},
+        pool::{AuthType, Database, Listen, Pool, PoolMode, Probe, Tcp, User, UserSecret},
         secret::Secret,
     },
     health::{
@@ -17,7 +17,9 @@ use bookend::{
     },
     pool::{
         client::arrival,
+        peer::Peer,
         pooler::{Deps, Pooler},
+        socket::Socket,
     },
 };
 use tokio::{net::TcpListener, time::Instant};
@@ -47,7 +49,8 @@ impl Drop for Pooled {
 /// A configuration with PgBouncer's defaults, and one database.
 pub fn config(cluster: &Cluster) -> Pool {
     Pool {
-        listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+        listen: Listen::tcp(SocketAddr::from(([127, 0, 0, 1], 0))),
+        tcp: Tcp::default(),
         threads: 1,
         auth_type: AuthType::ScramSha256,
         client_tls: None,
@@ -135,10 +138,10 @@ pub async fn start(config: Pool) -> Pooled {
     let port = listener.local_addr().unwrap().port();
     let served = pooler.clone();
     let accepting = tokio::spawn(async move {
-        while let Ok((stream, peer)) = listener.accept().await {
+        while let Ok((stream, remote)) = listener.accept().await {
             stream.set_nodelay(true).unwrap();
-            let local = stream.local_addr().unwrap();
-            drain.spawn(arrival::serve(served.clone(), stream, peer, local));
+            let peer = Peer::Tcp { remote, local: stream.local_addr().unwrap() };
+            drain.spawn(arrival::serve(served.clone(), Socket::Tcp(stream), peer));
         }
     });
     Pooled { pooler, port, drain: control, metrics, accepting }

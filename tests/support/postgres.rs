@@ -150,6 +150,11 @@ impl Cluster {
         ready.is_ok_and(|status| status.success())
     }
 
+    /// Returns the folder of its Unix socket.
+    pub fn socket_folder(&self) -> String {
+        self.dir.path().to_str().unwrap().to_owned()
+    }
+
     fn data(&self) -> PathBuf {
         self.dir.path().join("data")
     }

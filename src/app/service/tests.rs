@@ -4,6 +4,7 @@ use pingora::{
     apps::ServerApp, prelude::*, protocols::Stream, server::RunArgs, server::ShutdownSignal,
     server::ShutdownSignalWatch, server::configuration::ServerConf, services::listening::Service,
 };
+use socket2::SockRef;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -48,8 +49,8 @@ impl ShutdownSignalWatch for Until {
 #[tokio::test]
 async fn listeners_close_when_draining_begins_and_open_connections_finish() {
     let (phases, drain) = drain::channel();
-    let socket = listen::bind(&Wanted { address: "127.0.0.1:0".parse().unwrap(), key: "test".into() }).unwrap();
-    let address = socket.local_addr().unwrap();
+    let socket = listen::bind(&Wanted::tcp("127.0.0.1:0".parse().unwrap(), "test")).unwrap().unwrap();
+    let address = SockRef::from(&socket.socket).local_addr().unwrap().as_socket().unwrap();
     let mut service = Service::new("greeter".into(), Greeter { drain: drain.clone() });
     service.add_tcp(&address.to_string());
     let governed =

@@ -74,12 +74,12 @@ fn database(name: &str, field: &Field<'_>, sizes: &Sizes) -> Database {
     database
 }
 
-/// Reads a host: one, by TCP. It is resolved when a connection is opened, so that a failover by DNS is followed.
+/// Reads a host: one, by TCP or a Unix socket. A name is resolved when a connection is opened, so that a failover by DNS is followed.
 fn read_host(field: &Field<'_>) -> Option<String> {
     let text = field.text()?;
-    if text.starts_with('/') || text.starts_with('@') {
-        field.error("a Unix socket is not offered; give a host name or an address");
-        return None;
+    // A folder of Unix sockets, or the beginning of an abstract one's name.
+    if text.starts_with('/') || (text.starts_with('@') && text.len() > 1) {
+        return Some(text.to_owned());
     }
     if text.contains(',') {
         field.error("several hosts are PgBouncer's; not offered here");

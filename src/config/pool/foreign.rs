@@ -1,7 +1,7 @@
 //! Settings that PgBouncer has and this pool does not: named in the error, so that nobody looks for a slip of the pen.
 
 /// Keys of PgBouncer's `[pgbouncer]` section (its config.md and the table in src/main.c).
-const SETTINGS: [&str; 59] = [
+const SETTINGS: [&str; 47] = [
     "application_name_add_host",
     "auth_dbname",
     "auth_hba_file",
@@ -20,7 +20,6 @@ const SETTINGS: [&str; 59] = [
     "dns_nxdomain_ttl",
     "dns_zone_check_period",
     "job_name",
-    "listen_backlog",
     "log_connections",
     "log_disconnections",
     "log_pooler_errors",
@@ -44,21 +43,10 @@ const SETTINGS: [&str; 59] = [
     "server_tls13_ciphers",
     "server_tls_ciphers",
     "service_name",
-    "so_reuseport",
     "suspend_timeout",
     "syslog",
     "syslog_facility",
     "syslog_ident",
-    "tcp_defer_accept",
-    "tcp_keepalive",
-    "tcp_keepcnt",
-    "tcp_keepidle",
-    "tcp_keepintvl",
-    "tcp_socket_buffer",
-    "tcp_user_timeout",
-    "unix_socket_dir",
-    "unix_socket_group",
-    "unix_socket_mode",
     "user",
     "verbose",
 ];

@@ -5,15 +5,17 @@
 
 mod database;
 mod foreign;
+mod listen;
 mod password;
 mod settings;
 mod tls;
 mod user;
 pub mod userlist;
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 pub(super) use self::database::FALLBACK;
+pub use self::listen::{Group, Listen, Tcp, UnixSocket, unix_socket_path};
 use crate::{
     config::{
         field::Field,
@@ -31,7 +33,8 @@ const MAX_POOL_SIZE: u64 = 10_000;
 /// The whole of `pool.yaml`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Pool {
-    pub listen: SocketAddr,
+    pub listen: Listen,
+    pub tcp: Tcp,
     /// Worker threads of the pool. Default 1: both sockets of a transaction then live on one reactor.
     pub threads: usize,
     pub auth_type: AuthType,
@@ -226,7 +229,8 @@ pub enum UserSecret {
 pub(super) struct Found {
     pub pool: Pool,
     pub process: Process,
-    pub listen: Spot,
+    /// The place of each address.
+    pub listen: Vec<Spot>,
 }
 
 /// Reads the tree of `pool.yaml`. The values count only if `reading` has no errors at the end.

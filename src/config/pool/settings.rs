@@ -1,22 +1,23 @@
 //! `pool:` of `pool.yaml`: PgBouncer's names, with the defaults of a pool for Django.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use crate::config::{
     lb::process,
-    pool::{MAX_POOL_SIZE, Pool, PoolMode, Probe, database::Sizes, tls, user},
+    pool::{MAX_POOL_SIZE, Pool, PoolMode, Probe, database::Sizes, listen, tls, user},
     reading::{Reading, Spot},
     section::Section,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// Reads the settings into a pool that has no databases and users yet, with the place of its port.
-pub(super) fn read(reading: &Reading<'_>, section: &mut Section<'_>, auth: user::Auth) -> (Pool, Spot) {
-    let (listen, spot) = listen(section);
+/// Reads the settings into a pool that has no databases and users yet, with the places of its addresses.
+pub(super) fn read(reading: &Reading<'_>, section: &mut Section<'_>, auth: user::Auth) -> (Pool, Vec<Spot>) {
+    let (listen, spots) = listen::read(section);
     let sizes = sizes(section);
     let pool = Pool {
         listen,
+        tcp: listen::read_tcp(section),
         threads: process::read_threads(section, Some(1)),
         auth_type: auth.auth_type,
         client_tls: tls::read_client(reading, section),
@@ -55,7 +56,7 @@ pub(super) fn read(reading: &Reading<'_>, section: &mut Section<'_>, auth: user:
         databases: Vec::new(),
         users: auth.users,
     };
-    (pool, spot)
+    (pool, spots)
 }
 
 /// Reads the sizes that an entry of `databases:` may override.
@@ -67,16 +68,6 @@ fn sizes(section: &mut Section<'_>) -> Sizes {
         field.reject(&format!("must not be more than default_pool_size, which is {pool_size}"));
     }
     Sizes { pool_size, min_pool_size }
-}
-
-fn listen(section: &mut Section<'_>) -> (SocketAddr, Spot) {
-    let host = section.get("listen_addr");
-    let port = section.get("listen_port");
-    let number = port.as_ref().and_then(|field| field.integer(0..=65_535)).unwrap_or(6432);
-    let default = SocketAddr::from(([127, 0, 0, 1], number));
-    let listen = host.as_ref().map_or(Some(default), |field| field.listen_host(number)).unwrap_or(default);
-    let spot = port.or(host).map_or_else(|| section.spot().clone(), |field| field.spot);
-    (listen, spot)
 }
 
 fn parameters(section: &mut Section<'_>, key: &'static str, default: &[&str]) -> Vec<String> {

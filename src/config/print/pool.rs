@@ -2,7 +2,7 @@
 
 use super::{HIDDEN, Yaml};
 use crate::config::{
-    pool::{AuthType, Database, Pool, PoolMode, SslMode, TlsFiles, User, UserSecret},
+    pool::{AuthType, Database, Listen, Pool, PoolMode, SslMode, TlsFiles, User, UserSecret},
     units::format_duration,
 };
 
@@ -26,8 +26,7 @@ fn settings(pool: &Pool) -> Yaml {
     // PgBouncer writes "never" and "no limit" as 0.
     let timeout = |timeout: Option<_>| Yaml::Text(timeout.map_or("0".to_owned(), format_duration));
     let mut map = Yaml::map();
-    map.put("listen_addr", Yaml::text(pool.listen.ip()));
-    map.put("listen_port", u32::from(pool.listen.port()));
+    put_listen(&mut map, pool);
     map.put("threads", pool.threads);
     let auth_type = match pool.auth_type {
         AuthType::Trust => "trust",
@@ -97,6 +96,32 @@ fn settings(pool: &Pool) -> Yaml {
     probe.put("fall", pool.probe.fall);
     map.put("probe", probe);
     map
+}
+
+fn put_listen(map: &mut Yaml, pool: &Pool) {
+    let Listen { addresses, port, unix, backlog, reuse_port } = &pool.listen;
+    // The usual case as PgBouncer writes it.
+    if addresses.iter().all(|address| address.port() == *port) {
+        map.put("listen_addr", Yaml::list(addresses, |address| Yaml::text(address.ip())));
+    } else {
+        map.put("listen", Yaml::list(addresses, Yaml::text));
+    }
+    map.put("listen_port", u32::from(*port));
+    map.put("listen_backlog", *backlog);
+    map.put("so_reuseport", *reuse_port);
+    map.put("unix_socket_dir", unix.as_ref().map(|unix| unix.dir.as_str()));
+    map.put("unix_socket_mode", unix.as_ref().map(|unix| Yaml::Text(format!("{:04o}", unix.mode))));
+    map.put("unix_socket_group", unix.as_ref().and_then(|unix| Some(unix.group.as_ref()?.name.as_str())));
+    let tcp = &pool.tcp;
+    // 0 is the kernel's own.
+    let time = |time: Option<_>| Yaml::Text(time.map_or("0".to_owned(), format_duration));
+    map.put("tcp_keepalive", tcp.keepalive);
+    map.put("tcp_keepidle", time(tcp.keepidle));
+    map.put("tcp_keepintvl", time(tcp.keepintvl));
+    map.put("tcp_keepcnt", tcp.keepcnt.unwrap_or(0));
+    map.put("tcp_user_timeout", time(tcp.user_timeout));
+    map.put("tcp_socket_buffer", Yaml::size(tcp.socket_buffer.unwrap_or(0) as u64));
+    map.put("tcp_defer_accept", time(tcp.defer_accept));
 }
 
 fn put_tls(map: &mut Yaml, tls: Option<(SslMode, &TlsFiles)>, keys: [&str; 5]) {

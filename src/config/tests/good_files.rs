@@ -29,7 +29,9 @@ fn a_short_front_has_the_documented_defaults() {
 #[test]
 fn a_short_pool_has_the_documented_defaults() {
     let pool = load_pool(POOL);
-    assert_eq!(pool.listen, "127.0.0.1:6432".parse::<SocketAddr>().unwrap());
+    assert_eq!(pool.listen.addresses, ["127.0.0.1:6432".parse::<SocketAddr>().unwrap()]);
+    assert_eq!((pool.listen.port, &pool.listen.unix, pool.listen.reuse_port), (6432, &None, false));
+    assert_eq!(pool.tcp, pool::Tcp::default());
     assert_eq!((pool.auth_type, pool.pool_mode), (pool::AuthType::ScramSha256, pool::PoolMode::Transaction));
     assert_eq!((pool.max_client_conn, pool.default_pool_size, pool.threads), (1_000, 20, 1));
     assert_eq!(pool.query_wait_timeout, Some(seconds(120)));
@@ -110,7 +112,10 @@ users:
   b: { password: y }
 ",
     );
-    assert_eq!(pool.listen, "0.0.0.0:7432".parse().unwrap());
+    assert_eq!(
+        pool.listen.addresses,
+        ["0.0.0.0:7432", "[::]:7432"].map(|address| address.parse::<SocketAddr>().unwrap())
+    );
     assert_eq!((pool.query_wait_timeout, pool.reserve_pool_timeout), (None, None));
     assert_eq!((pool.query_timeout, pool.max_db_connections), (Some(seconds(30)), Some(40)));
     assert_eq!((&pool.admin_users[..], pool.stats_users[0].as_str()), (&["a".to_owned(), "b".to_owned()][..], "b"));

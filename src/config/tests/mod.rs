@@ -4,6 +4,7 @@ mod bad_files;
 mod cross_checks;
 mod environment;
 mod good_files;
+mod listening;
 mod sample_files;
 mod tls_files;
 

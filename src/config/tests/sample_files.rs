@@ -83,7 +83,7 @@ fn the_sample_files_are_what_the_demo_counts_on() {
     let servers: Vec<_> = servers.iter().map(|s| (&*s.name, s.address.to_string(), s.backup)).collect();
     let expected = [("web-1", 8001), ("web-2", 8002), ("web-3", 8003)];
     assert_eq!(servers, expected.map(|(name, port)| (name, format!("127.0.0.1:{port}"), false)));
-    assert_eq!(pool.listen.to_string(), "127.0.0.1:6432");
+    assert_eq!(pool.listen.addresses[0].to_string(), "127.0.0.1:6432");
     let names: Vec<_> = pool.databases.iter().map(|database| &*database.name).collect();
     assert_eq!(names, ["arena_db", "arena_db_read"]);
     assert_eq!((pool.users[0].name.as_str(), pool.databases[0].port), ("arena_user", 5432));

@@ -7,7 +7,7 @@
 //!
 //! Source: `ProcessSSLStartup` and `ProcessStartupPacket` in PostgreSQL's backend_startup.c.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::sync::Arc;
 
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -28,9 +28,11 @@ use crate::{
         auth::Auth,
         database::Running,
         error::PoolError,
+        peer::Peer,
         pooler::Pooler,
         registry::{ClientHandle, ClientState},
         relay::Control,
+        socket::Socket,
     },
     tls::{Accepted, Suite},
 };
@@ -51,8 +53,8 @@ pub struct Arrival {
 
 /// Serves one accepted connection to its end. What of that is a session is a task of its own, which leaving waits for: a
 /// login needs more room than an idle client is to cost.
-pub async fn serve(pooler: Arc<Pooler>, mut io: TcpStream, peer: SocketAddr, local: SocketAddr) {
-    let client = pooler.registry().enter_client(peer, local, Instant::now(), &mut rand::rng());
+pub async fn serve(pooler: Arc<Pooler>, mut io: Socket, peer: Peer) {
+    let client = pooler.registry().enter_client(peer, Instant::now(), &mut rand::rng());
     let (running, auth) = (pooler.running.load_full(), pooler.auth.load_full());
     let deadline = LoginDeadline::new(Instant::now(), running.pool.client_login_timeout);
     let mut arrival = Arrival { pooler, client, running, auth, deadline, end_point: None };
@@ -90,15 +92,18 @@ impl Arrival {
         PoolError::TooManyClients { limit: self.limit() }
     }
 
-    /// Reads what is said in plain text.
-    async fn plain(&self, io: &mut TcpStream) -> Result<Opening, PoolError> {
+    /// Reads what is said in plain text. On a Unix socket all is: it does not leave the machine, and neither PostgreSQL nor
+    /// PgBouncer has TLS there, whatever is required elsewhere.
+    async fn plain(&self, io: &mut Socket) -> Result<Opening, PoolError> {
         if self.is_full(SPARE_CONNECTIONS) {
             return Err(self.too_many());
         }
-        let encryption = match &self.auth.tls {
-            None => Encryption::Unavailable,
-            Some(_) if self.deadline.guard(begins_tls(io)).await? => return Ok(Opening::Tls { direct: true }),
-            Some(ClientTls { mode, .. }) => Encryption::Offered { required: mode.is_required() },
+        let encryption = match (&self.auth.tls, &*io) {
+            (None, _) | (_, Socket::Unix(_)) => Encryption::Unavailable,
+            (Some(_), Socket::Tcp(tcp)) if self.deadline.guard(begins_tls(tcp)).await? => {
+                return Ok(Opening::Tls { direct: true });
+            }
+            (Some(ClientTls { mode, .. }), Socket::Tcp(_)) => Encryption::Offered { required: mode.is_required() },
         };
         match self.read(io, encryption).await? {
             First::Tls => Ok(Opening::Tls { direct: false }),
@@ -106,7 +111,7 @@ impl Arrival {
         }
     }
 
-    async fn shake_hands(&mut self, io: TcpStream, direct: bool) -> Result<Accepted<TcpStream>, PoolError> {
+    async fn shake_hands(&mut self, io: Socket, direct: bool) -> Result<Accepted<Socket>, PoolError> {
         let Some(tls) = &self.auth.tls else { return Err(PoolError::Internal) };
         let handshake = async {
             let stream = tls.accept.handshake(io).await;
@@ -124,7 +129,7 @@ impl Arrival {
     }
 
     /// Reads what is said after the handshake.
-    async fn under_tls(&self, io: &mut Accepted<TcpStream>) -> Result<First, PoolError> {
+    async fn under_tls(&self, io: &mut Accepted<Socket>) -> Result<First, PoolError> {
         self.read(io, Encryption::On).await
     }
 

@@ -19,7 +19,7 @@ use super::{
     welcome::welcome,
 };
 use crate::pool::{
-    auth::{Authenticated, Random, authenticate},
+    auth::{Random, authenticate},
     cancel,
     console::{self, Rights, rows::Source},
     database::Pool,
@@ -29,6 +29,7 @@ use crate::pool::{
     registry::{ClientHandle, ClientState, Leave},
     relay::ClientState as RelayState,
     server::pooled::Welcome,
+    wire::backend,
 };
 
 /// What the console tells about itself as a server. Drivers parse `server_version`.
@@ -72,10 +73,15 @@ where
         return Err(arrival.too_many());
     }
     client.transition(ClientState::Authenticating, Instant::now());
+    if for_console && is_own_operator(client, &request) {
+        tracing::info!(peer = %client.peer(), "console access from the Unix socket");
+        console_session(pooler, io, client, &request.user, Some(Rights::Admin)).await?;
+        return Ok(None);
+    }
     let random = Random::draw(&mut rand::rng());
     let authenticated = authenticate(io, &request.user, auth, end_point.as_deref(), random, *deadline).await?;
     if for_console {
-        console_session(pooler, io, client, &authenticated).await?;
+        console_session(pooler, io, client, &authenticated.user, None).await?;
         return Ok(None);
     }
     let database = pooler.database(&request.database);
@@ -98,6 +104,12 @@ where
         client.ask_to_leave(Leave::Draining);
     }
     Ok(Some(Admitted { pool, state, early }))
+}
+
+/// Whoever runs processes as our own user could read our files and our memory as well; PgBouncer lets such a one in as
+/// `pgbouncer`, and the kernel vouches for it.
+fn is_own_operator(client: &ClientHandle, request: &StartupRequest) -> bool {
+    request.user == console::DATABASE && client.peer().is_own_user()
 }
 
 /// Returns what the pool's servers tell of themselves. A cold pool opens one first (PgBouncer's welcome_msg), which the
@@ -154,21 +166,25 @@ where
     Ok(state)
 }
 
-/// A whole console session.
+/// A whole console session. `rights` are those of one who needed no proof, and of the configuration otherwise.
 async fn console_session<IO>(
     pooler: &Arc<Pooler>,
     io: &mut IO,
     client: &ClientHandle,
-    authenticated: &Authenticated,
+    user: &str,
+    rights: Option<Rights>,
 ) -> Result<(), PoolError>
 where
     IO: AsyncRead + AsyncWrite + Unpin + Send,
 {
     let pool = pooler.running.load().pool.clone();
-    let rights = Rights::of(&authenticated.user, &pool.admin_users, &pool.stats_users)
-        .ok_or_else(|| PoolError::ConsoleDenied { user: authenticated.user.clone() })?;
-    client.identify(pooler.registry().group(&console::DATABASE.into(), &authenticated.user.as_str().into()));
     let mut out = Vec::with_capacity(512);
+    if rights.is_some() {
+        backend::authentication_ok(&mut out);
+    }
+    let rights = rights.or_else(|| Rights::of(user, &pool.admin_users, &pool.stats_users));
+    let rights = rights.ok_or_else(|| PoolError::ConsoleDenied { user: user.to_owned() })?;
+    client.identify(pooler.registry().group(&console::DATABASE.into(), &user.into()));
     let key = client.key();
     let params = CONSOLE_PARAMS.map(|(name, value)| (name, value.as_bytes()));
     welcome(&mut out, params, key.pid as i32, &key.secret.to_be_bytes());

@@ -371,7 +371,7 @@ mod tests {
     /// An idle client is this future, its socket, its registry entry and its settings; 2.5 KB all together.
     #[test]
     fn an_idle_client_is_small() {
-        fn size_of<T>(_make: fn(Session<tokio::net::TcpStream>) -> T) -> usize {
+        fn size_of<T>(_make: fn(Session<crate::pool::socket::Socket>) -> T) -> usize {
             std::mem::size_of::<T>()
         }
         let size = size_of(Session::run);

@@ -1,7 +1,6 @@
 //! What the console asks of the pool, as plain values.
 
 use std::{
-    net::SocketAddr,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -9,7 +8,7 @@ use std::{
 use async_trait::async_trait;
 
 use super::averages::{Period, Totals};
-use crate::health::drain::WaitFor;
+use crate::{health::drain::WaitFor, pool::peer::Peer};
 
 /// The pool as the console sees it. Reading walks tables under short locks; it never waits for the network.
 #[async_trait]
@@ -98,8 +97,8 @@ pub struct SocketRow {
     pub database: Arc<str>,
     /// PgBouncer's word: active, waiting, idle, new, …
     pub state: &'static str,
-    pub address: Option<SocketAddr>,
-    pub local_address: Option<SocketAddr>,
+    /// The two ends, once connected.
+    pub peer: Option<Peer>,
     pub connect_time: SystemTime,
     pub request_time: Option<SystemTime>,
     pub wait: Duration,

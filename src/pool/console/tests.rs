@@ -20,7 +20,10 @@ use super::{
     rows::{ConfigRow, DatabaseRow, MemoryRow, PoolRow, SocketRow, Source, StatsRow, UserRow},
     serve,
 };
-use crate::{health::drain::WaitFor, pool::wire::frontend};
+use crate::{
+    health::drain::WaitFor,
+    pool::{peer::Peer, wire::frontend},
+};
 
 #[derive(Default)]
 pub struct Fixed {
@@ -159,8 +162,7 @@ fn socket(state: &'static str, id: u64) -> SocketRow {
         user: "web".into(),
         database: "arena".into(),
         state,
-        address: Some("10.0.0.5:4242".parse().unwrap()),
-        local_address: None,
+        peer: Some(Peer::Tcp { remote: "10.0.0.5:4242".parse().unwrap(), local: "10.0.0.1:6432".parse().unwrap() }),
         connect_time: SystemTime::UNIX_EPOCH + Duration::from_secs(1_709_210_096),
         request_time: None,
         wait: Duration::ZERO,

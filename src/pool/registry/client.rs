@@ -2,7 +2,6 @@
 
 use std::{
     fmt,
-    net::SocketAddr,
     ops::Deref,
     sync::{
         Arc, OnceLock,
@@ -17,7 +16,10 @@ use tokio::{sync::Notify, time::Instant};
 
 use super::{Clock, Group, Registry, ServerEntry};
 use crate::{
-    pool::relay::{Control, Kill},
+    pool::{
+        peer::Peer,
+        relay::{Control, Kill},
+    },
     tls::Suite,
 };
 
@@ -136,8 +138,7 @@ impl fmt::Debug for CancelKey {
 pub struct ClientEntry {
     id: u64,
     key: CancelKey,
-    peer: SocketAddr,
-    local: SocketAddr,
+    peer: Peer,
     clock: Clock,
     connected: u64,
     state: AtomicU8,
@@ -157,21 +158,12 @@ pub struct ClientEntry {
 }
 
 impl ClientEntry {
-    pub(super) fn new(
-        id: u64,
-        key: CancelKey,
-        peer: SocketAddr,
-        local: SocketAddr,
-        connected: u64,
-        clock: Clock,
-        lobby: Arc<Group>,
-    ) -> Self {
+    pub(super) fn new(id: u64, key: CancelKey, peer: Peer, connected: u64, clock: Clock, lobby: Arc<Group>) -> Self {
         lobby.client_came(ClientState::Startup);
         Self {
             id,
             key,
             peer,
-            local,
             clock,
             connected,
             state: AtomicU8::new(ClientState::Startup as u8),
@@ -198,14 +190,9 @@ impl ClientEntry {
         self.key
     }
 
-    /// Returns the address the client came from.
-    pub fn peer(&self) -> SocketAddr {
-        self.peer
-    }
-
-    /// Returns our address it came to.
-    pub fn local(&self) -> SocketAddr {
-        self.local
+    /// Returns where the client came from, and to.
+    pub fn peer(&self) -> &Peer {
+        &self.peer
     }
 
     /// Keeps what the connection is encrypted with.

@@ -1,7 +1,6 @@
 //! One server connection as the registry knows it.
 
 use std::{
-    net::SocketAddr,
     ops::Deref,
     sync::{
         Arc, OnceLock,
@@ -14,7 +13,10 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::{Clock, Group, Registry};
-use crate::{pool::server::login::BackendKey, tls::Suite};
+use crate::{
+    pool::{peer::Peer, server::login::BackendKey, socket::Endpoint},
+    tls::Suite,
+};
 
 /// What a server connection is doing. Left only through [`ServerEntry::transition`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -94,8 +96,8 @@ pub struct ServerEntry {
 /// The two ends of the connection, and by what its session is cancelled.
 #[derive(Debug)]
 struct ServerAddress {
-    remote: SocketAddr,
-    local: SocketAddr,
+    peer: Peer,
+    endpoint: Endpoint,
     tls: Suite,
     key: BackendKey,
 }
@@ -159,27 +161,22 @@ impl ServerEntry {
     }
 
     /// Says where the connection goes, once it is open.
-    pub fn set_address(&self, remote: SocketAddr, local: SocketAddr, tls: Suite, key: BackendKey) {
+    pub fn set_address(&self, peer: Peer, endpoint: Endpoint, tls: Suite, key: BackendKey) {
         // A connection is opened once; a second call changes nothing.
-        drop(self.address.set(ServerAddress { remote, local, tls, key }));
+        drop(self.address.set(ServerAddress { peer, endpoint, tls, key }));
     }
 
     /// Returns where and with what the session is cancelled; `None` before it is open, or when the server gave no key.
-    pub fn cancel_target(&self) -> Option<(SocketAddr, &BackendKey)> {
+    pub fn cancel_target(&self) -> Option<(&Endpoint, &BackendKey)> {
         self.address
             .get()
             .filter(|address| !address.key.secret.is_empty())
-            .map(|address| (address.remote, &address.key))
+            .map(|address| (&address.endpoint, &address.key))
     }
 
-    /// Returns the server's address.
-    pub fn remote(&self) -> Option<SocketAddr> {
-        self.address.get().map(|address| address.remote)
-    }
-
-    /// Returns our end's address.
-    pub fn local(&self) -> Option<SocketAddr> {
-        self.address.get().map(|address| address.local)
+    /// Returns the two ends of the connection, once it is open.
+    pub fn peer(&self) -> Option<&Peer> {
+        self.address.get().map(|address| &address.peer)
     }
 
     /// Returns what the connection is encrypted with.

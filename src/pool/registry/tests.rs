@@ -18,9 +18,9 @@ fn setup() -> Setup {
 
 impl Setup {
     fn client(&mut self, peer: &str) -> ClientHandle {
-        let peer: SocketAddr = peer.parse().unwrap();
-        let local = "127.0.0.1:6432".parse().unwrap();
-        self.registry.enter_client(peer, local, self.now, &mut self.rng)
+        let remote: SocketAddr = peer.parse().unwrap();
+        let peer = Peer::Tcp { remote, local: "127.0.0.1:6432".parse().unwrap() };
+        self.registry.enter_client(peer, self.now, &mut self.rng)
     }
 
     fn logged_in(&mut self, peer: &str, application_name: &str) -> ClientHandle {

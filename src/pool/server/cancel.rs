@@ -3,16 +3,18 @@
 //! The end matters: PostgreSQL closes after it has signalled the backend, so a server connection that is reused before
 //! could have the next client's query cancelled. Whoever cancels waits for this function.
 
-use std::{net::SocketAddr, time::Duration};
+use std::time::Duration;
 
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
-    net::TcpStream,
     time::timeout,
 };
 
 use super::{error::ServerError, login::BackendKey, secure::secure};
-use crate::{config::pool::ServerTls, pool::wire::frontend};
+use crate::{
+    config::pool::ServerTls,
+    pool::{socket::Endpoint, wire::frontend},
+};
 
 /// Cancels what the session of `key` runs at `server` (the very address it is connected to: a name may have several) and
 /// waits until the server has closed, at most `limit`. `host` and `tls` as for the sessions: where they must have TLS, a key
@@ -20,14 +22,13 @@ use crate::{config::pool::ServerTls, pool::wire::frontend};
 ///
 /// Cancel safe, but then it is not known whether the signal is still on its way.
 pub async fn cancel(
-    server: SocketAddr,
+    server: &Endpoint,
     (host, tls): (&str, Option<&ServerTls>),
     key: &BackendKey,
     limit: Duration,
 ) -> Result<(), ServerError> {
     let work = async {
-        let stream = TcpStream::connect(server).await;
-        let stream = stream.map_err(|e| ServerError::Connect { why: e.kind().to_string() })?;
+        let (stream, _) = server.connect().await.map_err(|e| ServerError::Connect { why: e.kind().to_string() })?;
         request(secure(stream, host, tls).await?, key).await
     };
     timeout(limit, work).await.unwrap_or(Err(ServerError::Timeout))

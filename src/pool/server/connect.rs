@@ -2,9 +2,8 @@
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
-use socket2::{SockRef, TcpKeepalive};
 use tokio::{
-    net::{TcpStream, lookup_host},
+    net::lookup_host,
     time::{Instant, timeout_at},
 };
 
@@ -16,20 +15,19 @@ use super::{
     stream::ServerStream,
 };
 use crate::{
-    config::pool::ServerTls,
-    pool::auth::{derive::Deriver, scram::NONCE_LEN},
+    config::pool::{ServerTls, Tcp},
+    pool::{
+        auth::{derive::Deriver, scram::NONCE_LEN},
+        peer::Peer,
+        socket::{Endpoint, Socket, tune},
+    },
     tls::server_end_point,
 };
-
-/// When an idle connection is probed, how often, and when it is given up: a server that vanished without a word is noticed
-/// after two minutes.
-const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
-const KEEPALIVE_RETRIES: u32 = 6;
 
 /// Where to connect and as whom.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Spec {
+    /// A name, an address, or the folder of a Unix socket.
     pub host: Arc<str>,
     pub port: u16,
     /// The database's name on the server.
@@ -38,16 +36,33 @@ pub struct Spec {
     /// Settings for the startup packet (`application_name`, …); `client_encoding` is UTF8 unless it is among them.
     pub params: Vec<(String, String)>,
     pub tls: Option<Arc<ServerTls>>,
+    pub tcp: Tcp,
     /// `server_connect_timeout`: lookup, connect, TLS and login together.
     pub connect_timeout: Duration,
+}
+
+/// A connection that is logged in, and where it leads.
+#[derive(Debug)]
+pub struct Opened {
+    pub fresh: Fresh<ServerStream>,
+    pub peer: Peer,
+    pub endpoint: Endpoint,
+}
+
+/// A socket that is connected, and where it leads.
+#[derive(Debug)]
+pub struct Reached {
+    pub socket: Socket,
+    pub peer: Peer,
+    pub endpoint: Endpoint,
 }
 
 /// Opens and logs in a connection. `nonce` must be random.
 ///
 /// Cancel safe: an abandoned call closes the connection.
-pub async fn open(spec: &Spec, deriver: &Deriver, nonce: [u8; NONCE_LEN]) -> Result<Fresh<ServerStream>, ServerError> {
+pub async fn open(spec: &Spec, deriver: &Deriver, nonce: [u8; NONCE_LEN]) -> Result<Opened, ServerError> {
     let deadline = Instant::now() + spec.connect_timeout;
-    let socket = connect(&spec.host, spec.port, deadline).await?;
+    let Reached { socket, peer, endpoint } = connect(&spec.host, spec.port, &spec.tcp, deadline).await?;
     let talk = async {
         let stream = secure(socket, &spec.host, spec.tls.as_deref()).await?;
         let end_point = match &stream {
@@ -60,25 +75,31 @@ pub async fn open(spec: &Spec, deriver: &Deriver, nonce: [u8; NONCE_LEN]) -> Res
             params: &spec.params,
             end_point: end_point.as_deref(),
         };
-        login(stream, greeting, deriver, nonce).await
+        login(stream, greeting, deriver, nonce).await.map(|fresh| Opened { fresh, peer, endpoint })
     };
     timeout_at(deadline, talk).await.unwrap_or(Err(ServerError::Timeout))
 }
 
-/// Connects to the first address of `host` that answers. Each address has its share of the time that is left, so that
-/// one that swallows packets does not keep the others from being tried.
-pub async fn connect(host: &str, port: u16, deadline: Instant) -> Result<TcpStream, ServerError> {
-    let addresses: Vec<SocketAddr> = match timeout_at(deadline, lookup_host((host, port))).await {
-        Ok(Ok(found)) => found.collect(), // bound: the resolver's answer
-        Ok(Err(e)) => return Err(ServerError::Resolve { why: e.to_string() }),
-        Err(_) => return Err(ServerError::Resolve { why: "the resolver did not answer in time".into() }),
+/// Connects to `host`: the Unix socket that it names, or the first of its addresses that answers. Each address has its
+/// share of the time that is left, so that one that swallows packets does not keep the others from being tried.
+pub async fn connect(host: &str, port: u16, tcp: &Tcp, deadline: Instant) -> Result<Reached, ServerError> {
+    let endpoints: Vec<Endpoint> = match Endpoint::unix(host, port) {
+        Some(endpoint) => vec![endpoint],
+        None => lookup(host, port, deadline).await?.into_iter().map(Endpoint::Tcp).collect(),
     };
     let mut last = ServerError::Resolve { why: "the name has no address".into() };
-    for (tried, &address) in addresses.iter().enumerate() {
-        let left = deadline.saturating_duration_since(Instant::now());
-        let share = Instant::now() + left / u32::try_from(addresses.len() - tried).unwrap_or(u32::MAX);
-        match timeout_at(share, TcpStream::connect(address)).await {
-            Ok(Ok(stream)) => return tune(&stream).map(|()| stream).map_err(unreachable),
+    let mut left = endpoints.len();
+    for endpoint in endpoints {
+        let time = deadline.saturating_duration_since(Instant::now());
+        let share = Instant::now() + time / u32::try_from(left).unwrap_or(u32::MAX);
+        left -= 1;
+        match timeout_at(share, endpoint.connect()).await {
+            Ok(Ok((socket, peer))) => {
+                if let Socket::Tcp(stream) = &socket {
+                    tune(stream, tcp).map_err(unreachable)?;
+                }
+                return Ok(Reached { socket, peer, endpoint });
+            }
             Ok(Err(e)) => last = unreachable(e),
             Err(_) => last = ServerError::Timeout,
         }
@@ -86,12 +107,13 @@ pub async fn connect(host: &str, port: u16, deadline: Instant) -> Result<TcpStre
     Err(last)
 }
 
-/// Small messages leave at once, and a dead peer is noticed.
-fn tune(stream: &TcpStream) -> io::Result<()> {
-    stream.set_nodelay(true)?;
-    let keepalive =
-        TcpKeepalive::new().with_time(KEEPALIVE_IDLE).with_interval(KEEPALIVE_INTERVAL).with_retries(KEEPALIVE_RETRIES);
-    SockRef::from(stream).set_tcp_keepalive(&keepalive)
+/// Returns the addresses of a name.
+async fn lookup(host: &str, port: u16, deadline: Instant) -> Result<Vec<SocketAddr>, ServerError> {
+    match timeout_at(deadline, lookup_host((host, port))).await {
+        Ok(Ok(found)) => Ok(found.collect()), // bound: the resolver's answer
+        Ok(Err(e)) => Err(ServerError::Resolve { why: e.to_string() }),
+        Err(_) => Err(ServerError::Resolve { why: "the resolver did not answer in time".into() }),
+    }
 }
 
 /// Says what the system said without the address, which is not for clients.

@@ -1,14 +1,12 @@
 //! A server connection as the store keeps it, and how the store opens one.
 
-use std::{io, mem::MaybeUninit, sync::Arc};
+use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
 use rand::Rng;
-use socket2::SockRef;
-use tokio::io::Interest;
 
 use super::{
-    connect::{self, Spec},
+    connect::{self, Opened, Spec},
     error::ServerError,
     stream::ServerStream,
 };
@@ -63,10 +61,8 @@ impl Connect for Connector {
     async fn connect(&self, entry: &ServerEntry) -> Result<Server, ServerError> {
         let mut nonce = [0; NONCE_LEN];
         rand::rng().fill_bytes(&mut nonce);
-        let fresh = connect::open(&self.spec, &self.deriver, nonce).await?;
-        let lost = |error: io::Error| ServerError::Connect { why: error.kind().to_string() };
-        let (remote, local) = fresh.stream.addresses().map_err(lost)?;
-        entry.set_address(remote, local, fresh.stream.suite(), fresh.key);
+        let Opened { fresh, peer, endpoint } = connect::open(&self.spec, &self.deriver, nonce).await?;
+        entry.set_address(peer, endpoint, fresh.stream.suite(), fresh.key);
         let state = ServerState::new(fresh.params.iter().map(|(name, value)| (name.as_str(), value.as_bytes())));
         self.learn(fresh.params, state.params());
         Ok(Server { stream: fresh.stream, state })
@@ -74,29 +70,10 @@ impl Connect for Connector {
 }
 
 impl Connection for Server {
-    /// Asks tokio, and looks at the socket only if tokio says that there may be something. Its readiness is cleared when a
-    /// read has emptied the socket (it took less than it had room for, or nothing) and set by epoll's next edge, which a
-    /// FIN and a reset are as well; an end stays set. So unset means that nothing has come since, as far as the reactor has
-    /// looked: what it has not seen is like what arrives just after a look of our own, which would be a system call for
-    /// every lease. `try_io` neither spends the task's budget (out of it, everything seems not ready) nor takes a waker's
-    /// place, and clears what turns out to be left over from a read that filled its buffer exactly.
-    ///
-    /// The look is one `recv` that neither waits nor takes anything. Whatever can be read means that the connection ends or
-    /// is out of step (an ErrorResponse between queries "signifies probably dying backend", says PgBouncer's server.c); a
-    /// changed parameter after a reload of PostgreSQL's configuration is the harmless exception, and costs a new login.
-    ///
     /// TLS reads ahead of the relay: what it has decrypted is no longer in the socket, and counts as well. (Of half a record
     /// it does not tell; that is a message still on its way, as half of one in the socket's peer is.)
     fn is_quiet(&self) -> bool {
-        if !self.stream.is_drained() {
-            return false;
-        }
-        let looked = self.stream.socket().try_io(Interest::READABLE, || {
-            let mut byte = [MaybeUninit::uninit()];
-            let flags = libc::MSG_PEEK | libc::MSG_DONTWAIT;
-            SockRef::from(self.stream.socket()).recv_with_flags(&mut byte, flags)
-        });
-        matches!(looked, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+        self.stream.is_drained() && self.stream.socket().is_quiet()
     }
 
     fn farewell(&mut self) {
@@ -116,7 +93,10 @@ mod tests {
         net::{TcpListener, TcpStream},
     };
 
+    use socket2::SockRef;
+
     use super::*;
+    use crate::pool::socket::Socket;
     use crate::tls::{self, Accept, Accepted, Identity, Verify, Versions};
 
     async fn sockets() -> (TcpStream, TcpStream) {
@@ -126,9 +106,16 @@ mod tests {
         (stream, postgres)
     }
 
+    fn tcp(server: &Server) -> &TcpStream {
+        match server.stream.socket() {
+            Socket::Tcp(stream) => stream,
+            Socket::Unix(_) => panic!("a Unix socket"),
+        }
+    }
+
     async fn linked() -> (Server, TcpStream) {
         let (stream, postgres) = sockets().await;
-        (Server { stream: ServerStream::Plain(stream), state: ServerState::new([]) }, postgres)
+        (Server { stream: ServerStream::Plain(Socket::Tcp(stream)), state: ServerState::new([]) }, postgres)
     }
 
     async fn linked_by_tls(versions: Versions) -> (Server, Accepted<TcpStream>) {
@@ -138,14 +125,15 @@ mod tests {
         let accept = Accept::new(identity, None, versions, &[]).unwrap();
         let connect = tls::Connect::new(Verify::Nothing, None, versions, &[]).unwrap();
         let (stream, postgres) = sockets().await;
-        let (stream, postgres) = tokio::join!(connect.handshake("localhost", stream), accept.handshake(postgres));
+        let (stream, postgres) =
+            tokio::join!(connect.handshake("localhost", Socket::Tcp(stream)), accept.handshake(postgres));
         let stream = ServerStream::Tls(Box::new(stream.unwrap()));
         (Server { stream, state: ServerState::new([]) }, postgres.unwrap())
     }
 
     /// Waits until the reactor has seen that something came.
     async fn noticed(server: &Server) {
-        tokio::time::timeout(Duration::from_secs(10), server.stream.socket().readable()).await.unwrap().unwrap();
+        tokio::time::timeout(Duration::from_secs(10), tcp(server).readable()).await.unwrap().unwrap();
     }
 
     #[tokio::test]
@@ -221,7 +209,7 @@ mod tests {
         drop(postgres);
         noticed(&server).await;
         poll_fn(|cx| {
-            while server.stream.socket().poll_read_ready(cx).is_ready() {}
+            while tcp(&server).poll_read_ready(cx).is_ready() {}
             assert!(!server.is_quiet());
             Poll::Ready(())
         })

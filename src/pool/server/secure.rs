@@ -5,22 +5,22 @@
 //!
 //! Source: PostgreSQL documentation, "SSL Session Encryption"; `server.c` of PgBouncer for what each mode does.
 
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
-};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::{error::ServerError, stream::ServerStream};
 use crate::{
     config::pool::{ServerTls, SslMode},
-    pool::wire::frontend,
+    pool::{socket::Socket, wire::frontend},
     tls::without_names,
 };
 
 /// Makes a fresh connection to `host` as private as `tls` wants it. Who calls bounds the time.
-pub async fn secure(mut socket: TcpStream, host: &str, tls: Option<&ServerTls>) -> Result<ServerStream, ServerError> {
+///
+/// A Unix socket does not leave the machine, and PostgreSQL has no TLS on it: libpq and PgBouncer do not ask there either.
+pub async fn secure(mut socket: Socket, host: &str, tls: Option<&ServerTls>) -> Result<ServerStream, ServerError> {
     // `allow` asks for nothing, as in PgBouncer.
-    let Some(tls) = tls.filter(|tls| tls.mode >= SslMode::Prefer) else { return Ok(ServerStream::Plain(socket)) };
+    let tls = tls.filter(|tls| tls.mode >= SslMode::Prefer && matches!(socket, Socket::Tcp(_)));
+    let Some(tls) = tls else { return Ok(ServerStream::Plain(socket)) };
     let mut request = Vec::with_capacity(8);
     frontend::ssl_request(&mut request);
     socket.write_all(&request).await.map_err(|_| ServerError::Closed)?;

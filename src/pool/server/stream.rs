@@ -2,29 +2,28 @@
 
 use std::{
     io,
-    net::SocketAddr,
     pin::Pin,
     task::{Context, Poll, Waker},
 };
 
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
-};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::tls::{Connected, Suite};
+use crate::{
+    pool::socket::Socket,
+    tls::{Connected, Suite},
+};
 
 /// A connection to a server.
 #[derive(Debug)]
 pub enum ServerStream {
-    Plain(TcpStream),
+    Plain(Socket),
     /// On the heap: the state of TLS is a kilobyte, and most servers stand beside the pool without it.
-    Tls(Box<Connected<TcpStream>>),
+    Tls(Box<Connected<Socket>>),
 }
 
 impl ServerStream {
     /// Returns the socket underneath.
-    pub fn socket(&self) -> &TcpStream {
+    pub fn socket(&self) -> &Socket {
         match self {
             Self::Plain(socket) => socket,
             Self::Tls(stream) => stream.get_ref().0,
@@ -38,12 +37,6 @@ impl ServerStream {
             Self::Plain(_) => true,
             Self::Tls(stream) => stream.get_ref().1.wants_read(),
         }
-    }
-
-    /// Returns the two ends: the server's and ours.
-    pub fn addresses(&self) -> io::Result<(SocketAddr, SocketAddr)> {
-        let socket = self.socket();
-        Ok((socket.peer_addr()?, socket.local_addr()?))
     }
 
     /// Returns what the connection is encrypted with.

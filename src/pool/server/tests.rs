@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     config::{
-        pool::{Database, User, UserSecret},
+        pool::{Database, Tcp, User, UserSecret},
         secret::Secret,
     },
     pool::{
@@ -30,6 +30,7 @@ use crate::{
             },
             users::Users,
         },
+        socket::Endpoint,
         wire::{
             backend::{self, Report, Severity, TxStatus},
             read::{SaslInitial, startup_parameters},
@@ -463,7 +464,16 @@ fn secrets_do_not_print() {
 
 fn spec(port: u16, connect_timeout: Duration) -> Spec {
     let login = ServerLogin { user: "ann".into(), secret: plain() };
-    Spec { host: "127.0.0.1".into(), port, dbname: "shop".into(), login, params: vec![], tls: None, connect_timeout }
+    Spec {
+        host: "127.0.0.1".into(),
+        port,
+        dbname: "shop".into(),
+        login,
+        params: vec![],
+        tls: None,
+        tcp: Tcp::default(),
+        connect_timeout,
+    }
 }
 
 #[tokio::test]
@@ -501,8 +511,13 @@ async fn a_cancel_request_to_a_silent_server_ends_in_time() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let key = BackendKey { pid: 42, secret: [9; 4].into() };
     let begin = Instant::now();
-    let result =
-        cancel::cancel(listener.local_addr().unwrap(), ("127.0.0.1", None), &key, Duration::from_millis(50)).await;
+    let result = cancel::cancel(
+        &Endpoint::Tcp(listener.local_addr().unwrap()),
+        ("127.0.0.1", None),
+        &key,
+        Duration::from_millis(50),
+    )
+    .await;
     assert_eq!(result, Err(ServerError::Timeout));
     assert!(begin.elapsed() < Duration::from_secs(5));
 }

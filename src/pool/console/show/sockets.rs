@@ -118,16 +118,17 @@ fn values(side: Side, row: &SocketRow, state: &str) -> Vec<Option<String>> {
         Side::Client => ("C", 'c', 's'),
         Side::Server => ("S", 's', 'c'),
     };
+    let (remote, local) = row.peer.map_or_else(Default::default, |peer| (peer.remote(), peer.local()));
     vec![
         text(kind),
         text(&row.user),
         text(&row.database),
         text("none"),
         text(state),
-        text(row.address.map_or_else(String::new, |address| address.ip().to_string())),
-        text(row.address.map_or(0, |address| address.port())),
-        text(row.local_address.map_or_else(String::new, |address| address.ip().to_string())),
-        text(row.local_address.map_or(0, |address| address.port())),
+        text(remote.0),
+        text(remote.1),
+        text(local.0),
+        text(local.1),
         text(utc(row.connect_time)),
         row.request_time.map(utc),
         text(row.wait.as_secs()),

@@ -3,11 +3,12 @@
 use tokio::time::Instant;
 
 use super::{super::*, fake::*};
-use crate::pool::registry::ClientState;
+use crate::pool::{peer::Peer, registry::ClientState};
 
 fn client_of(bench: &Bench) -> crate::pool::registry::ClientHandle {
     let address = "127.0.0.1:1".parse().unwrap();
-    let client = bench.registry.enter_client(address, address, Instant::now(), &mut rand::rng());
+    let peer = Peer::Tcp { remote: address, local: address };
+    let client = bench.registry.enter_client(peer, Instant::now(), &mut rand::rng());
     client.transition(ClientState::Authenticating, Instant::now());
     client.identify(bench.group.clone());
     client
