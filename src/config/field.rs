@@ -93,6 +93,20 @@ impl<'a> Field<'a> {
         Some(text)
     }
 
+    /// Reads text that is not empty and may have several lines, such as SQL.
+    pub fn lines(&self) -> Option<&'a str> {
+        let text = &self.scalar("must be a text")?.text;
+        if text.trim().is_empty() {
+            self.error("must not be empty");
+            return None;
+        }
+        if text.chars().any(|c| c.is_control() && !c.is_ascii_whitespace()) {
+            self.error("must not contain control characters");
+            return None;
+        }
+        Some(text)
+    }
+
     /// Reads a name that can stand in logs, metrics and commands: no spaces, at most 128 characters.
     pub fn name(&self) -> Option<&'a str> {
         let text = self.text()?;

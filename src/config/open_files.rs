@@ -36,7 +36,11 @@ fn pool(pool: &Pool) -> u64 {
     let servers = pool.databases.iter().map(|database| {
         let users = if database.user.is_some() { 1 } else { pool.users.len().max(1) as u64 };
         let reserve = database.reserve_pool_size.unwrap_or(pool.reserve_pool_size);
-        let size = u64::from(database.pool_size.unwrap_or(pool.default_pool_size)) + u64::from(reserve);
+        let size = match database.pool_size.unwrap_or(pool.default_pool_size) {
+            // No limit of its own: no more than there are clients to wait for them.
+            0 => pool.max_client_conn as u64,
+            size => u64::from(size) + u64::from(reserve),
+        };
         let limit = database.max_db_connections.or(pool.max_db_connections).map_or(u64::MAX, u64::from);
         users.saturating_mul(size).min(limit).saturating_add(1)
     });

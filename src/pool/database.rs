@@ -1,8 +1,10 @@
 //! One database that clients ask for, and its pools: one per user its servers are logged in as.
 //!
 //! Made on first use, from the entry of pool.yaml that has the name or from the fallback `*`; a reload changes what is
-//! inside, never the value itself. A pool exists while it has a client or a server connection, so their number is bounded
-//! by `max_client_conn` and the pool sizes.
+//! inside, never the value itself. A pool that has neither clients nor connections is kept for `pool_idle_timeout`, and a
+//! database that only `*` knows for `autodb_idle_timeout`: for their statistics, and for what the last server told, which
+//! the next client is welcomed with. One in which nobody ever came as far as that is forgotten at once, so that clients
+//! cannot fill the table with names that no server knows.
 
 use std::{
     collections::HashMap,
@@ -23,17 +25,18 @@ use crate::{
         auth::{Authenticated, derive::Deriver, users::Users},
         console::averages::{Averager, Period, Totals},
         error::PoolError,
-        lease::{Budget, Store},
+        lease::{Budget, Budgets, Store},
         metrics::{DatabaseMetrics, PoolMetrics},
         registry::{ClientHandle, ClientState, Group, Registry},
         relay::SpillMemory,
-        rules::Rules,
+        rules::{self, Rules},
         server::{
             connect::Spec,
             credential::ServerLogin,
             pooled::{Connector, Welcome},
         },
         stats::Stats,
+        user_limits::UserBudgets,
     },
 };
 
@@ -43,6 +46,7 @@ pub(super) struct Shared {
     pub deriver: Arc<Deriver>,
     pub metrics: PoolMetrics,
     pub spill: Arc<SpillMemory>,
+    pub users: UserBudgets,
 }
 
 /// The configuration in force, taken apart once.
@@ -62,6 +66,8 @@ pub(super) struct Database {
     /// With when they were last taken.
     averages: Mutex<(Option<Instant>, Averager)>,
     pools: Mutex<HashMap<Arc<str>, Arc<Pool>>>,
+    /// Since when it has neither clients nor connections.
+    unused: Mutex<Option<Instant>>,
     paused: AtomicBool,
     /// Lets nobody in.
     disabled: AtomicBool,
@@ -79,6 +85,8 @@ pub struct Pool {
     welcome: Arc<ArcSwapOption<Welcome>>,
     /// How the servers are reached now, and through which client's login if it takes one.
     way: Mutex<Way>,
+    /// Since when it has neither clients nor connections.
+    unused: Mutex<Option<Instant>>,
 }
 
 struct Way {
@@ -140,9 +148,28 @@ impl Pool {
         (way.spec.host.clone(), way.spec.tls.clone())
     }
 
-    fn has_clients(&self) -> bool {
-        ClientState::ALL.iter().any(|state| self.group.clients(*state) > 0)
+    fn is_used(&self) -> bool {
+        ClientState::ALL.iter().any(|state| self.group.clients(*state) > 0) || !self.store.is_empty()
     }
+
+    /// Returns whether it is to be kept at `now`: it is used, was until `limit` ago, or has a minimum that is only not
+    /// there just now.
+    fn is_kept(&self, now: Instant, limit: Option<Duration>) -> bool {
+        let settings = self.rules.load().settings;
+        let warm = settings.keep_min && settings.sizes.min > 0;
+        let rest = rest(&mut self.unused.lock(), self.is_used() || warm, now);
+        // Of one that never had a server there is nothing to keep.
+        rest.is_none_or(|rest| self.welcome().is_some() && limit.is_none_or(|limit| rest < limit))
+    }
+}
+
+/// Returns for how long something has been unused at `now`; `since` remembers from when on.
+fn rest(since: &mut Option<Instant>, used: bool, now: Instant) -> Option<Duration> {
+    if used {
+        *since = None;
+        return None;
+    }
+    Some(now.saturating_duration_since(*since.get_or_insert(now)))
 }
 
 /// Whether connections made by one are as good as those made by the other. A client's captured keys may change with every
@@ -154,7 +181,7 @@ fn same_place(a: &Spec, b: &Spec) -> bool {
         (a, b) => a == b,
     };
     let place = |spec: &Spec| (spec.host.clone(), spec.port, spec.dbname.clone(), spec.login.user.clone());
-    secrets && place(a) == place(b) && a.tls == b.tls
+    secrets && place(a) == place(b) && a.tls == b.tls && a.params == b.params && a.connect_query == b.connect_query
 }
 
 fn spec(running: &Running, database: &config::Database, client: &Authenticated) -> Spec {
@@ -163,7 +190,9 @@ fn spec(running: &Running, database: &config::Database, client: &Authenticated) 
         port: database.port,
         dbname: database.dbname.as_deref().unwrap_or(&database.name).into(),
         login: ServerLogin::of_client(database, client, &running.users),
-        params: Vec::new(),
+        params: database.servers.startup.clone(),
+        connect_query: database.servers.connect_query.as_deref().map(Into::into),
+        check_query: running.pool.servers.check_query.as_deref().map(Into::into),
         tls: running.pool.server_tls.clone(),
         tcp: running.pool.tcp,
         connect_timeout: running.pool.server_connect_timeout,
@@ -172,7 +201,7 @@ fn spec(running: &Running, database: &config::Database, client: &Authenticated) 
 
 impl Database {
     pub(super) fn new(running: &Running, config: config::Database, metrics: DatabaseMetrics) -> Arc<Self> {
-        let limit = config.max_db_connections.or(running.pool.max_db_connections);
+        let limit = rules::database_limit(&running.pool, &config);
         let times = metrics.clone();
         Arc::new(Self {
             name: config.name.clone(),
@@ -182,6 +211,7 @@ impl Database {
             metrics,
             averages: Mutex::default(),
             pools: Mutex::default(),
+            unused: Mutex::default(),
             paused: AtomicBool::new(false),
             disabled: AtomicBool::new(false),
         })
@@ -211,6 +241,20 @@ impl Database {
         pool
     }
 
+    /// Opens the pool of a forced user before any client comes, if it has a minimum to keep. Must run inside the pool's
+    /// runtime.
+    pub(super) fn warm(&self, running: &Running, shared: &Shared) {
+        let config = self.config.load_full();
+        let Some(user) = &config.user else { return };
+        let user: Arc<str> = user.as_str().into();
+        if Rules::of(&running.pool, &config, running.users.get(&user)).settings.sizes.min == 0 {
+            return;
+        }
+        let nobody = Authenticated { user: user.to_string(), captured: None };
+        let mut pools = self.pools.lock();
+        pools.entry(user.clone()).or_insert_with(|| self.open(user, &config, &nobody, running, shared));
+    }
+
     fn open(
         &self,
         user: Arc<str>,
@@ -225,7 +269,8 @@ impl Database {
         let welcome = Arc::new(ArcSwapOption::empty());
         let connector = Connector::new(spec.clone(), shared.deriver.clone(), welcome.clone());
         let registry = shared.registry.clone();
-        let store = Store::new(connector, rules.settings, group.clone(), registry, self.budget.clone());
+        let budgets = Budgets { database: self.budget.clone(), user: shared.users.of(&user, running) };
+        let store = Store::new(connector, rules.settings, group.clone(), registry, budgets);
         if self.is_paused() {
             store.pause();
         }
@@ -239,6 +284,7 @@ impl Database {
             errors: shared.metrics.clone(),
             welcome,
             way: Mutex::new(Way { spec, client: client.clone() }),
+            unused: Mutex::default(),
         })
     }
 
@@ -256,7 +302,7 @@ impl Database {
 
     /// Takes a changed configuration in.
     pub(super) fn apply(&self, running: &Running, config: config::Database, shared: &Shared) {
-        self.budget.set_limit(config.max_db_connections.or(running.pool.max_db_connections));
+        self.budget.set_limit(rules::database_limit(&running.pool, &config));
         let config = Arc::new(config);
         self.config.store(config.clone());
         for pool in self.pools() {
@@ -270,12 +316,12 @@ impl Database {
         self.averages.lock().1.period()
     }
 
-    /// Looks after the idle connections, takes the counts for averages every `period`, and forgets pools that have neither clients nor connections. Returns whether
-    /// anything is left.
-    pub(super) fn sweep(&self, now: Instant, period: Duration) -> bool {
+    /// Looks after the idle connections, takes the counts for averages every `stats_period`, and forgets pools that were
+    /// unused for long enough.
+    pub(super) fn sweep(&self, now: Instant, pool: &config::Pool) {
         {
             let mut averages = self.averages.lock();
-            if averages.0.is_none_or(|last| now.saturating_duration_since(last) >= period) {
+            if averages.0.is_none_or(|last| now.saturating_duration_since(last) >= pool.stats_period) {
                 averages.0 = Some(now);
                 averages.1.tick(now.into_std(), self.totals());
             }
@@ -283,9 +329,16 @@ impl Database {
         for pool in self.pools() {
             pool.store.sweep(now);
         }
-        let mut pools = self.pools.lock();
-        pools.retain(|_, pool| pool.has_clients() || !pool.store.is_empty());
-        !pools.is_empty()
+        self.pools.lock().retain(|_, each| each.is_kept(now, pool.servers.pool_idle_timeout));
+    }
+
+    /// Returns whether a database that only `*` knows is to be forgotten at `now`; `limit` is `autodb_idle_timeout`.
+    pub(super) fn is_forgettable(&self, now: Instant, limit: Option<Duration>) -> bool {
+        let pools = self.pools.lock();
+        let used = pools.values().any(|pool| pool.is_used());
+        let rest = rest(&mut self.unused.lock(), used, now);
+        // No pool: none ever had a server, or all were forgotten before.
+        rest.is_some_and(|rest| pools.is_empty() || limit.is_some_and(|limit| rest >= limit))
     }
 
     pub(super) fn is_paused(&self) -> bool {
@@ -329,11 +382,6 @@ impl Database {
     /// Ends the pauses between logins that failed because the server was away: it is back.
     pub(super) fn server_is_up(&self) {
         self.pools().iter().for_each(|pool| pool.store.server_is_up());
-    }
-
-    /// Returns whether it has any pool.
-    pub(super) fn is_used(&self) -> bool {
-        !self.pools.lock().is_empty()
     }
 
     /// Returns the totals since the start.

@@ -29,4 +29,5 @@ pub mod server;
 pub mod socket;
 mod source;
 pub mod stats;
+mod user_limits;
 pub mod wire;

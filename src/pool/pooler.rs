@@ -36,6 +36,7 @@ use crate::{
         registry::{self, ClientState, Leave, ServerState},
         relay::SpillMemory,
         rules,
+        user_limits::UserBudgets,
     },
     telemetry::metrics::{MetricsError, Registry},
 };
@@ -90,7 +91,7 @@ impl Pooler {
         let pooler = Arc::new_cyclic(|me| Self {
             auth: ArcSwap::from_pointee(auth(&pool, &deriver)),
             running: ArcSwap::from_pointee(running(pool)),
-            shared: Shared { registry, deriver, metrics: metrics.clone(), spill },
+            shared: Shared { registry, deriver, metrics: metrics.clone(), spill, users: UserBudgets::default() },
             statements: Arc::default(),
             metrics,
             drain: deps.drain,
@@ -117,6 +118,7 @@ impl Pooler {
         *self.runtime.lock() = Some(tokio::runtime::Handle::current());
         tokio::spawn(upkeep(self.me.clone()));
         tokio::spawn(leave(self.me.clone(), self.drain.clone()));
+        self.warm();
         self.probe();
     }
 
@@ -130,6 +132,7 @@ impl Pooler {
         self.running.store(Arc::new(running(pool.clone())));
         self.shared.spill.set_limit(pool.spill_memory);
         let running = self.running.load_full();
+        self.shared.users.apply(&running);
         for database in self.databases() {
             match rules::resolve(pool, &database.name) {
                 Some(config) => database.apply(&running, config, &self.shared),
@@ -139,6 +142,7 @@ impl Pooler {
         let runtime = self.runtime.lock().clone();
         if let Some(runtime) = runtime {
             let _inside = runtime.enter();
+            self.warm();
             self.probe();
         }
         ReloadSummary { changed, needs_restart: Vec::new() }
@@ -264,18 +268,30 @@ impl Pooler {
         self.probes.apply(&self.running.load().pool, &self.board, &self.ready, answered, on_look);
     }
 
+    /// Opens the pools that are to be warm before any client comes.
+    fn warm(&self) {
+        let running = self.running.load();
+        for name in rules::names(&running.pool) {
+            if let Some(database) = self.database(name) {
+                database.warm(&running, &self.shared);
+            }
+        }
+    }
+
     fn sweep(&self, now: Instant) {
-        let period = self.running.load().pool.stats_period;
+        let running = self.running.load();
         for database in self.databases() {
-            let in_use = database.sweep(now, period);
-            if !in_use {
-                let mut databases = self.databases.lock();
-                // Looked at again under the lock: a client may have come.
-                let named = rules::is_named(&self.running.load().pool, &database.name);
-                let steered = database.is_disabled() || (database.is_paused() && !self.is_paused());
-                if !named && !steered && Arc::strong_count(&database) <= 2 && !database.is_used() {
-                    databases.remove(&database.name);
-                }
+            database.sweep(now, &running.pool);
+            let named = rules::is_named(&running.pool, &database.name);
+            let steered = database.is_disabled() || (database.is_paused() && !self.is_paused());
+            if named || steered {
+                continue;
+            }
+            let mut databases = self.databases.lock();
+            // Under the lock, and nobody else has it in hand: a client may be coming.
+            let limit = running.pool.servers.autodb_idle_timeout;
+            if Arc::strong_count(&database) <= 2 && database.is_forgettable(now, limit) {
+                databases.remove(&database.name);
             }
         }
     }

@@ -21,6 +21,8 @@ pub struct Rules {
     pub settings: Settings,
     pub limits: Limits,
     pub client_idle_timeout: Option<Duration>,
+    /// How a list of hosts is gone through.
+    pub load_balance_hosts: Option<&'static str>,
 }
 
 impl Rules {
@@ -31,16 +33,26 @@ impl Rules {
                 user.and_then(|user| user.pool_size).or(database.pool_size).unwrap_or(pool.default_pool_size),
             ),
             min: database.min_pool_size.unwrap_or(pool.min_pool_size),
-            reserve: database.reserve_pool_size.unwrap_or(pool.reserve_pool_size),
+            reserve: user
+                .and_then(|user| user.reserve_pool_size)
+                .or(database.reserve_pool_size)
+                .unwrap_or(pool.reserve_pool_size),
             reserve_after: pool.reserve_pool_timeout,
         };
         Self {
             settings: Settings {
                 sizes,
                 query_wait_timeout: pool.query_wait_timeout,
-                server_idle_timeout: pool.server_idle_timeout,
-                server_lifetime: pool.server_lifetime,
+                server_idle_timeout: match database.servers.idle_timeout {
+                    Some(timeout) => (!timeout.is_zero()).then_some(timeout),
+                    None => pool.server_idle_timeout,
+                },
+                server_lifetime: lifetime(pool, database),
                 server_login_retry: pool.server_login_retry,
+                check_delay: pool.servers.check_query.as_ref().map(|_| pool.servers.check_delay),
+                round_robin: pool.servers.round_robin,
+                fail_fast: pool.servers.fail_fast,
+                keep_min: database.user.is_some(),
             },
             limits: Limits {
                 mode: mode(pool, database, user),
@@ -54,8 +66,29 @@ impl Rules {
                 rollback_timeout: pool.rollback_timeout,
             },
             client_idle_timeout: pool.client_idle_timeout,
+            load_balance_hosts: load_balance(database),
         }
     }
+}
+
+/// Returns how old a server connection gets; zero: it is used once.
+pub fn lifetime(pool: &Pool, database: &Database) -> Duration {
+    database.servers.lifetime.unwrap_or(pool.server_lifetime)
+}
+
+/// Returns how many server connections all pools of a database may have together.
+pub fn database_limit(pool: &Pool, database: &Database) -> Option<u32> {
+    database.max_db_connections.or(pool.max_db_connections)
+}
+
+/// Returns how a list of hosts is gone through, as PgBouncer shows it; `None` for one host.
+pub fn load_balance(database: &Database) -> Option<&'static str> {
+    database.host.contains(',').then(|| database.servers.load_balance_hosts.word())
+}
+
+/// Returns how many server connections a user may have in all databases together.
+pub fn user_limit(pool: &Pool, user: Option<&User>) -> Option<u32> {
+    user.and_then(|user| user.max_user_connections).or(pool.servers.max_user_connections)
 }
 
 /// Returns the mode in force.
@@ -95,9 +128,14 @@ pub fn is_named(pool: &Pool, name: &str) -> bool {
 }
 
 /// Returns how many connections all pools of a database may have together at most, as far as that is bounded: for pages.
+/// A pool without a limit has no more than there may be clients.
 pub fn most(pool: &Pool, database: &Database) -> u32 {
-    let sizes = Rules::of(pool, database, None).settings.sizes;
-    database.max_db_connections.or(pool.max_db_connections).map_or(sizes.most(), |limit| limit.min(sizes.most()))
+    let clients = u32::try_from(pool.max_client_conn).unwrap_or(u32::MAX);
+    let sizes = match Rules::of(pool, database, None).settings.sizes {
+        sizes if sizes.pool == u32::MAX => clients,
+        sizes => sizes.most(),
+    };
+    database_limit(pool, database).map_or(sizes, |limit| limit.min(sizes))
 }
 
 /// The names of pool.yaml in its order, without the fallback.

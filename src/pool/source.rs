@@ -69,7 +69,9 @@ impl Source for Pooler {
             UserRow {
                 name: user.name.clone(),
                 pool_size: user.pool_size,
+                reserve_pool_size: user.reserve_pool_size,
                 pool_mode: user.pool_mode.map(rules::mode_word),
+                max_user_connections: rules::user_limit(&running.pool, Some(user)).unwrap_or(0),
                 current_connections: servers,
                 current_client_connections: clients,
             }
@@ -154,6 +156,7 @@ impl Source for Pooler {
 fn pool_row(pool: &Pool, now: Instant) -> PoolRow {
     let group = &pool.group;
     let (client, server) = (|state| group.clients(state), |state| group.servers(state));
+    let snapshot = pool.store.snapshot(now);
     PoolRow {
         database: group.database.clone(),
         user: group.user.clone(),
@@ -166,12 +169,13 @@ fn pool_row(pool: &Pool, now: Instant) -> PoolRow {
         sv_active: server(ServerState::Leased),
         sv_active_cancel: 0,
         sv_being_canceled: server(ServerState::BeingCancelled),
-        sv_idle: server(ServerState::Idle),
-        sv_used: 0,
+        sv_idle: server(ServerState::Idle).saturating_sub(snapshot.stale),
+        sv_used: snapshot.stale,
         sv_tested: server(ServerState::Resetting),
         sv_login: server(ServerState::Connecting),
-        maxwait: pool.store.snapshot(now).waited,
+        maxwait: snapshot.waited,
         pool_mode: rules::mode_word(pool.rules.load().limits.mode),
+        load_balance_hosts: pool.rules.load().load_balance_hosts,
     }
 }
 
@@ -242,9 +246,10 @@ fn database_row(pooler: &Pooler, pool: &config::Pool, config: &config::Database,
         pool_size: config.pool_size.unwrap_or(pool.default_pool_size),
         min_pool_size: sizes.min,
         reserve_pool_size: sizes.reserve,
-        server_lifetime: pool.server_lifetime,
-        pool_mode: rules::mode_word(rules::mode(pool, config, None)),
-        max_connections: config.max_db_connections.or(pool.max_db_connections).unwrap_or(0),
+        server_lifetime: rules::lifetime(pool, config),
+        pool_mode: config.pool_mode.map(rules::mode_word),
+        load_balance_hosts: rules::load_balance(config),
+        max_connections: rules::database_limit(pool, config).unwrap_or(0),
         current_connections: servers,
         current_client_connections: clients,
         paused: known.as_ref().is_some_and(|database| database.is_paused()),
@@ -273,13 +278,22 @@ fn config_rows(pool: &config::Pool) -> Vec<ConfigRow> {
         config::AuthType::ScramSha256 => "scram-sha-256",
     };
     let unix = pool.listen.unix.as_ref();
+    let check_query = match pool.servers.check_query.as_deref() {
+        None => "",
+        Some("") => "<empty>",
+        Some(query) => query,
+    };
     vec![
         row("admin_users", pool.admin_users.join(","), ""),
         row("auth_type", auth_type.into(), "md5"),
         row("cancel_wait_timeout", seconds(Some(pool.cancel_wait_timeout)), "10"),
         row("client_idle_timeout", seconds(pool.client_idle_timeout), "0"),
         row("client_login_timeout", seconds(Some(pool.client_login_timeout)), "60"),
+        row("autodb_idle_timeout", seconds(pool.servers.autodb_idle_timeout), "3600"),
         row("default_pool_size", pool.default_pool_size.to_string(), "20"),
+        row("dns_max_ttl", seconds(Some(pool.servers.dns_max_ttl)), "15"),
+        row("dns_nxdomain_ttl", seconds(Some(pool.servers.dns_nxdomain_ttl)), "15"),
+        row("fail_fast", u8::from(pool.servers.fail_fast).to_string(), "0"),
         row("idle_transaction_timeout", seconds(pool.idle_transaction_timeout), "0"),
         row("ignore_startup_parameters", pool.ignore_startup_parameters.join(","), ""),
         fixed("listen_addr", listen_addr(&pool.listen), ""),
@@ -289,17 +303,22 @@ fn config_rows(pool: &config::Pool) -> Vec<ConfigRow> {
         row("max_db_connections", pool.max_db_connections.unwrap_or(0).to_string(), "0"),
         row("max_packet_size", pool.max_packet_size.to_string(), "2147483647"),
         row("max_prepared_statements", pool.max_prepared_statements.to_string(), "200"),
+        row("max_user_connections", pool.servers.max_user_connections.unwrap_or(0).to_string(), "0"),
         row("min_pool_size", pool.min_pool_size.to_string(), "0"),
+        row("pool_idle_timeout", seconds(pool.servers.pool_idle_timeout), "0"),
         row("pool_mode", rules::mode_word(pool.pool_mode).into(), "session"),
         row("query_timeout", seconds(pool.query_timeout), "0"),
         row("query_wait_timeout", seconds(pool.query_wait_timeout), "120"),
         row("reserve_pool_size", pool.reserve_pool_size.to_string(), "0"),
         row("reserve_pool_timeout", seconds(pool.reserve_pool_timeout), "5"),
         row("scram_iterations", pool.scram_iterations.to_string(), "4096"),
+        row("server_check_delay", seconds(Some(pool.servers.check_delay)), "30"),
+        row("server_check_query", check_query.into(), "<empty>"),
         row("server_connect_timeout", seconds(Some(pool.server_connect_timeout)), "15"),
         row("server_idle_timeout", seconds(pool.server_idle_timeout), "600"),
-        row("server_lifetime", seconds(pool.server_lifetime), "3600"),
+        row("server_lifetime", seconds(Some(pool.server_lifetime)), "3600"),
         row("server_login_retry", seconds(Some(pool.server_login_retry)), "15"),
+        row("server_round_robin", u8::from(pool.servers.round_robin).to_string(), "0"),
         row("stats_period", seconds(Some(pool.stats_period)), "60"),
         fixed("so_reuseport", u8::from(pool.listen.reuse_port).to_string(), "0"),
         row("stats_users", pool.stats_users.join(","), ""),

@@ -8,6 +8,7 @@ mod function_call;
 mod leftovers;
 mod limits;
 mod listening;
+mod mechanics;
 mod process;
 mod reload;
 mod servers;

@@ -7,7 +7,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use bookend::{
     config::{
-        pool::{AuthType, Database, Listen, Pool, PoolMode, Probe, Tcp, User, UserSecret},
+        pool::{AuthType, Database, DatabaseServers, Listen, Pool, PoolMode, Probe, Servers, Tcp, User, UserSecret},
         secret::Secret,
     },
     health::{
@@ -66,7 +66,7 @@ pub fn config(cluster: &Cluster) -> Pool {
         max_db_connections: None,
         query_wait_timeout: Some(30 * SECOND),
         server_idle_timeout: Some(600 * SECOND),
-        server_lifetime: Some(3600 * SECOND),
+        server_lifetime: 3600 * SECOND,
         server_connect_timeout: 15 * SECOND,
         server_login_retry: 15 * SECOND,
         query_timeout: None,
@@ -85,14 +85,10 @@ pub fn config(cluster: &Cluster) -> Pool {
         track_extra_parameters: Vec::new(),
         scram_iterations: 4096,
         stats_period: 60 * SECOND,
+        servers: Servers::default(),
         probe: Probe { interval: 2 * SECOND, down_interval: SECOND / 2, timeout: SECOND, rise: 1, fall: 2 },
         databases: vec![database(cluster, DATABASE)],
-        users: vec![User {
-            name: USER.into(),
-            secret: UserSecret::Plain(Secret::new(PASSWORD)),
-            pool_size: None,
-            pool_mode: None,
-        }],
+        users: vec![User::new(USER, UserSecret::Plain(Secret::new(PASSWORD)))],
     }
 }
 
@@ -109,6 +105,7 @@ pub fn database(cluster: &Cluster, name: &str) -> Database {
         reserve_pool_size: None,
         max_db_connections: None,
         pool_mode: None,
+        servers: DatabaseServers::default(),
     }
 }
 

@@ -6,7 +6,7 @@ use crate::config::{
     address::is_host_name,
     field::Field,
     node::Value,
-    pool::{Database, MAX_POOL_SIZE, foreign, user},
+    pool::{Database, MAX_POOL_SIZE, foreign, servers, user},
     section::Section,
 };
 
@@ -16,23 +16,17 @@ pub(in crate::config) const FALLBACK: &str = "*";
 const RESERVED: &str = "pgbouncer";
 const POSTGRESQL_PORT: u16 = 5432;
 
-/// What an entry without sizes of its own has.
-pub(super) struct Sizes {
-    pub pool_size: u32,
-    pub min_pool_size: u32,
-}
-
-pub(super) fn read(file: &mut Section<'_>, sizes: &Sizes) -> Vec<Database> {
+pub(super) fn read(file: &mut Section<'_>) -> Vec<Database> {
     let example = "{ arena_db: { host: 127.0.0.1 } }";
     let Some(field) = file.require("databases", example) else { return Vec::new() };
     let entries = field.entries();
     if matches!(&field.node.value, Value::Map(entries) if entries.is_empty()) {
         field.error("must name at least one database");
     }
-    entries.iter().map(|(name, field)| database(name, field, sizes)).collect()
+    entries.iter().map(|(name, field)| database(name, field)).collect()
 }
 
-fn database(name: &str, field: &Field<'_>, sizes: &Sizes) -> Database {
+fn database(name: &str, field: &Field<'_>) -> Database {
     if name == RESERVED {
         field.error("pgbouncer is the name of the console; give the database another one, and dbname: pgbouncer");
     }
@@ -48,9 +42,9 @@ fn database(name: &str, field: &Field<'_>, sizes: &Sizes) -> Database {
         password.error("has no meaning without user (clients' own passwords are in users)");
     }
     let text = |field: Option<Field<'_>>| field.and_then(|field| field.text().map(str::to_owned));
-    let read_size = |field: Field<'_>, least| field.integer(least..=MAX_POOL_SIZE);
-    let min_pool_size = section.get("min_pool_size");
-    let min_place = min_pool_size.clone();
+    let mut size = |key| section.get(key).and_then(|field| field.integer(0..=MAX_POOL_SIZE));
+    let (pool_size, min_pool_size) = (size("pool_size"), size("min_pool_size"));
+    let (reserve_pool_size, reserve_pool) = (size("reserve_pool_size"), size("reserve_pool"));
     let database = Database {
         name: name.into(),
         dbname: text(section.get("dbname")),
@@ -58,36 +52,30 @@ fn database(name: &str, field: &Field<'_>, sizes: &Sizes) -> Database {
         port: section.integer("port", POSTGRESQL_PORT, 1..=65_535),
         user: text(login),
         password: password.and_then(|password| password.secret()),
-        pool_size: section.get("pool_size").and_then(|field| read_size(field, 1)),
-        min_pool_size: min_pool_size.and_then(|field| read_size(field, 0)),
-        reserve_pool_size: section.get("reserve_pool_size").and_then(|field| read_size(field, 0)),
-        // No `0` here: an absent key already means what `pool.max_db_connections` says.
-        max_db_connections: section.get("max_db_connections").and_then(|field| read_size(field, 1)),
+        pool_size,
+        min_pool_size,
+        // PgBouncer's older name for the same.
+        reserve_pool_size: reserve_pool_size.or(reserve_pool),
+        max_db_connections: section.limit("max_db_connections", u32::MAX),
         pool_mode: user::read_pool_mode(&mut section),
+        servers: servers::read_database(&mut section),
     };
     section.finish_with(foreign::entry);
-    let (min, size) =
-        (database.min_pool_size.unwrap_or(sizes.min_pool_size), database.pool_size.unwrap_or(sizes.pool_size));
-    if let (true, Some(field)) = (min > size, &min_place) {
-        field.reject(&format!("must not be more than the pool's size of {size}"));
-    }
     database
 }
 
-/// Reads a host: one, by TCP or a Unix socket. A name is resolved when a connection is opened, so that a failover by DNS is followed.
+/// Reads a host: by TCP or a Unix socket, or PgBouncer's list of several with commas. Names are resolved when connections are
+/// opened, so that a failover by DNS is followed.
 fn read_host(field: &Field<'_>) -> Option<String> {
     let text = field.text()?;
     // A folder of Unix sockets, or the beginning of an abstract one's name.
     if text.starts_with('/') || (text.starts_with('@') && text.len() > 1) {
         return Some(text.to_owned());
     }
-    if text.contains(',') {
-        field.error("several hosts are PgBouncer's; not offered here");
+    let hosts: Vec<&str> = text.split(',').map(str::trim).collect();
+    if hosts.iter().any(|host| host.parse::<IpAddr>().is_err() && !is_host_name(host)) {
+        field.reject("must be a host name or an address, without a port, or several with commas between them");
         return None;
     }
-    if text.parse::<IpAddr>().is_err() && !is_host_name(text) {
-        field.reject("must be a host name or an address, without a port");
-        return None;
-    }
-    Some(text.to_owned())
+    Some(hosts.join(","))
 }

@@ -1,7 +1,7 @@
 //! Settings that PgBouncer has and this pool does not: named in the error, so that nobody looks for a slip of the pen.
 
 /// Keys of PgBouncer's `[pgbouncer]` section (its config.md and the table in src/main.c).
-const SETTINGS: [&str; 47] = [
+const SETTINGS: [&str; 40] = [
     "application_name_add_host",
     "auth_dbname",
     "auth_hba_file",
@@ -9,15 +9,12 @@ const SETTINGS: [&str; 47] = [
     "auth_ldap_options",
     "auth_query",
     "auth_user",
-    "autodb_idle_timeout",
     "client_tls13_ciphers",
     "client_tls_ciphers",
     "client_tls_dheparams",
     "client_tls_ecdhcurve",
     "conffile",
     "disable_pqexec",
-    "dns_max_ttl",
-    "dns_nxdomain_ttl",
     "dns_zone_check_period",
     "job_name",
     "log_connections",
@@ -27,19 +24,15 @@ const SETTINGS: [&str; 47] = [
     "logfile",
     "max_db_client_connections",
     "max_user_client_connections",
-    "max_user_connections",
     "peer_id",
     "pidfile",
     "pkt_buf",
     "query_wait_notify",
     "resolv_conf",
     "sbuf_loopcnt",
-    "server_check_delay",
-    "server_check_query",
     "server_fast_close",
     "server_reset_query",
     "server_reset_query_always",
-    "server_round_robin",
     "server_tls13_ciphers",
     "server_tls_ciphers",
     "service_name",
@@ -52,23 +45,14 @@ const SETTINGS: [&str; 47] = [
 ];
 
 /// Keys of an entry of `[databases]` and `[users]`.
-const ENTRIES: [&str; 16] = [
-    "application_name",
+const ENTRIES: [&str; 7] = [
     "auth_dbname",
     "auth_query",
     "auth_user",
-    "client_encoding",
     "client_idle_timeout",
-    "connect_query",
-    "datestyle",
-    "load_balance_hosts",
     "max_db_client_connections",
     "max_user_client_connections",
-    "max_user_connections",
     "query_timeout",
-    "reserve_pool",
-    "server_lifetime",
-    "timezone",
 ];
 
 /// Explains a key of `pool:`.

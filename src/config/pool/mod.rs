@@ -1,12 +1,13 @@
 //! What `pool.yaml` says, checked: the database half of the process.
 //!
 //! Keys have PgBouncer's names and meanings, so that its documentation is ours too. A timeout of `0` means "never" and is
-//! `None` here; a size of `0` where PgBouncer reads "no limit" is `None` as well.
+//! `None` here; a limit of `0` is `None` as well, and the general one counts. A pool's size of `0` is PgBouncer's "no limit".
 
 mod database;
 mod foreign;
 mod listen;
 mod password;
+mod servers;
 mod settings;
 mod tls;
 mod user;
@@ -14,8 +15,9 @@ pub mod userlist;
 
 use std::{sync::Arc, time::Duration};
 
-pub(super) use self::database::FALLBACK;
 pub use self::listen::{Group, Listen, Tcp, UnixSocket, unix_socket_path};
+pub use self::servers::{DatabaseServers, LoadBalance, Servers};
+pub(super) use self::{database::FALLBACK, servers::EMPTY_QUERY};
 use crate::{
     config::{
         field::Field,
@@ -47,7 +49,7 @@ pub struct Pool {
     pub pool_mode: PoolMode,
     /// Default 1,000.
     pub max_client_conn: usize,
-    /// Default 20.
+    /// Default 20. 0: no limit.
     pub default_pool_size: u32,
     pub min_pool_size: u32,
     pub reserve_pool_size: u32,
@@ -58,8 +60,8 @@ pub struct Pool {
     pub query_wait_timeout: Option<Duration>,
     /// Default 600 s.
     pub server_idle_timeout: Option<Duration>,
-    /// Default 3,600 s; each server's own is jittered by up to 20 %.
-    pub server_lifetime: Option<Duration>,
+    /// Default 3,600 s; each server's own is jittered by up to 20 %. Zero: a connection is used once.
+    pub server_lifetime: Duration,
     /// Default 15 s: TCP connect and login.
     pub server_connect_timeout: Duration,
     /// Longest pause between failed logins; the first is 100 ms. Default 15 s as in PgBouncer.
@@ -92,6 +94,8 @@ pub struct Pool {
     pub scram_iterations: u32,
     /// Window of the averages in SHOW STATS. Default 60 s.
     pub stats_period: Duration,
+    /// What else there is to say about server connections.
+    pub servers: Servers,
     pub probe: Probe,
     /// In the order of the file; the first is `default` in `/db/connections/`. Names are unique.
     pub databases: Vec<Database>,
@@ -204,6 +208,7 @@ pub struct Database {
     pub reserve_pool_size: Option<u32>,
     pub max_db_connections: Option<u32>,
     pub pool_mode: Option<PoolMode>,
+    pub servers: DatabaseServers,
 }
 
 /// One user that may log in.
@@ -212,7 +217,24 @@ pub struct User {
     pub name: String,
     pub secret: UserSecret,
     pub pool_size: Option<u32>,
+    pub reserve_pool_size: Option<u32>,
     pub pool_mode: Option<PoolMode>,
+    /// Server connections in all databases.
+    pub max_user_connections: Option<u32>,
+}
+
+impl User {
+    /// Returns a user for whom everything else is as in general.
+    pub fn new(name: impl Into<String>, secret: UserSecret) -> Self {
+        Self {
+            name: name.into(),
+            secret,
+            pool_size: None,
+            reserve_pool_size: None,
+            pool_mode: None,
+            max_user_connections: None,
+        }
+    }
 }
 
 /// What is known of a user's password.
@@ -239,8 +261,7 @@ pub(super) fn read(reading: &Reading<'_>, root: &Node) -> Found {
     let mut section = file.section("pool");
     let auth = user::read(reading, &mut file, &mut section);
     let (mut pool, listen) = settings::read(reading, &mut section, auth);
-    let sizes = database::Sizes { pool_size: pool.default_pool_size, min_pool_size: pool.min_pool_size };
-    pool.databases = database::read(&mut file, &sizes);
+    pool.databases = database::read(&mut file);
     let process = process::read(&mut file);
     let settings = section.asked();
     section.finish_with(foreign::setting);

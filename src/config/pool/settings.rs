@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use crate::config::{
     lb::process,
-    pool::{MAX_POOL_SIZE, Pool, PoolMode, Probe, database::Sizes, listen, tls, user},
+    pool::{MAX_POOL_SIZE, Pool, PoolMode, Probe, listen, servers, tls, user},
     reading::{Reading, Spot},
     section::Section,
 };
@@ -14,7 +14,6 @@ const SECOND: Duration = Duration::from_secs(1);
 /// Reads the settings into a pool that has no databases and users yet, with the places of its addresses.
 pub(super) fn read(reading: &Reading<'_>, section: &mut Section<'_>, auth: user::Auth) -> (Pool, Vec<Spot>) {
     let (listen, spots) = listen::read(section);
-    let sizes = sizes(section);
     let pool = Pool {
         listen,
         tcp: listen::read_tcp(section),
@@ -26,14 +25,14 @@ pub(super) fn read(reading: &Reading<'_>, section: &mut Section<'_>, auth: user:
         stats_users: auth.stats_users,
         pool_mode: user::read_pool_mode(section).unwrap_or(PoolMode::Transaction),
         max_client_conn: section.integer("max_client_conn", 1_000, 1..=1_000_000),
-        default_pool_size: sizes.pool_size,
-        min_pool_size: sizes.min_pool_size,
+        default_pool_size: section.integer("default_pool_size", 20, 0..=MAX_POOL_SIZE),
+        min_pool_size: section.integer("min_pool_size", 0, 0..=MAX_POOL_SIZE),
         reserve_pool_size: section.integer("reserve_pool_size", 0, 0..=MAX_POOL_SIZE),
         reserve_pool_timeout: section.timeout("reserve_pool_timeout", Some(5 * SECOND)),
         max_db_connections: section.limit("max_db_connections", u32::MAX),
         query_wait_timeout: section.timeout("query_wait_timeout", Some(120 * SECOND)),
         server_idle_timeout: section.timeout("server_idle_timeout", Some(600 * SECOND)),
-        server_lifetime: section.timeout("server_lifetime", Some(3_600 * SECOND)),
+        server_lifetime: servers::span(section, "server_lifetime", 3_600 * SECOND),
         server_connect_timeout: section.duration("server_connect_timeout", 15 * SECOND),
         server_login_retry: section.duration("server_login_retry", 15 * SECOND),
         query_timeout: section.timeout("query_timeout", None),
@@ -52,22 +51,12 @@ pub(super) fn read(reading: &Reading<'_>, section: &mut Section<'_>, auth: user:
         track_extra_parameters: parameters(section, "track_extra_parameters", &["IntervalStyle"]),
         scram_iterations: section.integer("scram_iterations", 4_096, 1..=1_000_000),
         stats_period: section.duration("stats_period", 60 * SECOND),
+        servers: servers::read(section),
         probe: probe(section),
         databases: Vec::new(),
         users: auth.users,
     };
     (pool, spots)
-}
-
-/// Reads the sizes that an entry of `databases:` may override.
-fn sizes(section: &mut Section<'_>) -> Sizes {
-    let pool_size = section.integer("default_pool_size", 20, 1..=MAX_POOL_SIZE);
-    let min = section.get("min_pool_size");
-    let min_pool_size = min.as_ref().and_then(|field| field.integer(0..=MAX_POOL_SIZE)).unwrap_or(0);
-    if let (true, Some(field)) = (min_pool_size > pool_size, &min) {
-        field.reject(&format!("must not be more than default_pool_size, which is {pool_size}"));
-    }
-    Sizes { pool_size, min_pool_size }
 }
 
 fn parameters(section: &mut Section<'_>, key: &'static str, default: &[&str]) -> Vec<String> {

@@ -80,8 +80,10 @@ fn read_user(name: &str, field: &Field<'_>, auth_type: AuthType) -> User {
     }
     let mut section = field.section();
     let password = section.get("password");
-    let pool_size = section.get("pool_size").and_then(|field| field.integer(1..=super::MAX_POOL_SIZE));
+    let pool_size = section.get("pool_size").and_then(|field| field.integer(0..=super::MAX_POOL_SIZE));
     let pool_mode = read_pool_mode(&mut section);
+    let reserve_pool_size = section.get("reserve_pool_size").and_then(|field| field.integer(0..=super::MAX_POOL_SIZE));
+    let max_user_connections = section.limit("max_user_connections", u32::MAX);
     let none = UserSecret::Plain(Secret::new(""));
     let secret = match &password {
         None => {
@@ -105,7 +107,7 @@ fn read_user(name: &str, field: &Field<'_>, auth_type: AuthType) -> User {
         },
     };
     section.finish_with(foreign::entry);
-    User { name: name.to_owned(), secret, pool_size, pool_mode }
+    User { name: name.to_owned(), secret, pool_size, reserve_pool_size, pool_mode, max_user_connections }
 }
 
 /// Reads `pool_mode`, where PgBouncer has one more.
@@ -140,7 +142,7 @@ fn add_auth_file(reading: &Reading<'_>, field: &Field<'_>, auth_type: AuthType, 
             let message = format!("user {} {why}", entry.name);
             reading.extend([ConfigError { position: Some(entry.at), ..ConfigError::of_file(&path, message) }]);
         }
-        users.push(User { name: entry.name, secret: entry.secret, pool_size: None, pool_mode: None });
+        users.push(User::new(entry.name, entry.secret));
     }
     true
 }

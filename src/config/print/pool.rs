@@ -2,7 +2,7 @@
 
 use super::{HIDDEN, Yaml};
 use crate::config::{
-    pool::{AuthType, Database, Listen, Pool, PoolMode, SslMode, TlsFiles, User, UserSecret},
+    pool::{AuthType, Database, EMPTY_QUERY, Listen, Pool, PoolMode, Servers, SslMode, TlsFiles, User, UserSecret},
     units::format_duration,
 };
 
@@ -69,7 +69,7 @@ fn settings(pool: &Pool) -> Yaml {
     map.put("max_db_connections", pool.max_db_connections.unwrap_or(0));
     map.put("query_wait_timeout", timeout(pool.query_wait_timeout));
     map.put("server_idle_timeout", timeout(pool.server_idle_timeout));
-    map.put("server_lifetime", timeout(pool.server_lifetime));
+    map.put("server_lifetime", pool.server_lifetime);
     map.put("server_connect_timeout", pool.server_connect_timeout);
     map.put("server_login_retry", pool.server_login_retry);
     map.put("query_timeout", timeout(pool.query_timeout));
@@ -88,6 +88,7 @@ fn settings(pool: &Pool) -> Yaml {
     map.put("track_extra_parameters", Yaml::list(&pool.track_extra_parameters, Yaml::text));
     map.put("scram_iterations", pool.scram_iterations);
     map.put("stats_period", pool.stats_period);
+    put_servers(&mut map, &pool.servers);
     let mut probe = Yaml::map();
     probe.put("interval", pool.probe.interval);
     probe.put("down_interval", pool.probe.down_interval);
@@ -124,6 +125,24 @@ fn put_listen(map: &mut Yaml, pool: &Pool) {
     map.put("tcp_defer_accept", time(tcp.defer_accept));
 }
 
+fn put_servers(map: &mut Yaml, servers: &Servers) {
+    let timeout = |timeout: Option<_>| Yaml::Text(timeout.map_or("0".to_owned(), format_duration));
+    map.put("server_round_robin", servers.round_robin);
+    let check = match servers.check_query.as_deref() {
+        None => "",
+        Some("") => EMPTY_QUERY,
+        Some(query) => query,
+    };
+    map.put("server_check_query", check);
+    map.put("server_check_delay", servers.check_delay);
+    map.put("fail_fast", servers.fail_fast);
+    map.put("max_user_connections", servers.max_user_connections.unwrap_or(0));
+    map.put("dns_max_ttl", servers.dns_max_ttl);
+    map.put("dns_nxdomain_ttl", servers.dns_nxdomain_ttl);
+    map.put("autodb_idle_timeout", timeout(servers.autodb_idle_timeout));
+    map.put("pool_idle_timeout", timeout(servers.pool_idle_timeout));
+}
+
 fn put_tls(map: &mut Yaml, tls: Option<(SslMode, &TlsFiles)>, keys: [&str; 5]) {
     let files = tls.map(|(_, files)| files.clone()).unwrap_or_default();
     map.put(keys[0], tls.map_or("disable", |(mode, _)| mode.word()));
@@ -145,6 +164,14 @@ fn database(database: &Database) -> Yaml {
     map.put("reserve_pool_size", database.reserve_pool_size);
     map.put("max_db_connections", database.max_db_connections);
     map.put("pool_mode", database.pool_mode.map(mode));
+    let servers = &database.servers;
+    map.put("load_balance_hosts", servers.load_balance_hosts.word());
+    map.put("connect_query", servers.connect_query.as_deref());
+    for (name, value) in &servers.startup {
+        map.put(&name.to_ascii_lowercase(), value.as_str());
+    }
+    map.put("server_lifetime", servers.lifetime);
+    map.put("server_idle_timeout", servers.idle_timeout);
     map
 }
 
@@ -156,7 +183,9 @@ fn user(user: &User) -> Yaml {
     };
     map.put("password", known);
     map.put("pool_size", user.pool_size);
+    map.put("reserve_pool_size", user.reserve_pool_size);
     map.put("pool_mode", user.pool_mode.map(mode));
+    map.put("max_user_connections", user.max_user_connections);
     map
 }
 

@@ -284,7 +284,15 @@ fn wrong_settings_of_the_pool() {
     let table = [
         ("listen_port: 65536", "2:16: pool.listen_port: must be 0..=65535, got 65536"),
         ("max_client_conn: 0", "2:20: pool.max_client_conn: must be 1..=1000000, got 0"),
-        ("min_pool_size: 21", "2:18: pool.min_pool_size: must not be more than default_pool_size, which is 20, got 21"),
+        ("min_pool_size: 10001", "2:18: pool.min_pool_size: must be 0..=10000, got 10001"),
+        (
+            "server_check_query: <emtpy>",
+            "2:23: pool.server_check_query: must be a query, or <empty>, got <emtpy> (did you mean <empty>?)",
+        ),
+        (
+            "server_check_delay: -1",
+            "2:23: pool.server_check_delay: must be a duration such as 250ms, 30s, 10m or 1h (a bare number is seconds), got -1",
+        ),
         ("max_packet_size: 1", "2:20: pool.max_packet_size: must be 16KiB..=2147483647, got 1"),
         (
             "query_wait_timeout: 1.0000s",
@@ -310,16 +318,22 @@ fn wrong_settings_of_the_pool() {
 fn wrong_databases() {
     let table = [
         ("{}", "2:13: databases.arena_db.host: is missing (e.g. host: 127.0.0.1)"),
-        ("{ host: 'a,b' }", "2:21: databases.arena_db.host: several hosts are PgBouncer's; not offered here"),
+        (
+            "{ host: 'a,b:1' }",
+            "2:21: databases.arena_db.host: must be a host name or an address, without a port, or several with commas \
+             between them, got a,b:1",
+        ),
+        (
+            "{ host: a, load_balance_hosts: disabled }",
+            "2:44: databases.arena_db.load_balance_hosts: must be round-robin or disable, got disabled (did you mean disable?)",
+        ),
+        ("{ host: a, connect_query: '' }", "2:39: databases.arena_db.connect_query: must not be empty"),
         (
             "{ host: 'a:5432' }",
-            "2:21: databases.arena_db.host: must be a host name or an address, without a port, got a:5432",
+            "2:21: databases.arena_db.host: must be a host name or an address, without a port, or several with commas \
+             between them, got a:5432",
         ),
         ("{ host: a, port: 0 }", "2:30: databases.arena_db.port: must be 1..=65535, got 0"),
-        (
-            "{ host: a, pool_size: 5, min_pool_size: 6 }",
-            "2:53: databases.arena_db.min_pool_size: must not be more than the pool's size of 5, got 6",
-        ),
         (
             "{ host: a, password: hunter2 }",
             "2:34: databases.arena_db.password: has no meaning without user (clients' own passwords are in users)",

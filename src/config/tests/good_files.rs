@@ -127,6 +127,51 @@ users:
 }
 
 #[test]
+fn sizes_limits_and_servers_are_read_as_pgbouncer_reads_them() {
+    let pool = load_pool(
+        "\
+pool:
+  default_pool_size: 0
+  min_pool_size: 50
+  server_lifetime: 0
+  server_check_query: ''
+  max_user_connections: 7
+databases:
+  a_db:
+    host: 10.0.0.1, 10.0.0.2
+    load_balance_hosts: disable
+    pool_size: 0
+    reserve_pool: 3
+    max_db_connections: 0
+    server_lifetime: 0
+    server_idle_timeout: 0
+    timezone: UTC
+    connect_query: |
+      SELECT 1;
+      SELECT 2
+users:
+  a: { password: x, pool_size: 0, reserve_pool_size: 2, max_user_connections: 0 }
+",
+    );
+    assert_eq!((pool.default_pool_size, pool.min_pool_size, pool.server_lifetime), (0, 50, Duration::ZERO));
+    assert_eq!((&pool.servers.check_query, pool.servers.max_user_connections), (&None, Some(7)));
+    let database = &pool.databases[0];
+    assert_eq!(
+        (&*database.host, database.pool_size, database.reserve_pool_size),
+        ("10.0.0.1,10.0.0.2", Some(0), Some(3))
+    );
+    // PgBouncer 1.26 shows the general values for these zeros, in SHOW DATABASES and SHOW USERS.
+    assert_eq!((database.max_db_connections, database.servers.lifetime), (None, None));
+    assert_eq!(pool.users[0].max_user_connections, None);
+    assert_eq!((pool.users[0].pool_size, pool.users[0].reserve_pool_size), (Some(0), Some(2)));
+    assert_eq!(database.servers.load_balance_hosts, pool::LoadBalance::Disable);
+    assert_eq!(database.servers.idle_timeout, Some(Duration::ZERO));
+    assert_eq!(database.servers.startup, [("TimeZone".to_owned(), "UTC".to_owned())]);
+    assert_eq!(database.servers.connect_query.as_deref(), Some("SELECT 1;\nSELECT 2\n"));
+    assert_eq!(load_pool(POOL).servers, pool::Servers::default());
+}
+
+#[test]
 fn json_is_yaml() {
     let json = "{\n\t\"listeners\": [{\"address\": \"127.0.0.1:80\"}],\n\t\"upstreams\": {\"d\": {\"servers\": \
                 [{\"address\": \"127.0.0.1:1\", \"weight\": 2}]}},\n\t\"routes\": [{\"path_prefix\": \"\\/\", \
@@ -148,6 +193,8 @@ fn the_need_of_open_files_grows_with_clients_and_servers() {
     let config = load(Some(FRONT), Some(POOL)).unwrap();
     // 2 × 20,000 clients, 1 check; 1,000 clients, 1 database × 1 user × 20 and its probe.
     assert_eq!(open_files_needed(&config), 256 + 40_000 + 1 + 1_000 + 20 + 1);
+    let config = load(None, Some(&POOL.replace("127.0.0.1 }", "h, pool_size: 0 }"))).unwrap();
+    assert_eq!(open_files_needed(&config), 256 + 1_000 + 1_000 + 1, "no more servers than clients");
     let config = load(None, Some(&POOL.replace("127.0.0.1 }", "h, pool_size: 50, max_db_connections: 30 }"))).unwrap();
     assert_eq!(open_files_needed(&config), 256 + 1_000 + 30 + 1);
 }
@@ -171,7 +218,7 @@ fn what_is_printed_reads_back_without_the_secrets() {
     let text = include_str!("../../../pool.yaml");
     let text = text.replace(
         "databases:\n",
-        "databases:\n  other: { host: h, user: u, password: hunter2, max_db_connections: 3 }\n",
+        "databases:\n  other: { host: 'h,i', user: u, password: hunter2, max_db_connections: 3, connect_query: 'a', timezone: UTC, server_lifetime: 1h }\n",
     );
     let config = load(Some(lb), Some(&text)).unwrap_or_else(|errors| panic!("{errors}"));
     let printed = print(&config);

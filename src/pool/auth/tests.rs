@@ -30,7 +30,7 @@ fn verifier_of(password: &str) -> String {
 }
 
 fn user(name: &str, secret: UserSecret) -> User {
-    User { name: name.into(), secret, pool_size: None, pool_mode: None }
+    User::new(name, secret)
 }
 
 fn auth(auth_type: AuthType) -> Arc<Auth> {

@@ -73,12 +73,15 @@ pub struct PoolRow {
     pub sv_active_cancel: u32,
     pub sv_being_canceled: u32,
     pub sv_idle: u32,
+    /// Idle for so long that they are checked before they are lent.
     pub sv_used: u32,
     pub sv_tested: u32,
     pub sv_login: u32,
     /// How long the first client in the queue has waited.
     pub maxwait: Duration,
     pub pool_mode: &'static str,
+    /// Of a list of hosts.
+    pub load_balance_hosts: Option<&'static str>,
 }
 
 /// A row of SHOW STATS.
@@ -126,9 +129,11 @@ pub struct DatabaseRow {
     pub pool_size: u32,
     pub min_pool_size: u32,
     pub reserve_pool_size: u32,
-    /// `None`: servers do not grow old.
-    pub server_lifetime: Option<Duration>,
-    pub pool_mode: &'static str,
+    pub server_lifetime: Duration,
+    /// The database's own.
+    pub pool_mode: Option<&'static str>,
+    /// Of a list of hosts.
+    pub load_balance_hosts: Option<&'static str>,
     /// 0 = no limit.
     pub max_connections: u32,
     pub current_connections: u32,
@@ -142,7 +147,10 @@ pub struct DatabaseRow {
 pub struct UserRow {
     pub name: String,
     pub pool_size: Option<u32>,
+    pub reserve_pool_size: Option<u32>,
     pub pool_mode: Option<&'static str>,
+    /// 0 = no limit.
+    pub max_user_connections: u32,
     pub current_connections: u32,
     pub current_client_connections: u32,
 }

@@ -105,7 +105,7 @@ fn pools(source: &dyn Source) -> Table {
             text(row.maxwait.as_secs()),
             text(row.maxwait.subsec_micros()),
             text(row.pool_mode),
-            None,
+            row.load_balance_hosts.map(str::to_owned),
         ]);
     }
     table
@@ -141,9 +141,9 @@ fn databases(source: &dyn Source) -> Table {
             text(row.pool_size),
             text(row.min_pool_size),
             text(row.reserve_pool_size),
-            text(row.server_lifetime.map_or(0, |lifetime| lifetime.as_secs())),
-            text(row.pool_mode),
-            None,
+            text(row.server_lifetime.as_secs()),
+            row.pool_mode.map(str::to_owned),
+            row.load_balance_hosts.map(str::to_owned),
             text(row.max_connections),
             text(row.current_connections),
             text(0),
@@ -170,9 +170,9 @@ fn users(source: &dyn Source) -> Table {
         table.push(vec![
             text(&row.name),
             row.pool_size.map(|size| size.to_string()),
-            None,
+            row.reserve_pool_size.map(|size| size.to_string()),
             row.pool_mode.map(str::to_owned),
-            text(0),
+            text(row.max_user_connections),
             text(row.current_connections),
             text(0),
             text(row.current_client_connections),

@@ -1,8 +1,9 @@
-//! `max_db_connections`: one limit for all pools of a database, whatever their users.
+//! `max_db_connections` and `max_user_connections`: limits that several pools share.
 //!
-//! A pool takes a [`Permit`] before it opens a connection. When none is left and clients wait, the connection that has been
-//! idle the longest in another pool is closed to make room, as PgBouncer does; when all are lent, the pool stays hungry and
-//! is woken by the next connection of another pool that becomes idle or closes.
+//! A pool draws on two [`Budget`]s, its database's and its user's. It takes a [`Permit`] on both before it opens a
+//! connection. When one has none left and clients wait, the connection that has been idle the longest in another pool of
+//! that budget is closed to make room, as PgBouncer does; when all are lent, the pool stays hungry and is woken by the next
+//! connection of another pool that becomes idle or closes.
 
 use std::sync::{
     Arc, Weak,
@@ -12,7 +13,7 @@ use std::sync::{
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-/// The connections one database may have.
+/// The connections that one database, or one user, may have.
 #[derive(Default)]
 pub struct Budget {
     /// `u32::MAX`: no limit.
@@ -21,6 +22,13 @@ pub struct Budget {
     /// Pools that want a permit and found none.
     hungry: AtomicU32,
     pools: Mutex<Vec<Weak<dyn Member>>>,
+}
+
+/// What one pool draws on.
+#[derive(Clone)]
+pub struct Budgets {
+    pub database: Arc<Budget>,
+    pub user: Arc<Budget>,
 }
 
 /// A pool as the others see it.
@@ -36,8 +44,12 @@ pub(super) trait Member: Send + Sync {
 
 /// The right to have one connection; given back when dropped.
 pub(super) struct Permit {
-    budget: Arc<Budget>,
+    _database: Share,
+    _user: Share,
 }
+
+/// One connection of a budget; given back when dropped.
+struct Share(Arc<Budget>);
 
 impl Budget {
     /// Returns a budget; `None` is no limit.
@@ -58,36 +70,33 @@ impl Budget {
         self.taken.load(Ordering::Relaxed)
     }
 
-    /// Returns how many connections there are above a limit that was lowered.
-    pub(super) fn overdraft(&self) -> u32 {
-        self.taken().saturating_sub(self.limit.load(Ordering::Relaxed))
+    fn has_room(&self) -> bool {
+        self.taken() < self.limit.load(Ordering::Relaxed)
     }
 
-    pub(super) fn join(&self, pool: Weak<dyn Member>) {
+    fn join(&self, pool: Weak<dyn Member>) {
         let mut pools = self.pools.lock();
         pools.retain(|pool| pool.strong_count() > 0);
         pools.push(pool);
     }
 
-    /// Takes a permit if one is left.
-    pub(super) fn take(self: &Arc<Self>) -> Option<Permit> {
+    fn take(self: &Arc<Self>) -> Option<Share> {
         let limit = self.limit.load(Ordering::Relaxed);
         let more = |taken: u32| (taken < limit).then(|| taken + 1);
         self.taken.fetch_update(Ordering::AcqRel, Ordering::Relaxed, more).ok()?;
-        Some(Permit { budget: self.clone() })
+        Some(Share(self.clone()))
     }
 
-    /// Takes a permit, at the cost of another pool's idle connection if it must be.
-    pub(super) fn take_or_evict(self: &Arc<Self>, but: &Weak<dyn Member>) -> Option<Permit> {
-        if let Some(permit) = self.take() {
-            return Some(permit);
-        }
+    /// Returns the pool, other than `but`, whose connection has been idle the longest.
+    fn idlest(&self, but: &Weak<dyn Member>) -> Option<Arc<dyn Member>> {
         let others = self.living().into_iter().filter(|pool| !std::ptr::addr_eq(Arc::as_ptr(pool), but.as_ptr()));
-        let oldest = others.filter_map(|pool| Some((pool.idle_longest()?, pool))).min_by_key(|(since, _)| *since);
-        if oldest.is_some_and(|(_, pool)| pool.evict()) { self.take() } else { None }
+        others
+            .filter_map(|pool| Some((pool.idle_longest()?, pool)))
+            .min_by_key(|(since, _)| *since)
+            .map(|(_, pool)| pool)
     }
 
-    pub(super) fn set_hungry(&self, was: bool, is: bool) {
+    fn set_hungry(&self, was: bool, is: bool) {
         match (was, is) {
             (false, true) => drop(self.hungry.fetch_add(1, Ordering::Relaxed)),
             (true, false) => drop(self.hungry.fetch_sub(1, Ordering::Relaxed)),
@@ -96,7 +105,7 @@ impl Budget {
     }
 
     /// Wakes the pools that are hungry. One atomic load when none is.
-    pub(super) fn feed(&self) {
+    fn feed(&self) {
         if self.hungry.load(Ordering::Relaxed) == 0 {
             return;
         }
@@ -113,9 +122,57 @@ impl Budget {
     }
 }
 
-impl Drop for Permit {
+impl Budgets {
+    fn each(&self) -> [&Arc<Budget>; 2] {
+        [&self.database, &self.user]
+    }
+
+    pub(super) fn join(&self, pool: &Weak<dyn Member>) {
+        self.each().into_iter().for_each(|budget| budget.join(pool.clone()));
+    }
+
+    /// Takes a permit if both budgets have room. Nothing is taken of one while the other has none: giving that back would
+    /// wake pools that are hungry for it, and two of them could wake each other for ever.
+    pub(super) fn take(&self) -> Option<Permit> {
+        if !self.each().into_iter().all(|budget| budget.has_room()) {
+            return None;
+        }
+        Some(Permit { _database: self.database.take()?, _user: self.user.take()? })
+    }
+
+    /// Takes a permit, at the cost of other pools' idle connections if it must be. Nobody loses one in vain: each budget
+    /// without room must have a pool that can give way.
+    pub(super) fn take_or_evict(&self, but: &Weak<dyn Member>) -> Option<Permit> {
+        if let Some(permit) = self.take() {
+            return Some(permit);
+        }
+        let full = self.each().into_iter().filter(|budget| !budget.has_room());
+        let givers: Option<Vec<_>> = full.map(|budget| budget.idlest(but)).collect();
+        for giver in givers? {
+            giver.evict();
+        }
+        self.take()
+    }
+
+    /// Returns how many connections there are above a limit that was lowered.
+    pub(super) fn overdraft(&self) -> u32 {
+        let over = |budget: &Arc<Budget>| budget.taken().saturating_sub(budget.limit.load(Ordering::Relaxed));
+        self.each().into_iter().map(over).max().unwrap_or(0)
+    }
+
+    pub(super) fn set_hungry(&self, was: bool, is: bool) {
+        self.each().into_iter().for_each(|budget| budget.set_hungry(was, is));
+    }
+
+    /// Wakes the pools that are hungry for what this one has. One atomic load for each budget when none is.
+    pub(super) fn feed(&self) {
+        self.each().into_iter().for_each(|budget| budget.feed());
+    }
+}
+
+impl Drop for Share {
     fn drop(&mut self) {
-        self.budget.taken.fetch_sub(1, Ordering::AcqRel);
-        self.budget.feed();
+        self.0.taken.fetch_sub(1, Ordering::AcqRel);
+        self.0.feed();
     }
 }

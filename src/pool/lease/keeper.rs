@@ -1,4 +1,4 @@
-//! One task per pool: opens connections, and one timer for all who wait.
+//! One task per pool: opens connections, has idle ones checked, and one timer for all who wait.
 //!
 //! A timer per waiting client would be a lock on the runtime's timer wheel per transaction (PgDog #1234). The queue is in
 //! order of arrival and the timeout is the same for all, so the front's is the only one that matters.
@@ -24,12 +24,16 @@ pub(super) async fn run<C: Connect>(store: Weak<Store<C>>, alarm: Arc<Notify>) {
         let next = {
             let Some(store) = store.upgrade() else { return };
             let now = Instant::now();
-            let (dials, next) = store.step(now);
-            for dial in dials {
+            let todo = store.step(now);
+            for dial in todo.dials {
                 // Bounded by LOGINS_AT_A_TIME, and each in time by server_connect_timeout.
                 tokio::spawn(dial.run());
             }
-            next.unwrap_or(now + LONG)
+            for check in todo.checks {
+                // Bounded by the pool's size and by those who wait, in time as a login is.
+                tokio::spawn(check.run());
+            }
+            todo.next.unwrap_or(now + LONG)
         };
         tokio::select! {
             () = alarm.notified() => {}

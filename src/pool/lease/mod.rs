@@ -4,11 +4,11 @@
 //! - a server that comes free goes straight to the client that has waited longest (hand-off, not a race of the woken);
 //! - a client that stops waiting leaves the queue at once and takes neither a server nor a place with it;
 //! - a server is lent only at a proven boundary: [`Lease::release`] says so, dropping a lease closes the connection;
-//! - a failed login fails nobody who waits; their wait is bounded by `query_wait_timeout` alone.
+//! - a failed login fails nobody who waits (unless `fail_fast` says so); their wait is bounded by `query_wait_timeout` alone.
 //!
-//! [`plan`] decides (pure), [`store`] holds and hands over under one short lock, [`keeper`] opens connections and watches
-//! the clock for all waiters of a pool with one timer, [`budget`] shares `max_db_connections` between the pools of a
-//! database. A connection pool crate (bb8) was measured against this and is not used here: its waiters are only notified,
+//! [`plan`] decides (pure), [`store`] holds and hands over under one short lock, [`keeper`] opens and checks connections and
+//! watches the clock for all waiters of a pool with one timer, [`budget`] shares `max_db_connections` and
+//! `max_user_connections` between pools. A connection pool crate (bb8) was measured against this and is not used here: its waiters are only notified,
 //! so that a newcomer may overtake them, and its idle connections cannot be looked at, counted out, or evicted.
 
 mod backoff;
@@ -23,7 +23,7 @@ mod tests;
 use std::future::Future;
 
 pub use self::{
-    budget::Budget,
+    budget::{Budget, Budgets},
     plan::Sizes,
     queue::Patience,
     store::{Lease, Refusal, Settings, Snapshot, Store, Waiting},
@@ -36,6 +36,10 @@ pub trait Connect: Send + Sync + 'static {
 
     /// Opens a connection and logs in, bounded in time by itself. Where it went is written into `entry`.
     fn connect(&self, entry: &ServerEntry) -> impl Future<Output = Result<Self::Connection, ServerError>> + Send;
+
+    /// Asks an idle connection whether it still works, bounded in time by itself. One that fails, or whose check is dropped,
+    /// must be closed.
+    fn check(&self, connection: &mut Self::Connection) -> impl Future<Output = Result<(), ServerError>> + Send;
 }
 
 /// An open, logged-in connection as the store sees it.

@@ -11,9 +11,9 @@ pub(super) const LOGINS_AT_A_TIME: u32 = 4;
 /// The sizes of one pool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Sizes {
-    /// `pool_size`; at least 1.
+    /// `pool_size`; at least 1, `u32::MAX` for no limit.
     pub pool: u32,
-    /// `min_pool_size`: kept open while the pool has clients.
+    /// `min_pool_size`: kept open while the pool has clients, or its user is forced.
     pub min: u32,
     /// `reserve_pool_size`: how many more there may be once somebody has waited `reserve_after`.
     pub reserve: u32,
@@ -39,6 +39,10 @@ pub(super) struct Tally {
     pub open: u32,
     /// Connections being opened.
     pub dialing: u32,
+    /// Open connections that are being checked for somebody who waits, and not for long yet.
+    pub checking: u32,
+    /// When the first of these checks has taken so long that another connection is opened beside it.
+    pub check_late: Option<Instant>,
     /// Whether `min_pool_size` is to be kept.
     pub keep_min: bool,
     /// No hand-outs and no new connections.
@@ -69,7 +73,7 @@ pub(super) fn dials(tally: &Tally, sizes: &Sizes, now: Instant) -> Dials {
     let hands = at_a_time.saturating_sub(tally.dialing);
     let coming = tally.open.saturating_add(tally.dialing);
 
-    let uncovered = tally.waiting.saturating_sub(tally.dialing);
+    let uncovered = tally.waiting.saturating_sub(tally.dialing.saturating_add(tally.checking));
     let wanted = uncovered.min(size_now(tally, sizes, now).saturating_sub(coming)).min(hands);
     let min = if tally.keep_min { sizes.min.min(sizes.pool) } else { 0 };
     let spare = min.saturating_sub(coming.saturating_add(wanted)).min(hands - wanted);
@@ -96,7 +100,7 @@ pub(super) fn next_look(
     let wait_over = tally.front_since.zip(query_wait_timeout).map(|(since, limit)| since + limit);
     let reserve = reserve_opens(tally, sizes).filter(|moment| sizes.reserve > 0 && *moment > now);
     let login = tally.not_before.filter(|moment| *moment > now);
-    [wait_over, reserve, login].into_iter().flatten().min()
+    [wait_over, reserve, login, tally.check_late].into_iter().flatten().min()
 }
 
 #[cfg(test)]
@@ -113,6 +117,8 @@ mod tests {
             front_since: Some(now),
             open: 0,
             dialing: 0,
+            checking: 0,
+            check_late: None,
             keep_min: true,
             paused: false,
             failures: 0,
@@ -130,6 +136,16 @@ mod tests {
         assert_eq!(dials_for(100, 4, 0), 1, "the pool's size");
         assert_eq!(dials_for(2, 0, 2), 0, "both are on their way");
         assert_eq!(dials_for(100, 5, 0), 0);
+    }
+
+    #[tokio::test]
+    async fn no_connection_is_opened_for_those_for_whom_one_is_being_checked() {
+        let now = Instant::now();
+        let late = now + Duration::from_millis(500);
+        let checked = Tally { waiting: 2, open: 1, checking: 1, check_late: Some(late), ..tally(now) };
+        assert_eq!(dials(&checked, &SIZES, now).wanted, 1);
+        assert_eq!(dials(&Tally { waiting: 1, ..checked }, &SIZES, now).wanted, 0);
+        assert_eq!(next_look(&checked, &SIZES, None, now), Some(late));
     }
 
     #[tokio::test]

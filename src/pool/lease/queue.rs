@@ -82,6 +82,13 @@ impl<T> Queue<T> {
         }
     }
 
+    /// Refuses everybody.
+    pub(super) fn refuse_all(&mut self, refusal: &Refusal) {
+        for waiter in std::mem::take(&mut self.waiters) {
+            drop(waiter.slot.send(Err(refusal.clone())));
+        }
+    }
+
     /// Refuses those who do not bear a refused login.
     pub(super) fn refuse_impatient(&mut self, refusal: &Refusal) {
         if self.waiters.iter().all(|waiter| waiter.patience == Patience::UntilTimeout) {

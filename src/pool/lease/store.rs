@@ -1,9 +1,12 @@
 //! The store itself: idle servers, the queue, and the hand-over from one client to the next.
 //!
 //! One short lock per pool; nothing is awaited under it, and sockets are closed after it. The fast path (an idle server is
-//! there, or nobody waits when one comes back) is one lock each way, no allocation, and no system call.
+//! there, or nobody waits when one comes back) is one lock each way, no allocation, and no system call. [`inner`] is what
+//! the lock protects, [`opening`] how connections come here, [`handles`] what goes out.
 
 mod handles;
+mod inner;
+mod opening;
 
 use std::{
     sync::{
@@ -15,20 +18,13 @@ use std::{
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
-use rand::Rng;
 use tokio::{sync::Notify, time::Instant};
 
-pub(super) use self::handles::Dial;
 pub use self::handles::{Lease, Waiting};
-use super::{
-    Budget, Connect, Connection, Patience, Sizes,
-    backoff::{Begun, Logins},
-    budget::{Member, Permit},
-    keeper, plan,
-    queue::Queue,
-};
+use self::inner::{Held, Inner};
+use super::{Budgets, Connect, Connection, Patience, Sizes, budget::Member, keeper, plan};
 use crate::pool::{
-    registry::{ClientState, Group, Registry, ServerEntry, ServerHandle, ServerState},
+    registry::{Group, Registry, ServerEntry, ServerState},
     server::error::ServerError,
 };
 
@@ -38,9 +34,18 @@ pub struct Settings {
     pub sizes: Sizes,
     pub query_wait_timeout: Option<Duration>,
     pub server_idle_timeout: Option<Duration>,
-    pub server_lifetime: Option<Duration>,
+    /// Zero: a connection is used once.
+    pub server_lifetime: Duration,
     /// Longest pause between failed logins.
     pub server_login_retry: Duration,
+    /// A connection that was idle for so long is checked before it is lent. `None`: there are no checks.
+    pub check_delay: Option<Duration>,
+    /// Idle connections are lent in turn.
+    pub round_robin: bool,
+    /// Who waits is told at once that a login failed, unless the pool has connections.
+    pub fail_fast: bool,
+    /// The minimum is kept without clients too.
+    pub keep_min: bool,
 }
 
 /// Why a client that waited gets no server.
@@ -58,6 +63,8 @@ pub struct Snapshot {
     pub settings: Settings,
     pub open: u32,
     pub idle: u32,
+    /// Of those that are idle, which need a check before they are lent.
+    pub stale: u32,
     pub dialing: u32,
     pub waiting: u32,
     /// How long the first in the queue has waited.
@@ -72,7 +79,7 @@ pub struct Store<C: Connect> {
     connect: ArcSwap<C>,
     registry: Arc<Registry>,
     group: Arc<Group>,
-    budget: Arc<Budget>,
+    budgets: Budgets,
     inner: Mutex<Inner<C::Connection>>,
     hungry: AtomicBool,
     /// Wakes the keeper; outlives the store, so that the keeper can wait without holding it.
@@ -82,29 +89,6 @@ pub struct Store<C: Connect> {
     me: Weak<Self>,
 }
 
-struct Inner<T> {
-    settings: Settings,
-    /// The last one in is the first one out: the others get old enough to be closed. The first has been idle the longest.
-    idle: Vec<Held<T>>,
-    /// Given back while a cancel request for their last client is under way.
-    parked: Vec<Held<T>>,
-    queue: Queue<Held<T>>,
-    /// Connections that exist: lent, idle and parked.
-    open: u32,
-    dialing: u32,
-    paused: bool,
-    login: Logins,
-}
-
-/// A connection with everything that must be given back with it.
-pub(super) struct Held<T> {
-    connection: T,
-    handle: ServerHandle,
-    expires: Option<Instant>,
-    idle_since: Instant,
-    _permit: Permit,
-}
-
 impl<C: Connect> Store<C> {
     /// Returns an empty store and starts its keeper on the current runtime.
     pub fn new(
@@ -112,21 +96,21 @@ impl<C: Connect> Store<C> {
         settings: Settings,
         group: Arc<Group>,
         registry: Arc<Registry>,
-        budget: Arc<Budget>,
+        budgets: Budgets,
     ) -> Arc<Self> {
         let alarm = Arc::new(Notify::new());
         let store = Arc::new_cyclic(|me: &Weak<Self>| Self {
             connect: ArcSwap::from_pointee(connect),
             registry,
             group,
-            budget,
+            budgets,
             inner: Mutex::new(Inner::new(settings)),
             hungry: AtomicBool::new(false),
             alarm: alarm.clone(),
             emptied: Notify::new(),
             me: me.clone(),
         });
-        store.budget.join(store.member());
+        store.budgets.join(&store.member());
         tokio::spawn(keeper::run(Arc::downgrade(&store), alarm));
         store
     }
@@ -144,7 +128,7 @@ impl<C: Connect> Store<C> {
                 if inner.paused || !inner.queue.is_empty() {
                     return None;
                 }
-                inner.idle.pop()?
+                inner.take_idle(now)?
             };
             // The look at the socket may be a system call: outside the lock.
             if held.usable(now) && held.connection.is_quiet() {
@@ -163,9 +147,17 @@ impl<C: Connect> Store<C> {
             let mut inner = self.inner.lock();
             let (ticket, slot) = inner.queue.join(patience, now);
             inner.serve_idle(now, &mut dead);
+            if inner.fails_fast()
+                && inner.dialing == 0
+                && inner.login.not_before().is_some_and(|moment| now < moment)
+                && let Some(error) = inner.login.error().cloned()
+            {
+                inner.queue.refuse_all(&Refusal::Login(error));
+            }
             // A keeper that already watches a queue sleeps no longer than this one needs, unless more is to be opened.
             // A hungry pool is woken by what comes free.
             let alarm = inner.queue.len() == 1
+                || !inner.idle.is_empty()
                 || (!self.is_hungry() && inner.dials(&self.group, now) != plan::Dials::default());
             (ticket, slot, alarm)
         };
@@ -186,11 +178,11 @@ impl<C: Connect> Store<C> {
             let mut inner = self.inner.lock();
             if let Some(at) = inner.parked.iter().position(|held| held.handle.id() == server.id()) {
                 let held = inner.parked.swap_remove(at);
-                inner.place(held, &self.budget, now, &mut dead);
+                inner.place(held, &self.budgets, now, &mut dead);
             }
         }
         self.bury(dead);
-        self.budget.feed();
+        self.budgets.feed();
     }
 
     /// Takes new settings; they hold from now on.
@@ -245,8 +237,7 @@ impl<C: Connect> Store<C> {
 
     /// Returns whether no connection exists or is on its way.
     pub fn is_empty(&self) -> bool {
-        let inner = self.inner.lock();
-        inner.open == 0 && inner.dialing == 0
+        self.inner.lock().is_empty()
     }
 
     /// Ends the pause between logins that failed because the server was away: a probe has found it back. A login that was
@@ -271,6 +262,7 @@ impl<C: Connect> Store<C> {
             settings: inner.settings,
             open: inner.open,
             idle: inner.idle.len() as u32,
+            stale: inner.stale(now) as u32,
             dialing: inner.dialing,
             waiting: inner.queue.len() as u32,
             waited: inner.queue.front_since().map_or(Duration::ZERO, |since| now.saturating_duration_since(since)),
@@ -286,7 +278,7 @@ impl<C: Connect> Store<C> {
         {
             let mut inner = self.inner.lock();
             let mut spare = inner.open.saturating_sub(inner.settings.sizes.min);
-            let mut over = inner.open.saturating_sub(inner.settings.sizes.most()).max(self.budget.overdraft());
+            let mut over = inner.open.saturating_sub(inner.settings.sizes.most()).max(self.budgets.overdraft());
             let idle_timeout = inner.settings.server_idle_timeout;
             let all = std::mem::take(&mut inner.idle);
             for held in all {
@@ -305,90 +297,35 @@ impl<C: Connect> Store<C> {
         self.alarm.notify_one();
     }
 
-    // --- for the keeper ---
-
-    /// Ends waits that took too long, and takes what is needed to open what is to be opened now. Returns when to look again.
-    pub(super) fn step(self: &Arc<Self>, now: Instant) -> (Vec<Dial<C>>, Option<Instant>) {
-        let (dials, next) = {
-            let mut inner = self.inner.lock();
-            inner.refuse_late(now);
-            let tally = inner.tally(&self.group);
-            let next = plan::next_look(&tally, &inner.settings.sizes, inner.settings.query_wait_timeout, now);
-            (plan::dials(&tally, &inner.settings.sizes, now), next)
-        };
-        let mut permits = Vec::new();
-        for _ in 0..dials.wanted {
-            let permit = self.budget.take().or_else(|| {
-                // Hungry before the look at the others: what comes free in between wakes this pool again.
-                self.set_hungry(true);
-                self.budget.take_or_evict(&self.member())
-            });
-            permits.extend(permit);
-        }
-        self.set_hungry(permits.len() < dials.wanted as usize);
-        for _ in 0..dials.spare {
-            permits.extend(self.budget.take());
-        }
-        let begun = {
-            let mut inner = self.inner.lock();
-            inner.dialing += permits.len() as u32;
-            inner.login.begin()
-        };
-        let dial = |permit| Dial { store: self.clone(), permit: Some(permit), begun };
-        (permits.into_iter().map(dial).collect(), next)
-    }
-
-    fn logged_in(&self, held: Held<C::Connection>, now: Instant) {
-        let mut dead = Vec::new();
-        {
-            let mut inner = self.inner.lock();
-            inner.login.worked();
-            inner.open += 1;
-            inner.place(held, &self.budget, now, &mut dead);
-        }
-        self.bury(dead);
-    }
-
-    fn login_failed(&self, begun: Begun, error: ServerError, now: Instant, rng: &mut impl Rng) {
-        let mut inner = self.inner.lock();
-        let retry = inner.settings.server_login_retry;
-        let (database, user) = (&*self.group.database, &*self.group.user);
-        match inner.login.failed(begun, &error, retry, now, rng) {
-            Some(pause) => tracing::warn!(
-                database, user, %error, failures = inner.login.failures(), next_in_ms = pause.as_millis() as u64,
-                "server login failed"
-            ),
-            None => tracing::debug!(database, user, %error, "server login failed with the one before"),
-        }
-        if !error.is_transient() {
-            inner.queue.refuse_impatient(&Refusal::Login(error));
-        }
-    }
-
     // --- hand-over ---
 
-    fn lend(&self, held: Held<C::Connection>, client: u64, now: Instant) -> Lease<C> {
-        held.handle.give_to(client, now);
+    fn lend(&self, mut held: Held<C::Connection>, client: u64, now: Instant) -> Lease<C> {
+        held.lend(client, now);
         Lease { store: self.arc(), held: Some(held) }
     }
 
     fn give_back(&self, held: Held<C::Connection>, now: Instant) {
         let being_cancelled = held.handle.take_back();
         let mut dead = Vec::new();
-        let rests = {
+        let (rests, unserved) = {
             let mut inner = self.inner.lock();
             // Looked at again under the lock: the last cancel may have ended since, and then nobody would come to unpark.
             if being_cancelled && held.handle.being_cancelled() {
                 held.handle.transition(ServerState::BeingCancelled);
                 inner.parked.push(held);
             } else {
-                inner.place(held, &self.budget, now, &mut dead);
+                inner.place(held, &self.budgets, now, &mut dead);
             }
-            !inner.idle.is_empty()
+            let rests = !inner.idle.is_empty();
+            (rests, rests && !inner.queue.is_empty())
         };
         self.bury(dead);
+        if unserved {
+            // It is to be checked first.
+            self.alarm.notify_one();
+        }
         if rests {
-            self.budget.feed();
+            self.budgets.feed();
         }
     }
 
@@ -413,7 +350,7 @@ impl<C: Connect> Store<C> {
         let empty = {
             let mut inner = self.inner.lock();
             inner.open -= count;
-            inner.open == 0 && inner.dialing == 0
+            inner.is_empty()
         };
         if empty {
             self.emptied.notify_waiters();
@@ -422,7 +359,7 @@ impl<C: Connect> Store<C> {
     }
 
     fn set_hungry(&self, is: bool) {
-        self.budget.set_hungry(self.hungry.swap(is, Ordering::AcqRel), is);
+        self.budgets.set_hungry(self.hungry.swap(is, Ordering::AcqRel), is);
     }
 
     fn member(&self) -> Weak<dyn Member> {
@@ -466,93 +403,5 @@ impl<C: Connect> Member for Store<C> {
 
     fn is_hungry(&self) -> bool {
         self.hungry.load(Ordering::Acquire)
-    }
-}
-
-impl<T: Connection> Inner<T> {
-    fn new(settings: Settings) -> Self {
-        Self {
-            settings,
-            idle: Vec::new(),
-            parked: Vec::new(),
-            queue: Queue::default(),
-            open: 0,
-            dialing: 0,
-            paused: false,
-            login: Logins::default(),
-        }
-    }
-
-    /// Finds the place of a connection that is clean and nobody's: the first waiter, the idle ones, or the end.
-    fn place(&mut self, mut held: Held<T>, budget: &Budget, now: Instant, dead: &mut Vec<Held<T>>) {
-        let too_many = self.open > self.settings.sizes.most() || budget.overdraft() > 0;
-        if self.paused || too_many || !held.usable(now) {
-            dead.push(held);
-            return;
-        }
-        if !self.queue.is_empty() {
-            // A server that was told to stop says so right behind its last answer. (A system call, under the lock, only if
-            // something came.)
-            if !held.connection.is_quiet() {
-                dead.push(held);
-                return;
-            }
-            held.handle.transition(ServerState::Leased);
-            match self.queue.serve(held) {
-                None => return,
-                Some(back) => held = back,
-            }
-        }
-        held.idle_since = now;
-        held.handle.transition(ServerState::Idle);
-        self.idle.push(held);
-    }
-
-    /// Hands idle connections to waiters: one may have come back between a look at the idle ones and joining the queue.
-    fn serve_idle(&mut self, now: Instant, dead: &mut Vec<Held<T>>) {
-        while !self.paused && !self.queue.is_empty() {
-            let Some(held) = self.idle.pop() else { return };
-            if !held.usable(now) || !held.connection.is_quiet() {
-                dead.push(held);
-                continue;
-            }
-            held.handle.transition(ServerState::Leased);
-            if let Some(back) = self.queue.serve(held) {
-                back.handle.transition(ServerState::Idle);
-                self.idle.push(back);
-            }
-        }
-    }
-
-    fn refuse_late(&mut self, now: Instant) {
-        let Some(limit) = self.settings.query_wait_timeout else { return };
-        if let Some(moment) = now.checked_sub(limit) {
-            let refusal = Refusal::WaitedTooLong { limit, login: self.login.error().cloned() };
-            self.queue.refuse_until(moment, &refusal);
-        }
-    }
-
-    fn tally(&self, group: &Group) -> plan::Tally {
-        plan::Tally {
-            waiting: self.queue.len() as u32,
-            front_since: self.queue.front_since(),
-            open: self.open,
-            dialing: self.dialing,
-            keep_min: ClientState::ALL.iter().any(|state| group.clients(*state) > 0),
-            paused: self.paused,
-            failures: self.login.failures(),
-            not_before: self.login.not_before(),
-        }
-    }
-
-    fn dials(&self, group: &Group, now: Instant) -> plan::Dials {
-        plan::dials(&self.tally(group), &self.settings.sizes, now)
-    }
-}
-
-impl<T> Held<T> {
-    /// Whether the connection may be lent once more.
-    fn usable(&self, now: Instant) -> bool {
-        !self.handle.close_needed() && !self.handle.cancel_doubtful() && self.expires.is_none_or(|moment| now < moment)
     }
 }

@@ -24,11 +24,11 @@ use crate::{
 pub enum ServerState {
     /// Being opened and logged in. Left for Idle, Leased (straight to the first waiter), or Closed.
     Connecting = 0,
-    /// In the store, proven clean. Left for Leased or Closed.
+    /// In the store, proven clean. Left for Leased, Resetting or Closed.
     Idle = 1,
     /// With a client. Left for Idle, Resetting, BeingCancelled, Closed; or stays, with the next client.
     Leased = 2,
-    /// Its client is gone and its transaction is rolled back. Left for Idle, Leased, BeingCancelled, or Closed.
+    /// Its client is gone and its transaction is rolled back, or it is checked after a long rest. Left for Idle, Leased, BeingCancelled, or Closed.
     Resetting = 3,
     /// Given back while a cancel request for its last client is under way; nobody may have it until that request's
     /// connection has ended. Left for Idle, Leased, or Closed.
@@ -61,7 +61,7 @@ impl ServerState {
         matches!(
             (self, to),
             (Connecting, Idle | Leased)
-                | (Idle, Leased)
+                | (Idle, Leased | Resetting)
                 | (Leased, Idle | Leased | Resetting | BeingCancelled)
                 | (Resetting, Idle | Leased | BeingCancelled)
                 | (BeingCancelled, Idle | Leased)

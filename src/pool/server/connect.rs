@@ -8,6 +8,7 @@ use tokio::{
 };
 
 use super::{
+    ask::ask,
     credential::ServerLogin,
     error::ServerError,
     login::{Fresh, Greeting, login},
@@ -35,9 +36,13 @@ pub struct Spec {
     pub login: ServerLogin,
     /// Settings for the startup packet (`application_name`, …); `client_encoding` is UTF8 unless it is among them.
     pub params: Vec<(String, String)>,
+    /// Run on each new connection before any client has it.
+    pub connect_query: Option<Arc<str>>,
+    /// Run on a connection that has rested for long before a client has it.
+    pub check_query: Option<Arc<str>>,
     pub tls: Option<Arc<ServerTls>>,
     pub tcp: Tcp,
-    /// `server_connect_timeout`: lookup, connect, TLS and login together.
+    /// `server_connect_timeout`: lookup, connect, TLS, login and `connect_query` together; and one check.
     pub connect_timeout: Duration,
 }
 
@@ -75,9 +80,25 @@ pub async fn open(spec: &Spec, deriver: &Deriver, nonce: [u8; NONCE_LEN]) -> Res
             params: &spec.params,
             end_point: end_point.as_deref(),
         };
-        login(stream, greeting, deriver, nonce).await.map(|fresh| Opened { fresh, peer, endpoint })
+        let mut fresh = login(stream, greeting, deriver, nonce).await?;
+        if let Some(query) = &spec.connect_query {
+            let reported = ask(&mut fresh.stream, query, deadline).await.map_err(named)?;
+            for (name, value) in reported {
+                fresh.params.retain(|(known, _)| !known.eq_ignore_ascii_case(&name));
+                fresh.params.push((name, value));
+            }
+        }
+        Ok(Opened { fresh, peer, endpoint })
     };
     timeout_at(deadline, talk).await.unwrap_or(Err(ServerError::Timeout))
+}
+
+/// Says that what failed was `connect_query`.
+fn named(error: ServerError) -> ServerError {
+    match error {
+        ServerError::Refused { sqlstate, message } => ServerError::ConnectQuery { sqlstate, message },
+        other => other,
+    }
 }
 
 /// Connects to `host`: the Unix socket that it names, or the first of its addresses that answers. Each address has its

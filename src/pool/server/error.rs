@@ -22,6 +22,9 @@ pub enum ServerError {
     /// The server's own ErrorResponse. Its fields are all optional (CVE-2026-6666).
     #[error("{message}")]
     Refused { sqlstate: Option<String>, message: String },
+    /// `connect_query` failed: the server would serve, but not as it is to be.
+    #[error("connect_query failed: {message}")]
+    ConnectQuery { sqlstate: Option<String>, message: String },
     #[error("the server broke the protocol during login: {why}")]
     Protocol { why: &'static str },
     #[error("the server does not offer TLS (server_tls_sslmode asks for it)")]
@@ -56,7 +59,7 @@ impl ServerError {
     /// Returns the server's SQLSTATE if it gave one.
     pub fn sqlstate(&self) -> Option<&str> {
         match self {
-            Self::Refused { sqlstate, .. } => sqlstate.as_deref(),
+            Self::Refused { sqlstate, .. } | Self::ConnectQuery { sqlstate, .. } => sqlstate.as_deref(),
             _ => None,
         }
     }
@@ -70,6 +73,7 @@ impl ServerError {
                 matches!(s.as_str(), "57P03" | "57P01" | "57P02") || s.starts_with("53")
             }
             Self::Refused { sqlstate: None, .. }
+            | Self::ConnectQuery { .. }
             | Self::Protocol { .. }
             | Self::NoTls
             | Self::Tls { .. }
@@ -88,6 +92,7 @@ impl ServerError {
             Self::Timeout => Some("raise server_connect_timeout, or look at the server"),
             Self::NoTls => Some("set ssl = on in the server's postgresql.conf, or server_tls_sslmode to prefer"),
             Self::Tls { .. } => Some("look at server_tls_ca_file, and at the names in the server's certificate"),
+            Self::ConnectQuery { .. } => Some("look at the database's connect_query"),
             Self::Credential { .. } => Some("set password under users: or the database's user and password"),
             Self::Refused { sqlstate: Some(s), .. } if s == "53300" => {
                 Some("lower max_db_connections or the pool sizes, or raise the server's max_connections")
@@ -103,7 +108,7 @@ impl ServerError {
             Self::Connect { .. } => ServerErrorKind::Connect,
             Self::Timeout => ServerErrorKind::Timeout,
             Self::Closed => ServerErrorKind::Closed,
-            Self::Refused { .. } => ServerErrorKind::Refused,
+            Self::Refused { .. } | Self::ConnectQuery { .. } => ServerErrorKind::Refused,
             Self::Protocol { .. } => ServerErrorKind::Protocol,
             Self::NoTls | Self::Tls { .. } => ServerErrorKind::Tls,
             Self::Unproven | Self::Method { .. } | Self::Credential { .. } => ServerErrorKind::Authentication,

@@ -268,14 +268,14 @@ fn unsupported(kind: i32) -> ServerError {
     ServerError::Method { method }
 }
 
-fn error_response(body: &[u8]) -> ServerError {
+pub(super) fn error_response(body: &[u8]) -> ServerError {
     let fields = ErrorFields::parse(body);
     let code = std::str::from_utf8(fields.code).ok();
     let message = String::from_utf8_lossy(fields.message);
     ServerError::refused(code, Some(&*message).filter(|m| !m.is_empty()))
 }
 
-fn parameter(body: &[u8]) -> Result<(String, String), ServerError> {
+pub(super) fn parameter(body: &[u8]) -> Result<(String, String), ServerError> {
     let status = ParameterStatus::parse(body).map_err(|_| protocol("malformed ParameterStatus"))?;
     Ok((status.name.to_owned(), String::from_utf8_lossy(status.value).into_owned()))
 }

@@ -3,6 +3,7 @@
 //! In: a [`connect::Spec`]. Out: a [`login::Fresh`] connection that stands at its first ReadyForQuery with nothing
 //! buffered, or a [`error::ServerError`] that every waiter may be told.
 
+pub mod ask;
 pub mod cancel;
 pub mod connect;
 pub mod credential;

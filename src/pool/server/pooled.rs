@@ -4,8 +4,10 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
 use rand::Rng;
+use tokio::time::Instant;
 
 use super::{
+    ask::ask,
     connect::{self, Opened, Spec},
     error::ServerError,
     stream::ServerStream,
@@ -66,6 +68,13 @@ impl Connect for Connector {
         let state = ServerState::new(fresh.params.iter().map(|(name, value)| (name.as_str(), value.as_bytes())));
         self.learn(fresh.params, state.params());
         Ok(Server { stream: fresh.stream, state })
+    }
+
+    async fn check(&self, server: &mut Server) -> Result<(), ServerError> {
+        let Some(query) = &self.spec.check_query else { return Ok(()) };
+        let reported = ask(&mut server.stream, query, Instant::now() + self.spec.connect_timeout).await?;
+        // As for one that speaks while it rests: not what its next client was told.
+        if reported.is_empty() { Ok(()) } else { Err(ServerError::Protocol { why: "a parameter changed meanwhile" }) }
     }
 }
 

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     config::{
-        pool::{Database, Tcp, User, UserSecret},
+        pool::{Database, DatabaseServers, Tcp, User, UserSecret},
         secret::Secret,
     },
     pool::{
@@ -422,16 +422,16 @@ fn database(user: Option<&str>, password: Option<&str>) -> Database {
         reserve_pool_size: None,
         max_db_connections: None,
         pool_mode: None,
+        servers: DatabaseServers::default(),
     }
 }
 
 #[test]
 fn the_databases_user_and_password_come_before_the_clients() {
-    let user = |name: &str, secret| User { name: name.into(), secret, pool_size: None, pool_mode: None };
     let users = Users::new(&[
-        user("ann", UserSecret::Plain(Secret::new("anns"))),
-        user("bob", UserSecret::Scram(Secret::new("SCRAM-SHA-256$…"))),
-        user("eve", UserSecret::Md5(Secret::new("md5…"))),
+        User::new("ann", UserSecret::Plain(Secret::new("anns"))),
+        User::new("bob", UserSecret::Scram(Secret::new("SCRAM-SHA-256$…"))),
+        User::new("eve", UserSecret::Md5(Secret::new("md5…"))),
     ]);
     let plain = |text: &str| ServerSecret::Plain(Secret::new(text));
     let captured = Arc::new(Captured { keys: Keys::derive("bobs", SALT, 1), salt: SALT.into(), iterations: 1 });
@@ -470,6 +470,8 @@ fn spec(port: u16, connect_timeout: Duration) -> Spec {
         dbname: "shop".into(),
         login,
         params: vec![],
+        connect_query: None,
+        check_query: None,
         tls: None,
         tcp: Tcp::default(),
         connect_timeout,

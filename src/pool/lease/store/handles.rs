@@ -1,21 +1,17 @@
-//! What the store hands out: a place in the queue, a server, the right to open one.
+//! What the store hands out: a place in the queue, a server.
 //!
 //! Each is a value whose end puts the store right, however it ends: a waiter that vanishes leaves the queue and passes on what
-//! had reached it, a lease that is dropped rather than released closes its connection, a dial that fails gives its place back.
+//! had reached it, a lease that is dropped rather than released closes its connection.
 
 use std::{sync::Arc, time::Duration};
 
-use rand::{Rng, RngExt};
 use tokio::{sync::oneshot, time::Instant};
 
-use super::{Held, Refusal, Store};
+use super::{Refusal, Store, inner::Held};
 use crate::pool::{
-    lease::{Connect, backoff::Begun, budget::Permit, queue::Served},
+    lease::{Connect, queue::Served},
     registry::ServerEntry,
 };
-
-/// How much sooner or later than `server_lifetime` a connection may be closed.
-const LIFETIME_JITTER: f64 = 0.2;
 
 /// A place in the queue.
 #[must_use = "dropping it leaves the queue"]
@@ -94,55 +90,4 @@ impl<C: Connect> Drop for Lease<C> {
             self.store.close(held);
         }
     }
-}
-
-/// The right and duty to open one connection.
-pub(in crate::pool::lease) struct Dial<C: Connect> {
-    pub(super) store: Arc<Store<C>>,
-    pub(super) permit: Option<Permit>,
-    pub(super) begun: Begun,
-}
-
-impl<C: Connect> Dial<C> {
-    /// Opens the connection and brings it to the store, or tells it why not.
-    pub(in crate::pool::lease) async fn run(mut self) {
-        let store = self.store.clone();
-        // Entered before the way to connect is read: a RECONNECT marks what is entered, and comes after the new way is set.
-        let handle = store.registry.enter_server(store.group.clone(), Instant::now());
-        let connect = store.connect.load_full();
-        let opened = connect.connect(&handle).await;
-        let now = Instant::now();
-        match (opened, self.permit.take()) {
-            (Ok(connection), Some(permit)) => {
-                let lifetime = store.inner.lock().settings.server_lifetime;
-                let expires = lifetime.map(|lifetime| now + jittered(lifetime, &mut rand::rng()));
-                store.logged_in(Held { connection, handle, expires, idle_since: now, _permit: permit }, now);
-            }
-            (Ok(_), None) => {}
-            (Err(error), permit) => {
-                drop(handle);
-                store.login_failed(self.begun, error, now, &mut rand::rng());
-                drop(permit);
-            }
-        }
-    }
-}
-
-impl<C: Connect> Drop for Dial<C> {
-    fn drop(&mut self) {
-        let empty = {
-            let mut inner = self.store.inner.lock();
-            inner.dialing -= 1;
-            inner.open == 0 && inner.dialing == 0
-        };
-        if empty {
-            self.store.emptied.notify_waiters();
-        }
-        self.store.alarm.notify_one();
-    }
-}
-
-/// Lifetimes end spread out, so that a pool that was opened in one moment is not closed in one.
-fn jittered(lifetime: Duration, rng: &mut impl Rng) -> Duration {
-    lifetime.mul_f64(rng.random_range(1.0 - LIFETIME_JITTER..=1.0 + LIFETIME_JITTER))
 }

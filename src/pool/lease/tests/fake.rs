@@ -20,8 +20,12 @@ pub(super) fn settings() -> Settings {
         sizes: Sizes { pool: 2, min: 0, reserve: 0, reserve_after: None },
         query_wait_timeout: Some(30 * SECOND),
         server_idle_timeout: Some(600 * SECOND),
-        server_lifetime: Some(3600 * SECOND),
+        server_lifetime: 3600 * SECOND,
         server_login_retry: 15 * SECOND,
+        check_delay: None,
+        round_robin: false,
+        fail_fast: false,
+        keep_min: false,
     }
 }
 
@@ -39,6 +43,10 @@ pub(super) struct Server {
     pub alive_max: AtomicU32,
     /// Every connection open now is broken when this is set; new ones are not.
     pub restarts: AtomicU32,
+    /// Checks asked for, and what they answer and when.
+    pub checks: AtomicU32,
+    pub check_takes: Mutex<Duration>,
+    pub check_fails: AtomicBool,
 }
 
 impl Server {
@@ -111,31 +119,45 @@ impl Connect for FakeConnect {
             speaks: Arc::default(),
         })
     }
+
+    async fn check(&self, connection: &mut FakeConnection) -> Result<(), ServerError> {
+        let server = &connection.server;
+        server.checks.fetch_add(1, Ordering::SeqCst);
+        let takes = *server.check_takes.lock();
+        if !takes.is_zero() {
+            tokio::time::sleep(takes).await;
+        }
+        if server.check_fails.load(Ordering::SeqCst) { Err(ServerError::Timeout) } else { Ok(()) }
+    }
 }
 
 pub(super) struct Bench {
     pub server: Arc<Server>,
     pub registry: Arc<Registry>,
     pub group: Arc<Group>,
-    pub budget: Arc<Budget>,
+    pub budgets: Budgets,
     pub store: Arc<Store<FakeConnect>>,
 }
 
 pub(super) fn bench(settings: Settings) -> Bench {
     let registry = Registry::new(Instant::now(), SystemTime::UNIX_EPOCH);
-    bench_for("app", settings, Budget::new(None), Arc::default(), registry)
+    bench_for("app", settings, unlimited(), Arc::default(), registry)
+}
+
+pub(super) fn unlimited() -> Budgets {
+    Budgets { database: Budget::new(None), user: Budget::new(None) }
 }
 
 pub(super) fn bench_for(
     user: &str,
     settings: Settings,
-    budget: Arc<Budget>,
+    budgets: Budgets,
     server: Arc<Server>,
     registry: Arc<Registry>,
 ) -> Bench {
     let group = registry.group(&"arena".into(), &user.into());
-    let store = Store::new(FakeConnect(server.clone()), settings, group.clone(), registry.clone(), budget.clone());
-    Bench { server, registry, group, budget, store }
+    let store = Store::new(FakeConnect(server.clone()), settings, group.clone(), registry.clone(), budgets.clone());
+    Bench { server, registry, group, budgets, store }
 }
 
 impl Bench {

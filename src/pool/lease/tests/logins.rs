@@ -140,3 +140,29 @@ async fn the_reserve_opens_for_one_that_waited_long_enough() {
     assert!(bench.wait(2).served().await.is_ok());
     assert_eq!(start.elapsed(), 5 * SECOND);
 }
+
+#[tokio::test(start_paused = true)]
+async fn with_fail_fast_who_waits_is_told_at_once_and_who_comes_in_the_pause_as_well() {
+    let bench = bench(Settings { fail_fast: true, ..settings() });
+    bench.server.fail(2, starting_up());
+    let mut waiting = [bench.wait(1), bench.wait(2)];
+    for waiting in &mut waiting {
+        assert_eq!(waiting.served().await.err().unwrap(), Refusal::Login(starting_up()));
+    }
+    let mut newcomer = bench.wait(3);
+    assert_eq!(newcomer.served().await.err().unwrap(), Refusal::Login(starting_up()));
+    assert_eq!(bench.server.tries(), 2, "told without another try");
+    pass(SECOND).await;
+    assert!(bench.wait(4).served().await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn fail_fast_spares_those_for_whom_a_connection_will_come_back() {
+    let bench = bench(Settings { fail_fast: true, ..settings() });
+    let lease = bench.lease(1).await;
+    bench.server.fail(u32::MAX, starting_up());
+    let mut waiting = bench.wait(2);
+    pass(SECOND).await;
+    release(lease);
+    assert!(waiting.served().await.is_ok());
+}

@@ -1,5 +1,7 @@
 //! What ends idle connections, and PAUSE, RECONNECT and changed settings.
 
+use std::time::Duration;
+
 use tokio::time::Instant;
 
 use super::{super::*, fake::*};
@@ -41,7 +43,7 @@ async fn the_minimum_is_opened_while_the_pool_has_a_client() {
 #[tokio::test(start_paused = true)]
 async fn lifetimes_end_spread_out_and_never_while_lent() {
     let sizes = Sizes { pool: 40, ..settings().sizes };
-    let bench = bench(Settings { sizes, server_lifetime: Some(100 * SECOND), ..settings() });
+    let bench = bench(Settings { sizes, server_lifetime: 100 * SECOND, ..settings() });
     let mut leases = Vec::new();
     for client in 1..=40 {
         leases.push(bench.lease(client).await);
@@ -59,6 +61,49 @@ async fn lifetimes_end_spread_out_and_never_while_lent() {
     assert_eq!(alive[4], 1, "all at 120 s but the one in use");
     release(kept);
     assert_eq!(bench.server.alive(), 0, "that one when it comes back");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lifetime_of_zero_is_one_use() {
+    let sizes = Sizes { pool: 2, min: 1, ..settings().sizes };
+    let bench = bench(Settings { sizes, server_lifetime: Duration::ZERO, ..settings() });
+    let _client = client_of(&bench);
+    bench.store.sweep(Instant::now());
+    settle().await;
+    pass(60 * SECOND).await;
+    bench.store.sweep(Instant::now());
+    assert_eq!((bench.server.alive(), bench.server.tries()), (1, 1), "an unused one stays");
+    let mut lease = bench.lease(1).await;
+    assert_eq!(lease.connection().number, 1);
+    release(lease);
+    assert_eq!(bench.server.alive(), 0);
+    let mut waiting = bench.wait(2);
+    release(waiting.served().await.unwrap());
+    assert_eq!(bench.server.tries(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_minimum_of_a_forced_user_is_kept_without_clients() {
+    let sizes = Sizes { pool: 4, min: 3, ..settings().sizes };
+    let bench = bench(Settings { sizes, keep_min: true, ..settings() });
+    bench.store.sweep(Instant::now());
+    settle().await;
+    assert_eq!(bench.server.alive(), 3);
+    bench.server.restart();
+    bench.store.sweep(Instant::now());
+    settle().await;
+    assert_eq!(bench.server.alive(), 3, "and opened again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pool_without_a_limit_opens_as_many_as_are_waited_for() {
+    let sizes = Sizes { pool: u32::MAX, ..settings().sizes };
+    let bench = bench(Settings { sizes, ..settings() });
+    let mut leases = Vec::new();
+    for client in 0..50 {
+        leases.push(bench.lease(client).await);
+    }
+    assert_eq!(bench.server.alive(), 50);
 }
 
 #[tokio::test(start_paused = true)]
