@@ -123,6 +123,7 @@ impl Ends {
                 query_timeout: None,
                 transaction_timeout: None,
                 idle_transaction_timeout: None,
+                disable_pqexec: false,
                 spill_buffer: 256 << 10,
                 rollback_timeout: Duration::from_secs(5),
             },

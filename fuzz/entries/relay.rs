@@ -47,6 +47,7 @@ async fn scripted(data: &[u8]) {
         query_timeout: Some(Duration::from_secs(2)),
         transaction_timeout: None,
         idle_transaction_timeout: Some(Duration::from_secs(1)),
+        disable_pqexec: false,
         spill_buffer: 100,
         rollback_timeout: Duration::from_secs(1),
     };

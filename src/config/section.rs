@@ -110,6 +110,12 @@ impl<'a> Section<'a> {
         }
     }
 
+    /// Reads a duration of which `0` means "never"; `None` when the key is not given.
+    pub fn own_timeout(&mut self, key: &'static str) -> Option<Option<Duration>> {
+        let duration = self.get(key).and_then(|field| field.duration())?;
+        Some((!duration.is_zero()).then_some(duration))
+    }
+
     pub fn size(&mut self, key: &'static str, default: u64, range: RangeInclusive<u64>) -> u64 {
         self.get(key).and_then(|field| field.size_within(range)).unwrap_or(default)
     }

@@ -87,6 +87,12 @@ pub enum PoolError {
     /// The server refused the settings that the client asked for when it connected; `message` is the server's.
     #[error("startup parameters refused by the server: {message}")]
     ParametersRefused { sqlstate: String, message: String },
+    /// `pool_mode: statement`: a request ended inside a transaction. PgBouncer's words.
+    #[error("transaction blocks not allowed in statement pooling mode")]
+    TransactionBlock,
+    /// `disable_pqexec`. PgBouncer's words.
+    #[error("PQexec disallowed")]
+    SimpleQuery,
     #[error("packet too large: {len} bytes (max_packet_size {limit})")]
     PacketTooLarge { len: u64, limit: u64 },
     #[error("message too large to be held: {len} bytes (max_held_message {limit})")]
@@ -219,6 +225,8 @@ impl PoolError {
             | Self::EarlyData
             | Self::AuthenticationProtocol { .. }
             | Self::Protocol { .. }
+            | Self::TransactionBlock
+            | Self::SimpleQuery
             | Self::PacketTooLarge { .. } => "08P01",
         }
     }
@@ -262,6 +270,8 @@ impl PoolError {
             Self::TransactionTimeout { .. } => "raise transaction_timeout, or make the transaction shorter",
             Self::IdleTransactionTimeout { .. } => "raise idle_transaction_timeout, or end the transaction earlier",
             Self::ClientIdleTimeout { .. } => "raise client_idle_timeout, or close idle connections earlier",
+            Self::TransactionBlock => "use pool_mode: transaction",
+            Self::SimpleQuery => "disable_pqexec leaves the extended query protocol alone",
             Self::PacketTooLarge { .. } => "raise max_packet_size",
             Self::HeldMessageTooLarge { .. } => "raise max_held_message, or send the value as a parameter",
             Self::TooManyPreparedStatements { .. } => "close statements that are not needed any more",
@@ -303,6 +313,8 @@ impl PoolError {
             | Self::StartupParameter { .. }
             | Self::Replication
             | Self::AuthenticationProtocol { .. }
+            | Self::TransactionBlock
+            | Self::SimpleQuery
             | Self::Protocol { .. } => Kind::Protocol,
         }
     }

@@ -39,10 +39,11 @@ impl Rules {
                 .unwrap_or(pool.reserve_pool_size),
             reserve_after: pool.reserve_pool_timeout,
         };
+        let own = user.map(|user| user.timeouts).unwrap_or_default();
         Self {
             settings: Settings {
                 sizes,
-                query_wait_timeout: pool.query_wait_timeout,
+                query_wait_timeout: own.query_wait.or(database.query_wait_timeout).unwrap_or(pool.query_wait_timeout),
                 server_idle_timeout: match database.servers.idle_timeout {
                     Some(timeout) => (!timeout.is_zero()).then_some(timeout),
                     None => pool.server_idle_timeout,
@@ -59,13 +60,14 @@ impl Rules {
                 max_packet_size: pool.max_packet_size,
                 max_held_message: pool.max_held_message,
                 max_prepared_statements: pool.max_prepared_statements,
-                query_timeout: pool.query_timeout,
-                transaction_timeout: pool.transaction_timeout,
-                idle_transaction_timeout: pool.idle_transaction_timeout,
+                query_timeout: own.query.unwrap_or(pool.query_timeout),
+                transaction_timeout: own.transaction.unwrap_or(pool.transaction_timeout),
+                idle_transaction_timeout: own.idle_transaction.unwrap_or(pool.idle_transaction_timeout),
                 spill_buffer: pool.spill_buffer,
+                disable_pqexec: pool.disable_pqexec,
                 rollback_timeout: pool.rollback_timeout,
             },
-            client_idle_timeout: pool.client_idle_timeout,
+            client_idle_timeout: own.client_idle.unwrap_or(pool.client_idle_timeout),
             load_balance_hosts: load_balance(database),
         }
     }
@@ -101,6 +103,7 @@ pub fn mode_word(mode: PoolMode) -> &'static str {
     match mode {
         PoolMode::Session => "session",
         PoolMode::Transaction => "transaction",
+        PoolMode::Statement => "statement",
     }
 }
 
@@ -141,4 +144,33 @@ pub fn most(pool: &Pool, database: &Database) -> u32 {
 /// The names of pool.yaml in its order, without the fallback.
 pub fn names(pool: &Pool) -> impl Iterator<Item = &Arc<str>> {
     pool.databases.iter().map(|database| &database.name).filter(|name| &***name != ANY)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Config, Surroundings};
+
+    const FILE: &str = "pool: { auth_type: trust, query_wait_timeout: 9s, query_timeout: 8s }\n\
+        databases: { one: { host: h, query_wait_timeout: 7s }, two: { host: h } }\n\
+        users: { ann: { query_wait_timeout: 6s, query_timeout: 0 }, bob: {} }\n";
+
+    fn rules(database: &str, user: &str) -> Rules {
+        let nowhere = Surroundings::new(|_| None, |_, _| Err(std::io::Error::other("unknown host")));
+        let config = Config::from_texts(None, Some(FILE), &nowhere).unwrap();
+        let pool = config.pool.unwrap();
+        let database = resolve(&pool, database).unwrap();
+        Rules::of(&pool, &database, pool.users.iter().find(|known| known.name == user))
+    }
+
+    #[test]
+    fn a_users_timeout_counts_before_the_databases_and_that_before_the_general_one() {
+        let seconds = |seconds| Some(Duration::from_secs(seconds));
+        for (database, user, wait) in [("one", "ann", 6), ("two", "ann", 6), ("one", "bob", 7), ("two", "bob", 9)] {
+            let rules = rules(database, user);
+            assert_eq!(rules.settings.query_wait_timeout, seconds(wait), "{database} {user}");
+            let query = if user == "ann" { None } else { seconds(8) };
+            assert_eq!(rules.limits.query_timeout, query, "0 is never, for this user as well");
+        }
+    }
 }

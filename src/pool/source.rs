@@ -291,6 +291,7 @@ fn config_rows(pool: &config::Pool) -> Vec<ConfigRow> {
         row("client_login_timeout", seconds(Some(pool.client_login_timeout)), "60"),
         row("autodb_idle_timeout", seconds(pool.servers.autodb_idle_timeout), "3600"),
         row("default_pool_size", pool.default_pool_size.to_string(), "20"),
+        row("disable_pqexec", u8::from(pool.disable_pqexec).to_string(), "0"),
         row("dns_max_ttl", seconds(Some(pool.servers.dns_max_ttl)), "15"),
         row("dns_nxdomain_ttl", seconds(Some(pool.servers.dns_nxdomain_ttl)), "15"),
         row("fail_fast", u8::from(pool.servers.fail_fast).to_string(), "0"),

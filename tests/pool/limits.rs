@@ -1,7 +1,7 @@
 //! Limits that are reached, and what the client is told.
 
 use bookend::{
-    config::pool::{AuthType, Database, Pool},
+    config::pool::{AuthType, Database, Pool, UserTimeouts},
     health::drain::Phase,
 };
 use tokio::io::AsyncWriteExt;
@@ -20,6 +20,26 @@ async fn a_wait_that_is_too_long_ends_with_words_that_help() {
     assert_eq!(code, "53300");
     assert!(message.contains("query_wait_timeout"), "{message}");
     holder.batch_execute("COMMIT").await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_users_own_timeouts_hold_for_it_and_change_with_a_reload() {
+    let cluster = postgres::shared();
+    let mut config = Pool { default_pool_size: 1, ..config(&cluster) };
+    config.users[0].timeouts =
+        UserTimeouts { query: Some(Some(SECOND / 4)), query_wait: Some(Some(SECOND / 4)), ..Default::default() };
+    let pooled = start(config.clone()).await;
+    let client = pooled.client().await;
+    let (code, message) = told(&client.batch_execute("SELECT pg_sleep(10)").await.unwrap_err());
+    assert_eq!(code, "57014", "{message}");
+    let (holder, waits) = (pooled.client().await, pooled.client().await);
+    holder.batch_execute("BEGIN").await.unwrap();
+    let (code, message) = told(&waits.batch_execute("SELECT 1").await.unwrap_err());
+    assert_eq!(code, "53300", "{message}");
+    holder.batch_execute("COMMIT").await.unwrap();
+    config.users[0].timeouts.query = None;
+    pooled.pooler.reload(&std::sync::Arc::new(config));
+    holder.batch_execute("SELECT pg_sleep(0.4)").await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -14,6 +14,7 @@ mod reload;
 mod servers;
 mod sessions;
 mod slow_clients;
+mod statement_mode;
 mod strangers;
 mod support;
 mod tls;

@@ -79,6 +79,7 @@ pub fn config(cluster: &Cluster) -> Pool {
         max_prepared_statements: 200,
         max_packet_size: i32::MAX as u32,
         max_held_message: 16 << 20,
+        disable_pqexec: false,
         spill_buffer: 256 << 10,
         spill_memory: 64 << 20,
         ignore_startup_parameters: Vec::new(),
@@ -106,6 +107,7 @@ pub fn database(cluster: &Cluster, name: &str) -> Database {
         max_db_connections: None,
         pool_mode: None,
         servers: DatabaseServers::default(),
+        query_wait_timeout: None,
     }
 }
 

@@ -59,6 +59,7 @@ fn database(name: &str, field: &Field<'_>) -> Database {
         max_db_connections: section.limit("max_db_connections", u32::MAX),
         pool_mode: user::read_pool_mode(&mut section),
         servers: servers::read_database(&mut section),
+        query_wait_timeout: section.own_timeout("query_wait_timeout"),
     };
     section.finish_with(foreign::entry);
     database

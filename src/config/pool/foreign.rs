@@ -1,7 +1,7 @@
 //! Settings that PgBouncer has and this pool does not: named in the error, so that nobody looks for a slip of the pen.
 
 /// Keys of PgBouncer's `[pgbouncer]` section (its config.md and the table in src/main.c).
-const SETTINGS: [&str; 40] = [
+const SETTINGS: &[&str] = &[
     "application_name_add_host",
     "auth_dbname",
     "auth_hba_file",
@@ -14,7 +14,6 @@ const SETTINGS: [&str; 40] = [
     "client_tls_dheparams",
     "client_tls_ecdhcurve",
     "conffile",
-    "disable_pqexec",
     "dns_zone_check_period",
     "job_name",
     "log_connections",
@@ -45,15 +44,8 @@ const SETTINGS: [&str; 40] = [
 ];
 
 /// Keys of an entry of `[databases]` and `[users]`.
-const ENTRIES: [&str; 7] = [
-    "auth_dbname",
-    "auth_query",
-    "auth_user",
-    "client_idle_timeout",
-    "max_db_client_connections",
-    "max_user_client_connections",
-    "query_timeout",
-];
+const ENTRIES: &[&str] =
+    &["auth_dbname", "auth_query", "auth_user", "max_db_client_connections", "max_user_client_connections"];
 
 /// Explains a key of `pool:`.
 pub(super) fn setting(key: &str) -> Option<String> {

@@ -9,15 +9,19 @@ mod listen;
 mod password;
 mod servers;
 mod settings;
+mod timeouts;
 mod tls;
 mod user;
 pub mod userlist;
 
 use std::{sync::Arc, time::Duration};
 
-pub use self::listen::{Group, Listen, Tcp, UnixSocket, unix_socket_path};
-pub use self::servers::{DatabaseServers, LoadBalance, Servers};
 pub(super) use self::{database::FALLBACK, servers::EMPTY_QUERY};
+pub use self::{
+    listen::{Group, Listen, Tcp, UnixSocket, unix_socket_path},
+    servers::{DatabaseServers, LoadBalance, Servers},
+    timeouts::{Own, UserTimeouts},
+};
 use crate::{
     config::{
         field::Field,
@@ -86,6 +90,8 @@ pub struct Pool {
     pub spill_buffer: usize,
     /// The same of all clients together. Default 64 MiB.
     pub spill_memory: usize,
+    /// Simple queries are refused.
+    pub disable_pqexec: bool,
     /// Startup parameters that are accepted and ignored.
     pub ignore_startup_parameters: Vec<String>,
     /// Reported parameters that are kept per client beside the standard ones.
@@ -174,6 +180,8 @@ pub enum AuthType {
 pub enum PoolMode {
     Session,
     Transaction,
+    /// As Transaction, and transactions of more than one request are refused.
+    Statement,
 }
 
 /// The pool's own look at each database. `probe: {interval, down_interval, timeout, rise, fall}` in `pool:`
@@ -209,6 +217,7 @@ pub struct Database {
     pub max_db_connections: Option<u32>,
     pub pool_mode: Option<PoolMode>,
     pub servers: DatabaseServers,
+    pub query_wait_timeout: Own,
 }
 
 /// One user that may log in.
@@ -221,6 +230,7 @@ pub struct User {
     pub pool_mode: Option<PoolMode>,
     /// Server connections in all databases.
     pub max_user_connections: Option<u32>,
+    pub timeouts: UserTimeouts,
 }
 
 impl User {
@@ -233,6 +243,7 @@ impl User {
             reserve_pool_size: None,
             pool_mode: None,
             max_user_connections: None,
+            timeouts: UserTimeouts::default(),
         }
     }
 }

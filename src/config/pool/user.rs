@@ -6,7 +6,7 @@ use crate::config::{
     error::ConfigError,
     field::Field,
     node::Value,
-    pool::{AuthType, PoolMode, User, UserSecret, foreign, password, userlist},
+    pool::{AuthType, PoolMode, User, UserSecret, UserTimeouts, foreign, password, userlist},
     reading::Reading,
     secret::Secret,
     section::{Section, nearest},
@@ -84,6 +84,7 @@ fn read_user(name: &str, field: &Field<'_>, auth_type: AuthType) -> User {
     let pool_mode = read_pool_mode(&mut section);
     let reserve_pool_size = section.get("reserve_pool_size").and_then(|field| field.integer(0..=super::MAX_POOL_SIZE));
     let max_user_connections = section.limit("max_user_connections", u32::MAX);
+    let timeouts = UserTimeouts::read(&mut section);
     let none = UserSecret::Plain(Secret::new(""));
     let secret = match &password {
         None => {
@@ -107,17 +108,16 @@ fn read_user(name: &str, field: &Field<'_>, auth_type: AuthType) -> User {
         },
     };
     section.finish_with(foreign::entry);
-    User { name: name.to_owned(), secret, pool_size, reserve_pool_size, pool_mode, max_user_connections }
+    User { name: name.to_owned(), secret, pool_size, reserve_pool_size, pool_mode, max_user_connections, timeouts }
 }
 
-/// Reads `pool_mode`, where PgBouncer has one more.
+/// Reads `pool_mode`.
 pub(super) fn read_pool_mode(section: &mut Section<'_>) -> Option<PoolMode> {
-    let field = section.get("pool_mode")?;
-    if field.is("statement") {
-        field.error_with_hint(foreign::explanation("statement"), "transaction or session");
-        return None;
-    }
-    field.choice(&[("transaction", PoolMode::Transaction), ("session", PoolMode::Session)])
+    section.get("pool_mode")?.choice(&[
+        ("transaction", PoolMode::Transaction),
+        ("session", PoolMode::Session),
+        ("statement", PoolMode::Statement),
+    ])
 }
 
 /// Adds the users of the file that `users:` does not have; false when it could not be read.

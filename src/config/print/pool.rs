@@ -2,7 +2,9 @@
 
 use super::{HIDDEN, Yaml};
 use crate::config::{
-    pool::{AuthType, Database, EMPTY_QUERY, Listen, Pool, PoolMode, Servers, SslMode, TlsFiles, User, UserSecret},
+    pool::{
+        AuthType, Database, EMPTY_QUERY, Listen, Own, Pool, PoolMode, Servers, SslMode, TlsFiles, User, UserSecret,
+    },
     units::format_duration,
 };
 
@@ -84,6 +86,7 @@ fn settings(pool: &Pool) -> Yaml {
     map.put("max_held_message", Yaml::size(pool.max_held_message as u64));
     map.put("spill_buffer", Yaml::size(pool.spill_buffer as u64));
     map.put("spill_memory", Yaml::size(pool.spill_memory as u64));
+    map.put("disable_pqexec", pool.disable_pqexec);
     map.put("ignore_startup_parameters", Yaml::list(&pool.ignore_startup_parameters, Yaml::text));
     map.put("track_extra_parameters", Yaml::list(&pool.track_extra_parameters, Yaml::text));
     map.put("scram_iterations", pool.scram_iterations);
@@ -172,6 +175,7 @@ fn database(database: &Database) -> Yaml {
     }
     map.put("server_lifetime", servers.lifetime);
     map.put("server_idle_timeout", servers.idle_timeout);
+    map.put("query_wait_timeout", own(database.query_wait_timeout));
     map
 }
 
@@ -186,12 +190,23 @@ fn user(user: &User) -> Yaml {
     map.put("reserve_pool_size", user.reserve_pool_size);
     map.put("pool_mode", user.pool_mode.map(mode));
     map.put("max_user_connections", user.max_user_connections);
+    map.put("query_timeout", own(user.timeouts.query));
+    map.put("query_wait_timeout", own(user.timeouts.query_wait));
+    map.put("transaction_timeout", own(user.timeouts.transaction));
+    map.put("idle_transaction_timeout", own(user.timeouts.idle_transaction));
+    map.put("client_idle_timeout", own(user.timeouts.client_idle));
     map
+}
+
+/// An entry's own timeout: not given, or never, or a time.
+fn own(timeout: Own) -> Yaml {
+    timeout.map_or(Yaml::Null, |timeout| Yaml::Text(timeout.map_or("0".to_owned(), format_duration)))
 }
 
 fn mode(mode: PoolMode) -> &'static str {
     match mode {
         PoolMode::Session => "session",
         PoolMode::Transaction => "transaction",
+        PoolMode::Statement => "statement",
     }
 }

@@ -265,8 +265,8 @@ fn settings_of_pgbouncer_that_are_not_offered_are_named() {
         ),
         ("auth_type: hba", "2:14: pool.auth_type: hba is PgBouncer's; not offered here (scram-sha-256, md5 or trust)"),
         (
-            "pool_mode: statement",
-            "2:14: pool.pool_mode: statement is PgBouncer's; not offered here (transaction or session)",
+            "pool_mode: statements",
+            "2:14: pool.pool_mode: must be transaction or session or statement, got statements (did you mean statement?)",
         ),
         ("default_pool_sze: 5", "2:3: pool.default_pool_sze: unknown key (did you mean default_pool_size?)"),
     ];

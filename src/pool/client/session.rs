@@ -173,6 +173,9 @@ impl<IO: AsyncRead + AsyncWrite + Unpin + Send + 'static> Session<IO> {
         let rules = self.pool.rules.load_full();
         match Header::peek(&request, rules.limits.max_packet_size) {
             Ok(Some(Header { tag: tag::TERMINATE, .. })) => return Ok(Next::Over),
+            Ok(Some(Header { tag: tag::QUERY, .. })) if rules.limits.disable_pqexec => {
+                return Err(PoolError::SimpleQuery);
+            }
             Ok(_) => {}
             Err(error) => return Err(garbled(error)),
         }

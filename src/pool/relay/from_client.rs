@@ -47,6 +47,7 @@ impl Session<'_> {
             tag::CLOSE => self.on_close(header, body, back),
             tag::EXECUTE => Ok(self.pass_extended(Kind::Execute)),
             tag::SYNC => Ok(self.on_sync()),
+            tag::QUERY if self.limits.disable_pqexec => Err(PoolError::SimpleQuery),
             tag::QUERY => {
                 if !self.note_text(header, body) {
                     return Ok(Verdict::NeedMore);

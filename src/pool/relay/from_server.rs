@@ -9,13 +9,16 @@ use super::{
     session::{Replay, Session},
     sink::Sink,
 };
-use crate::pool::{
-    error::PoolError,
-    wire::{
-        backend::{self, TxStatus},
-        frame::Header,
-        read::{ErrorFields, ParameterStatus},
-        tag::backend as tag,
+use crate::{
+    config::pool::PoolMode,
+    pool::{
+        error::PoolError,
+        wire::{
+            backend::{self, TxStatus},
+            frame::Header,
+            read::{ErrorFields, ParameterStatus},
+            tag::backend as tag,
+        },
     },
 };
 
@@ -142,6 +145,9 @@ impl Session<'_> {
         self.probe = doubt && self.server.owed.doubt_leading_syncs();
         if entry.action == Action::Skip {
             return Ok(Verdict::Skip);
+        }
+        if status != TxStatus::Idle && self.limits.mode == PoolMode::Statement {
+            return Err(PoolError::TransactionBlock);
         }
         self.pace.ready(status, !self.server.owed.is_empty());
         Ok(Verdict::Pass)

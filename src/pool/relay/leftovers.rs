@@ -45,7 +45,7 @@ impl Session<'_> {
             b"DEALLOCATE" => self.server.statements.doubt_all(),
             b"SET" | b"RESET" => self.server.applied.doubt(),
             b"PREPARE" => self.server.sql_prepared = true,
-            b"LISTEN" => self.server.unfit = self.limits.mode == PoolMode::Transaction,
+            b"LISTEN" => self.server.unfit = self.limits.mode != PoolMode::Session,
             _ => {}
         }
     }

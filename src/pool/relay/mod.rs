@@ -70,6 +70,8 @@ pub struct Limits {
     pub query_timeout: Option<Duration>,
     pub transaction_timeout: Option<Duration>,
     pub idle_transaction_timeout: Option<Duration>,
+    /// Simple queries are refused.
+    pub disable_pqexec: bool,
     /// Bytes of answers kept for a client that does not take them. 0: none, its server waits for it.
     pub spill_buffer: usize,
     /// How long what a client sent before it left may take on the server.

@@ -291,7 +291,7 @@ impl<'a> Session<'a> {
 
     /// Returns whether names of statements are mapped.
     pub(super) fn maps_names(&self) -> bool {
-        self.limits.max_prepared_statements > 0 && self.limits.mode == PoolMode::Transaction
+        self.limits.max_prepared_statements > 0 && self.limits.mode != PoolMode::Session
     }
 }
 

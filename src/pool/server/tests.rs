@@ -423,6 +423,7 @@ fn database(user: Option<&str>, password: Option<&str>) -> Database {
         max_db_connections: None,
         pool_mode: None,
         servers: DatabaseServers::default(),
+        query_wait_timeout: None,
     }
 }
 

@@ -153,6 +153,28 @@ async fn a_session_keeps_its_server_until_it_is_over_or_asked_for() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn in_statement_mode_a_request_that_ends_inside_a_transaction_ends_the_client() {
+    let mut ends = Ends::new(4096);
+    ends.limits.mode = PoolMode::Statement;
+    let (outcome, told) = ended(&mut ends, script().query("begin")).await;
+    assert_eq!(outcome, Outcome::Ended { error: PoolError::TransactionBlock });
+    assert_eq!(told, ["C BEGIN", "E FATAL 08P01 transaction blocks not allowed in statement pooling mode"]);
+    let mut ends = Ends::new(4096);
+    ends.limits.mode = PoolMode::Statement;
+    let (outcome, told) = ended(&mut ends, script().query("select 1")).await;
+    assert_eq!((outcome, told.len()), (Outcome::Released { server: Fate::Reusable }, 4));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_simple_query_is_refused_wherever_it_stands_when_that_is_asked_for() {
+    let mut ends = Ends::new(4096);
+    ends.limits.disable_pqexec = true;
+    let (outcome, told) = ended(&mut ends, script().run_text("select 1").query("select 2").sync()).await;
+    assert_eq!(outcome, Outcome::Ended { error: PoolError::SimpleQuery });
+    assert_eq!(told.last().map(String::as_str), Some("E FATAL 08P01 PQexec disallowed"));
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_a_client_sent_before_it_left_is_carried_out() {
     let mut ends = Ends::new(4096);
     let (user, postgres) = ends.others();

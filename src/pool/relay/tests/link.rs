@@ -25,6 +25,7 @@ pub fn limits() -> Limits {
         query_timeout: None,
         transaction_timeout: None,
         idle_transaction_timeout: None,
+        disable_pqexec: false,
         spill_buffer: 0,
         rollback_timeout: Duration::from_secs(5),
     }
