@@ -11,6 +11,7 @@ mod admin;
 mod bad_input;
 mod balancing;
 mod database_down;
+mod drivers;
 mod living;
 mod pooling;
 mod postgres_restart;

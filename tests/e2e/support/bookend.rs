@@ -126,7 +126,7 @@ impl Drop for Bookend {
 }
 
 /// Has the kernel kill the child when the thread that starts it ends, so that a killed test leaves nothing behind.
-fn dies_with_us(command: &mut Command) -> &mut Command {
+pub fn dies_with_us(command: &mut Command) -> &mut Command {
     // SAFETY: prctl is async-signal-safe and touches nothing but the child.
     unsafe {
         command.pre_exec(|| {

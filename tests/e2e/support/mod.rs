@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-pub use bookend::Bookend;
+pub use bookend::{Bookend, dies_with_us};
 pub use stack::Stack;
 
 /// PostgreSQL, three Django replicas behind the pool, and bookend on both sides of them.
