@@ -5,7 +5,7 @@
 
 use std::{ffi::OsString, path::PathBuf};
 
-use clap::{Args, Parser, Subcommand};
+use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand, error::ErrorKind};
 
 use crate::config::lb::Sources;
 
@@ -16,7 +16,7 @@ pub const DEFAULT_ADMIN_URL: &str = "http://127.0.0.1:9180";
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {
     /// Serve until told to stop.
-    Run { sources: Sources },
+    Run { sources: Sources, start: Start },
     /// Read both files, print every error at once.
     Check { sources: Sources, print: bool },
     /// Ask a running process whether it is ready: exit code 0 or 1, for a container's HEALTHCHECK.
@@ -25,6 +25,17 @@ pub enum Command {
     Reload { admin: String },
     /// Ask a running process to send nothing new to the server `name` (`web-1` or `django/web-1`).
     Drain { admin: String, name: String },
+}
+
+/// What `run` is told beside its files, by PgBouncer's letters.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Start {
+    /// Nothing on standard error.
+    pub quiet: bool,
+    /// How often `-v` was given.
+    pub verbose: u8,
+    /// The user to become, instead of the one of the file.
+    pub user: Option<String>,
 }
 
 /// Parses the process's arguments, the program's name first.
@@ -36,7 +47,13 @@ where
     I: IntoIterator<Item = T>,
     T: Into<OsString> + Clone,
 {
-    Ok(Cli::try_parse_from(arguments)?.command.into())
+    let words = Cli::try_parse_from(arguments)?.command;
+    if let Words::Run(run) = &words
+        && let Some(why) = run.refused()
+    {
+        return Err(Cli::command().error(ErrorKind::ArgumentConflict, why));
+    }
+    Ok(words.into())
 }
 
 /// One process on both sides of a Django deployment: HTTP load balancer in front, PostgreSQL pool behind.
@@ -50,7 +67,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Words {
     /// Serve until SIGTERM. SIGHUP reads the files again.
-    Run(Files),
+    Run(Run),
     /// Check the files and print every error with file, line, column and key; exit code 1 if there are any.
     Check {
         #[command(flatten)]
@@ -78,13 +95,46 @@ enum Words {
     },
 }
 
+#[derive(Args)]
+struct Run {
+    #[command(flatten)]
+    files: Files,
+    /// Log nothing on standard error.
+    #[arg(short, long)]
+    quiet: bool,
+    /// Log more; twice: everything.
+    #[arg(short, long, action = ArgAction::Count)]
+    verbose: u8,
+    /// Become this user before anything is opened; only when started as root.
+    #[arg(short, long, value_name = "NAME")]
+    user: Option<String>,
+    /// PgBouncer's: into the background.
+    #[arg(short, long, hide = true)]
+    daemon: bool,
+    /// PgBouncer's: take over from a running process.
+    #[arg(short = 'R', long, hide = true)]
+    reboot: bool,
+}
+
+impl Run {
+    /// Returns what to do instead of what is not offered.
+    fn refused(&self) -> Option<&'static str> {
+        if self.daemon {
+            return Some(
+                "-d is not offered: the process stays in the foreground, for systemd (Type=notify), a container or setsid(1); pidfile and logfile are honoured",
+            );
+        }
+        self.reboot.then_some("-R is not offered: start the new process beside the old one, then send the old one SIGTERM (so_reuseport, or a balancer that watches /ready)")
+    }
+}
+
 /// With neither flag: ./lb.yaml and ./pool.yaml, those that exist. With one flag: that half alone.
 #[derive(Args)]
 struct Files {
     /// The front's file; given alone, the pool does not run.
     #[arg(long, value_name = "FILE")]
     lb: Option<PathBuf>,
-    /// The pool's file; given alone, the front does not run.
+    /// The pool's file, or a pgbouncer.ini; given alone, the front does not run.
     #[arg(long, value_name = "FILE")]
     pool: Option<PathBuf>,
 }
@@ -113,7 +163,10 @@ impl From<Files> for Sources {
 impl From<Words> for Command {
     fn from(words: Words) -> Self {
         match words {
-            Words::Run(files) => Self::Run { sources: files.into() },
+            Words::Run(run) => Self::Run {
+                sources: run.files.into(),
+                start: Start { quiet: run.quiet, verbose: run.verbose, user: run.user },
+            },
             Words::Check { files, print } => Self::Check { sources: files.into(), print },
             Words::Healthcheck { admin, url } => {
                 Self::Healthcheck { url: url.unwrap_or_else(|| format!("{}/ready", admin.admin)) }
@@ -134,13 +187,33 @@ mod tests {
 
     #[test]
     fn run_without_flags_names_no_file() {
-        assert_eq!(parsed("bookend run").unwrap(), Command::Run { sources: Sources::default() });
+        assert_eq!(
+            parsed("bookend run").unwrap(),
+            Command::Run { sources: Sources::default(), start: Start::default() }
+        );
     }
 
     #[test]
     fn run_with_one_flag_names_that_half_alone() {
         let sources = Sources { lb: None, pool: Some("p.yaml".into()) };
-        assert_eq!(parsed("bookend run --pool p.yaml").unwrap(), Command::Run { sources });
+        assert_eq!(parsed("bookend run --pool p.yaml").unwrap(), Command::Run { sources, start: Start::default() });
+    }
+
+    #[test]
+    fn run_takes_pgbouncers_letters_and_names_what_to_use_instead_of_the_others() {
+        let sources = Sources { lb: None, pool: Some("pgbouncer.ini".into()) };
+        let start = Start { quiet: true, verbose: 2, user: Some("postgres".into()) };
+        let line = "bookend run -qvv -u postgres --pool pgbouncer.ini";
+        assert_eq!(parsed(line).unwrap(), Command::Run { sources, start });
+        for (line, instead) in
+            [("bookend run -d", "systemd"), ("bookend run --daemon", "pidfile"), ("bookend run -R", "SIGTERM")]
+        {
+            let error = parsed(line).unwrap_err().to_string();
+            assert!(error.contains("is not offered") && error.contains(instead), "{error}");
+        }
+        for line in ["bookend -V", "bookend --version"] {
+            assert_eq!(parsed(line).unwrap_err().kind(), ErrorKind::DisplayVersion);
+        }
     }
 
     #[test]

@@ -3,8 +3,8 @@
 use std::{env, process::ExitCode};
 
 use bookend::{
-    app::{self, ask},
-    cli::{self, Command},
+    app::{self, Voice, ask},
+    cli::{self, Command, Start},
 };
 
 /// Thousands of small short-lived buffers on a few threads, and a resident set that must fall again after a peak.
@@ -34,7 +34,11 @@ fn main() -> ExitCode {
         }
     };
     let done = match command {
-        Command::Run { sources } => app::run(&sources).map(|()| String::new()).map_err(|errors| errors.join("\n")),
+        Command::Run { sources, start: Start { quiet, verbose, user } } => {
+            app::run(&sources, Voice { quiet, verbose }, user.as_deref())
+                .map(|()| String::new())
+                .map_err(|errors| errors.join("\n"))
+        }
         Command::Check { sources, print } => app::check(&sources, print),
         Command::Healthcheck { url } => ask::healthcheck(&url),
         Command::Reload { admin } => ask::reload(&admin),

@@ -4,6 +4,8 @@ use std::{fs, path::Path};
 
 #[path = "../fuzz/entries/frames.rs"]
 mod frames;
+#[path = "../fuzz/entries/ini.rs"]
+mod ini;
 #[path = "../fuzz/entries/relay.rs"]
 mod relay;
 #[path = "../fuzz/entries/scram.rs"]
@@ -57,4 +59,9 @@ fn scram_exchanges_of_the_corpus() {
 #[test]
 fn userlists_of_the_corpus() {
     each_file("userlist", userlist::run);
+}
+
+#[test]
+fn inis_of_the_corpus() {
+    each_file("ini", ini::run);
 }

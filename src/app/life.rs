@@ -14,7 +14,7 @@ use tokio::{
 use tracing::{error, info, warn};
 
 use crate::{
-    app::{departure::Departure, signals::Signal},
+    app::{daemon, departure::Departure, signals::Signal},
     config::lb::Shutdown,
     health::{
         control::Control,
@@ -97,6 +97,7 @@ impl Life {
             return;
         }
         let (requests, sessions) = (self.front.drain.in_flight(), self.pool.drain.in_flight());
+        daemon::tell_stopping();
         match now {
             (Phase::Running, _) => {}
             (Phase::Leaving | Phase::Closed, _) => {

@@ -9,6 +9,7 @@
 //! front wants it (one thread must not be stuck with all long uploads), and the pool has one thread unless told otherwise.
 
 pub mod ask;
+mod daemon;
 mod departure;
 mod first_up;
 mod front;
@@ -58,12 +59,13 @@ use crate::{
     },
     proxy::{Front, Pages},
     telemetry::{
-        log,
+        log::{self, Log},
         metrics::{ProgramMetrics, Registry, Started},
     },
 };
 
 pub use crate::app::{reload::Load, signals::Signal};
+pub use crate::telemetry::log::Voice;
 
 /// Seconds that pingora gives runtimes to end, after everything that had to be waited for is over.
 const RUNTIME_SHUTDOWN_SECONDS: u64 = 1;
@@ -93,18 +95,27 @@ pub struct App {
     background: Runtime,
 }
 
-/// Serves what `sources` say until the process is told to stop.
+/// Serves what `sources` say until the process is told to stop; as `user`, or as the one that the pool's file names.
 ///
 /// # Errors
 /// Why it could not start: lines for the operator.
-pub fn run(sources: &Sources) -> Result<(), Vec<String>> {
+pub fn run(sources: &Sources, voice: Voice, user: Option<&str>) -> Result<(), Vec<String>> {
     let started = Started::now();
-    log::init().map_err(|error| vec![error])?;
-    let signals = signals::catch().map_err(|error| vec![format!("cannot catch signals: {error}")])?;
+    let one = |error: String| vec![error];
+    let log = log::init(voice).map_err(one)?;
+    let signals = signals::catch().map_err(|error| one(format!("cannot catch signals: {error}")))?;
     let config = load(sources.clone())()?;
+    let daemon = config.pool.as_ref().map(|pool| pool.daemon.clone()).unwrap_or_default();
+    if let Some(user) = user.or(daemon.user.as_deref()) {
+        daemon::become_user(user).map_err(one)?;
+    }
+    reload::apply_log(&log, &config).map_err(one)?;
+    config.notes.iter().for_each(|note| warn!("{note}"));
     // What was found at the start is what is read again: a file that turns up later is not a half that starts.
     let load = load(config.sources.clone());
-    App::build(config, load, signals, started)?.run();
+    let app = App::build(config, load, signals, started, log)?;
+    let _pidfile = daemon.pidfile.map(|path| daemon::PidFile::claim(&path)).transpose().map_err(one)?;
+    app.run();
     Ok(())
 }
 
@@ -118,6 +129,7 @@ impl App {
         load: Load,
         signals: mpsc::Receiver<Signal>,
         started: Started,
+        log: Log,
     ) -> Result<Self, Vec<String>> {
         let one = |error: String| vec![error];
         let open_files_limit = limits::raise_open_files()
@@ -162,6 +174,7 @@ impl App {
             started: config.clone(),
             metrics,
             open_files_limit,
+            log,
         });
         let _ = reloader.set(Arc::downgrade(&control));
 
@@ -199,6 +212,7 @@ impl App {
         for service in self.services {
             server.add_service(service);
         }
+        daemon::tell_ready();
         info!(version = env!("CARGO_PKG_VERSION"), pid = std::process::id(), "started");
         server.run(RunArgs { shutdown_signal: Box::new(Watch::new(self.life)) });
         self.background.shutdown_background();
@@ -294,5 +308,9 @@ fn host_name() -> String {
 /// Every error, one per line.
 pub fn check(sources: &Sources, print: bool) -> Result<String, String> {
     let config = Config::load(sources, &Surroundings::system()).map_err(|errors| errors.to_string())?;
-    Ok(if print { config::print(&config) } else { "the configuration is fine".into() })
+    if print {
+        return Ok(config::print(&config));
+    }
+    let notes: String = config.notes.iter().map(|note| format!("note: {note}\n")).collect();
+    Ok(notes + "the configuration is fine")
 }

@@ -12,10 +12,13 @@ use parking_lot::Mutex;
 use tracing::{error, info, warn};
 
 use crate::{
-    app::limits,
+    app::{daemon, limits},
     config::{Config, lb::Shutdown, open_files_needed},
     health::control::{Control, DrainError, ReloadSummary},
-    telemetry::metrics::{ProgramMetrics, ReloadResult},
+    telemetry::{
+        log::Log,
+        metrics::{ProgramMetrics, ReloadResult},
+    },
 };
 
 /// Reads the files again. Errors are lines for the operator, each with its place.
@@ -62,6 +65,7 @@ pub struct Reloader {
     pub databases: Option<Arc<dyn Databases>>,
     pub metrics: ProgramMetrics,
     pub open_files_limit: u64,
+    pub log: Log,
 }
 
 impl Reloader {
@@ -82,6 +86,9 @@ impl Reloader {
         if let Some(shortage) = limits::shortage(needed, self.open_files_limit).filter(|_| needed != before) {
             warn!("{shortage}");
         }
+        if let Err(error) = apply_log(&self.log, &new) {
+            warn!("{error}; the log goes where it went");
+        }
         self.running.store(Arc::new(new));
         summary
     }
@@ -91,6 +98,7 @@ impl Control for Reloader {
     fn reload(&self) -> Result<ReloadSummary, Vec<String>> {
         // Held while the files are read: the reload that began last is the one that counts.
         let _turn = self.turn.lock();
+        let _told = daemon::tell_reloading();
         let loaded = (self.load)();
         let now = SystemTime::now();
         match loaded {
@@ -136,6 +144,17 @@ impl Control for Reloader {
     }
 }
 
+/// Lets the log go where the pool's file says. A file that has been rotated is opened anew.
+///
+/// # Errors
+/// Text for the operator.
+pub fn apply_log(log: &Log, config: &Config) -> Result<(), String> {
+    let daemon = config.pool.as_ref().map(|pool| pool.daemon.clone()).unwrap_or_default();
+    let file = daemon.logfile.as_deref();
+    let failed = |error| format!("logfile {}: {error}", file.unwrap_or("".as_ref()).display());
+    log.apply(file, daemon.verbose).map_err(failed)
+}
+
 /// What changed that belongs to neither half.
 fn changed_here(old: &Config, new: &Config) -> Vec<String> {
     let mut changed = Vec::new();
@@ -168,6 +187,8 @@ fn needs_restart(started: &Config, new: &Config) -> Vec<String> {
             differs(true, &format!("pool.yaml pool.{key}"));
         }
         differs(old.threads != new.threads, "pool.yaml pool.threads");
+        differs(old.daemon.pidfile != new.daemon.pidfile, "pool.yaml pool.pidfile");
+        differs(old.daemon.user != new.daemon.user, "pool.yaml pool.user");
     }
     differs(started.admin != new.admin, "admin.address");
     keys

@@ -1,6 +1,6 @@
 //! What the operator wrote, checked. Knows nobody else in the program.
 //!
-//! Flow: file text -> [`load`] (YAML, positions, `${VAR}`) -> a tree of nodes -> a reader for each section, which takes
+//! Flow: file text -> [`load`] (YAML, positions, `${VAR}`), or [`ini`] (PgBouncer's file) -> a tree of nodes -> a reader for each section, which takes
 //! typed values from a [`section`] and collects every error with file, line, column and key path -> the checks between
 //! sections and files -> the checked values in [`lb`] and [`pool`]. A configuration exists whole or not at all.
 
@@ -9,6 +9,7 @@ mod cross;
 mod env;
 mod error;
 mod field;
+mod ini;
 pub mod lb;
 mod load;
 mod node;
@@ -49,6 +50,8 @@ pub struct Config {
     pub shutdown: lb::Shutdown,
     /// The files that were read: what a reload reads again.
     pub sources: Sources,
+    /// What the operator should know, though nothing is wrong.
+    pub notes: Vec<String>,
 }
 
 impl Config {
@@ -78,13 +81,14 @@ impl Config {
     }
 
     fn check(sources: Sources, surroundings: &Surroundings, text: Text<'_>) -> Result<Self, Errors> {
-        let lb = sources.lb.as_deref().map(|file| File::read(file, surroundings, text, lb::read));
-        let pool = sources.pool.as_deref().map(|file| File::read(file, surroundings, text, pool::read));
+        let lb = sources.lb.as_deref().map(|file| File::read(file, surroundings, text, false, lb::read));
+        let pool = sources.pool.as_deref().map(|file| File::read(file, surroundings, text, true, pool::read));
         if let (Some(lb), Some(pool)) = (&lb, &pool) {
             cross::databases(lb, pool);
         }
         cross::listeners(lb.as_ref(), pool.as_ref());
 
+        let notes = pool.as_ref().map(|file| notes(&file.reading)).unwrap_or_default();
         let (lb, lb_errors) = lb.map(File::finish).unwrap_or_default();
         let (pool, pool_errors) = pool.map(File::finish).unwrap_or_default();
         if let Some(errors) = Errors::collect(lb_errors.into_iter().chain(pool_errors)) {
@@ -98,6 +102,7 @@ impl Config {
             admin,
             shutdown,
             sources,
+            notes,
         })
     }
 }
@@ -115,11 +120,17 @@ impl<'a, T> File<'a, T> {
         path: &'a Path,
         surroundings: &'a Surroundings,
         text: Text<'_>,
+        may_be_ini: bool,
         sections: fn(&Reading<'_>, &Node) -> T,
     ) -> Self {
         let reading = Reading::new(path, surroundings);
         let mut errors = Vec::new();
-        let tree = text(path).and_then(|text| load::parse(path, &text, reading.env(), &mut errors));
+        let tree = text(path).and_then(|main| {
+            if may_be_ini && ini::is_ini(path, &main) {
+                return ini::parse(&reading, &main, text);
+            }
+            load::parse(path, &main, reading.env(), &mut errors)
+        });
         let found = tree.map_err(|error| errors.push(error)).ok().map(|tree| sections(&reading, &tree));
         reading.extend(errors);
         Self { reading, found }
@@ -128,6 +139,16 @@ impl<'a, T> File<'a, T> {
     fn finish(self) -> (Option<T>, Vec<ConfigError>) {
         (self.found, self.reading.finish().0)
     }
+}
+
+/// Returns what is to be said of a file that has no errors.
+fn notes(reading: &Reading<'_>) -> Vec<String> {
+    let mut notes = reading.notes();
+    let idle: Vec<_> = reading.without_effect().into_iter().map(|(key, _)| key).collect();
+    if !idle.is_empty() {
+        notes.push(format!("settings of PgBouncer that have no effect here: {}", idle.join(", ")));
+    }
+    notes
 }
 
 /// Returns the files that stand in `dir` under their usual names.

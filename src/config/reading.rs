@@ -1,7 +1,7 @@
 //! One file being read: where its errors gather, and what the outside world answers.
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     collections::BTreeSet,
     io,
     net::{IpAddr, SocketAddr, ToSocketAddrs},
@@ -60,6 +60,10 @@ pub(super) struct Spot {
     pub key: String,
 }
 
+/// Bits of a line's number; those above are the number of the file, for an ini that includes others.
+const LINE_BITS: u32 = usize::BITS / 2;
+const LINE_MASK: usize = (1 << LINE_BITS) - 1;
+
 /// One file being read.
 pub(super) struct Reading<'a> {
     pub file: &'a Path,
@@ -68,11 +72,26 @@ pub(super) struct Reading<'a> {
     errors: RefCell<Vec<ConfigError>>,
     /// Every key that some section asked for, as `upstreams.*.servers[].weight`: what the sample files must explain.
     known: RefCell<BTreeSet<String>>,
+    is_ini: Cell<bool>,
+    /// What the file includes.
+    included: RefCell<Vec<PathBuf>>,
+    notes: RefCell<Vec<String>>,
+    without_effect: RefCell<Vec<(&'static str, &'static str)>>,
 }
 
 impl<'a> Reading<'a> {
     pub fn new(file: &'a Path, around: &'a Surroundings) -> Self {
-        Self { file, around, started: Instant::now(), errors: RefCell::default(), known: RefCell::default() }
+        Self {
+            file,
+            around,
+            started: Instant::now(),
+            errors: RefCell::default(),
+            known: RefCell::default(),
+            is_ini: Cell::default(),
+            included: RefCell::default(),
+            notes: RefCell::default(),
+            without_effect: RefCell::default(),
+        }
     }
 
     /// Adds an error at `spot`.
@@ -113,9 +132,67 @@ impl<'a> Reading<'a> {
         self.known.borrow_mut().insert(pattern);
     }
 
+    /// The file is PgBouncer's: what PgBouncer does not mind is no error.
+    pub fn becomes_ini(&self) {
+        self.is_ini.set(true);
+    }
+
+    /// Returns whether the file is PgBouncer's.
+    pub fn is_ini(&self) -> bool {
+        self.is_ini.get()
+    }
+
+    /// Adds a file that the first one includes, and returns its number; the first one has 0.
+    pub fn includes(&self, path: &Path) -> usize {
+        let mut included = self.included.borrow_mut();
+        included.push(path.to_owned());
+        included.len()
+    }
+
+    /// Returns a place of file `number`, to be told apart from one of the first file.
+    pub fn position(&self, number: usize, at: Position) -> Position {
+        Position { line: number << LINE_BITS | at.line & LINE_MASK, ..at }
+    }
+
+    /// Adds what the operator should know, though it is no error.
+    pub fn note(&self, note: &str) {
+        self.notes.borrow_mut().push(note.to_owned());
+    }
+
+    /// Adds a key that is taken and has no effect, and why.
+    pub fn takes_without_effect(&self, key: &'static str, why: &'static str) {
+        self.without_effect.borrow_mut().push((key, why));
+    }
+
+    /// Returns the keys that have no effect, with the reasons.
+    pub fn without_effect(&self) -> Vec<(&'static str, &'static str)> {
+        self.without_effect.borrow().clone()
+    }
+
+    /// Returns what the operator should know.
+    pub fn notes(&self) -> Vec<String> {
+        self.notes.borrow().clone()
+    }
+
     /// Returns what is wrong, and every key that was asked for.
     pub fn finish(self) -> (Vec<ConfigError>, BTreeSet<String>) {
-        (self.errors.into_inner(), self.known.into_inner())
+        let mut errors = self.errors.into_inner();
+        let included = self.included.into_inner();
+        for error in errors.iter_mut().filter(|error| error.file == self.file) {
+            if let Some(at) = &mut error.position
+                && at.line > LINE_MASK
+            {
+                error.file = included.get((at.line >> LINE_BITS) - 1).cloned().unwrap_or_default();
+                at.line &= LINE_MASK;
+            }
+            // In an ini the settings have a section, not a key above them.
+            if self.is_ini.get()
+                && let Some(key) = error.key.strip_prefix("pool.")
+            {
+                error.key = key.to_owned();
+            }
+        }
+        (errors, self.known.into_inner())
     }
 
     /// Returns a path named in the file, which is relative to the file.

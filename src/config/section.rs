@@ -6,7 +6,7 @@ use crate::config::{
     field::Field,
     load::join,
     node::{Key, Node, Value},
-    reading::Spot,
+    reading::{Reading, Spot},
 };
 
 /// A mapping being read. Ends with [`Section::finish`].
@@ -137,6 +137,22 @@ impl<'a> Section<'a> {
     /// Returns the keys that were asked for so far.
     pub fn asked(&self) -> Vec<&'static str> {
         self.asked.clone()
+    }
+
+    /// Returns the file that is read.
+    pub fn reading(&self) -> &'a Reading<'a> {
+        self.field.reading
+    }
+
+    /// Returns the keys that were not asked for so far.
+    pub fn unasked(&self) -> Vec<&'a (Key, Node)> {
+        let entries = self.entries.unwrap_or_default().iter();
+        entries.filter(|(key, _)| !self.asked.contains(&key.name.as_str())).collect()
+    }
+
+    /// Counts `key` as asked for: somebody else has dealt with it.
+    pub fn settles(&mut self, key: &'static str) {
+        self.asked.push(key);
     }
 
     /// As [`Section::finish`]; `explain` may say more about a key than that it is unknown.

@@ -1,17 +1,18 @@
-//! The program's own log: JSON lines on standard error.
+//! The program's own log: JSON lines on standard error, and in a file if one is named.
 //!
 //! Standard output belongs to the access log. The level is read from `BOOKEND_LOG`, else `RUST_LOG`, in tracing's
-//! filter syntax (`debug`, `info,bookend::pool=debug`); without either it is `info`. Libraries that use the `log` crate,
+//! filter syntax (`debug`, `info,bookend::pool=debug`); without either it is `info`, with `-v` or `verbose` more. Libraries that use the `log` crate,
 //! pingora above all, are captured too, but tamed: what pingora reports once per connection or request as an error (a
 //! client that hung up, a server that refused) is in the access log and the metrics already, with a reason and a route.
 
 mod line;
+mod output;
 
-use std::{env, panic};
+use std::{env, io, panic, path::Path, sync::Arc};
 
 use tracing_subscriber::{EnvFilter, fmt, prelude::*};
 
-use crate::telemetry::log::line::JsonLine;
+use crate::telemetry::log::{line::JsonLine, output::Output};
 
 /// What libraries may say. Named targets win over a plain level, and the operator's own words over these.
 const TAMED: &str = "pingora_core=warn,\
@@ -24,24 +25,77 @@ const TAMED: &str = "pingora_core=warn,\
     pingora_pool=off,\
     tokio_postgres=warn";
 
+/// How much is to be said, before any file has been read.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Voice {
+    /// `-q`: nothing on standard error.
+    pub quiet: bool,
+    /// `-v`: 1 is what happens to each connection, 2 is everything.
+    pub verbose: u8,
+}
+
+/// The log while it runs.
+#[derive(Clone, Default)]
+pub struct Log {
+    output: Output,
+    /// What was said at the start, which a file can only add to.
+    verbose: u8,
+    /// `None` where the environment says what is logged, or (tests) nothing does.
+    set_level: Option<Arc<dyn Fn(u8) + Send + Sync>>,
+}
+
+impl Log {
+    /// Takes over what a file says: where the log goes beside standard error, and how much. Called again, it opens the file
+    /// again.
+    ///
+    /// # Errors
+    /// The file cannot be opened; the one before it stays.
+    pub fn apply(&self, file: Option<&Path>, verbose: u8) -> io::Result<()> {
+        if let Some(set_level) = &self.set_level {
+            set_level(self.verbose.max(verbose));
+        }
+        self.output.set_file(file)
+    }
+}
+
 /// Starts the log. Called once, by `main`; a second call (tests) changes nothing.
 ///
 /// # Errors
 /// Text for the operator when the filter in the environment cannot be read.
-pub fn init() -> Result<(), String> {
+pub fn init(voice: Voice) -> Result<Log, String> {
     let wanted = ["BOOKEND_LOG", "RUST_LOG"]
         .into_iter()
         .filter_map(|name| Some((name, env::var(name).ok()?)))
         .find(|(_, filter)| !filter.trim().is_empty());
     let filter = match &wanted {
         Some((name, filter)) => parse(filter).map_err(|error| format!("{name}: {error}"))?,
-        None => parse("info").map_err(|error| error.to_string())?,
+        None => parse(level(voice.verbose)).map_err(|error| error.to_string())?,
     };
-    let lines = fmt::layer().event_format(JsonLine).with_writer(std::io::stderr);
+    let mut log = Log { verbose: voice.verbose, ..Log::default() };
+    log.output.set_quiet(voice.quiet);
+    let (filter, handle) = tracing_subscriber::reload::Layer::new(filter);
+    let lines = fmt::layer().event_format(JsonLine).with_writer(log.output.clone());
     if tracing_subscriber::registry().with(filter).with(lines).try_init().is_ok() {
         panic::set_hook(Box::new(report_panic));
     }
-    Ok(())
+    if wanted.is_none() {
+        log.set_level = Some(Arc::new(move |verbose| {
+            if let Ok(filter) = parse(level(verbose)) {
+                // Fails when the log has gone.
+                let _ = handle.reload(filter);
+            }
+        }));
+    }
+    Ok(log)
+}
+
+/// Returns the filter for a number of `-v`.
+fn level(verbose: u8) -> &'static str {
+    match verbose {
+        0 => "info",
+        1 => "info,bookend=debug",
+        _ => "debug,bookend=trace",
+    }
 }
 
 fn parse(wanted: &str) -> Result<EnvFilter, tracing_subscriber::filter::ParseError> {

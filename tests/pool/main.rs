@@ -5,6 +5,7 @@
 mod cancel;
 mod console;
 mod function_call;
+mod ini;
 mod leftovers;
 mod limits;
 mod listening;

@@ -88,6 +88,7 @@ pub fn config(cluster: &Cluster) -> Pool {
         stats_period: 60 * SECOND,
         servers: Servers::default(),
         probe: Probe { interval: 2 * SECOND, down_interval: SECOND / 2, timeout: SECOND, rise: 1, fall: 2 },
+        daemon: Default::default(),
         databases: vec![database(cluster, DATABASE)],
         users: vec![User::new(USER, UserSecret::Plain(Secret::new(PASSWORD)))],
     }

@@ -28,6 +28,7 @@ fn config(grace_seconds: u64, admin: &str) -> Config {
         admin: Some(Admin { address: admin.parse().unwrap() }),
         shutdown: Shutdown { pre_stop_delay: Duration::ZERO, grace_period: Duration::from_secs(grace_seconds) },
         sources: Sources { lb: Some(PathBuf::from("lb.yaml")), pool: None },
+        notes: Vec::new(),
     }
 }
 
@@ -51,6 +52,7 @@ fn world(load: impl Fn() -> Result<Config, Vec<String>> + Send + Sync + 'static)
         databases: None,
         metrics: ProgramMetrics::register(&registry, Started::now()).unwrap(),
         open_files_limit: u64::MAX,
+        log: Log::default(),
     };
     World { reloader, part, registry }
 }

@@ -20,7 +20,7 @@ pub(super) fn read(file: &mut Section<'_>) -> Vec<Database> {
     let example = "{ arena_db: { host: 127.0.0.1 } }";
     let Some(field) = file.require("databases", example) else { return Vec::new() };
     let entries = field.entries();
-    if matches!(&field.node.value, Value::Map(entries) if entries.is_empty()) {
+    if matches!(&field.node.value, Value::Map(entries) if entries.is_empty()) && !field.reading.is_ini() {
         field.error("must name at least one database");
     }
     entries.iter().map(|(name, field)| database(name, field)).collect()

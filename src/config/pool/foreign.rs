@@ -20,11 +20,9 @@ const SETTINGS: &[&str] = &[
     "log_disconnections",
     "log_pooler_errors",
     "log_stats",
-    "logfile",
     "max_db_client_connections",
     "max_user_client_connections",
     "peer_id",
-    "pidfile",
     "pkt_buf",
     "query_wait_notify",
     "resolv_conf",
@@ -39,8 +37,6 @@ const SETTINGS: &[&str] = &[
     "syslog",
     "syslog_facility",
     "syslog_ident",
-    "user",
-    "verbose",
 ];
 
 /// Keys of an entry of `[databases]` and `[users]`.

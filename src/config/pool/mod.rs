@@ -3,6 +3,7 @@
 //! Keys have PgBouncer's names and meanings, so that its documentation is ours too. A timeout of `0` means "never" and is
 //! `None` here; a limit of `0` is `None` as well, and the general one counts. A pool's size of `0` is PgBouncer's "no limit".
 
+pub mod daemon;
 mod database;
 mod foreign;
 mod listen;
@@ -25,6 +26,7 @@ pub use self::{
 use crate::{
     config::{
         field::Field,
+        ini,
         lb::process::{self, Process},
         node::Node,
         reading::{Reading, Spot},
@@ -103,6 +105,7 @@ pub struct Pool {
     /// What else there is to say about server connections.
     pub servers: Servers,
     pub probe: Probe,
+    pub daemon: daemon::Daemon,
     /// In the order of the file; the first is `default` in `/db/connections/`. Names are unique.
     pub databases: Vec<Database>,
     /// `users:` and `auth_file`; `users:` wins.
@@ -274,6 +277,7 @@ pub(super) fn read(reading: &Reading<'_>, root: &Node) -> Found {
     let (mut pool, listen) = settings::read(reading, &mut section, auth);
     pool.databases = database::read(&mut file);
     let process = process::read(&mut file);
+    ini::settle(&mut section);
     let settings = section.asked();
     section.finish_with(foreign::setting);
     file.finish_with(|key| settings.contains(&key).then(|| "unknown key (it belongs under pool:)".into()));

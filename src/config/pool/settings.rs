@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use crate::config::{
     lb::process,
-    pool::{MAX_POOL_SIZE, Pool, PoolMode, Probe, listen, servers, tls, user},
+    pool::{MAX_POOL_SIZE, Pool, PoolMode, Probe, daemon, listen, servers, tls, user},
     reading::{Reading, Spot},
     section::Section,
 };
@@ -54,6 +54,7 @@ pub(super) fn read(reading: &Reading<'_>, section: &mut Section<'_>, auth: user:
         stats_period: section.duration("stats_period", 60 * SECOND),
         servers: servers::read(section),
         probe: probe(section),
+        daemon: daemon::read(reading, section),
         databases: Vec::new(),
         users: auth.users,
     };

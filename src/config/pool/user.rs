@@ -34,20 +34,23 @@ pub(super) fn read(reading: &Reading<'_>, file: &mut Section<'_>, settings: &mut
 
     let mut complete = true;
     let mut users = Vec::new();
-    for (name, field) in file.get("users").map(|field| field.entries()).unwrap_or_default() {
-        users.push(read_user(name, &field, auth_type));
+    let entries = file.get("users").map(|field| field.entries()).unwrap_or_default();
+    for (name, field) in &entries {
+        users.push(read_user(name, field, auth_type));
     }
+    let mut bare: HashSet<&str> =
+        entries.iter().filter(|(_, field)| has_no_password(field)).map(|(name, _)| *name).collect();
     if let Some(field) = auth_file {
-        complete = add_auth_file(reading, &field, auth_type, &mut users);
-    }
-    if users.is_empty() && complete {
-        file.error("has nobody who may log in: give users, or pool.auth_file");
+        complete = add_auth_file(reading, &field, auth_type, &mut users, &mut bare);
     }
     if complete {
-        for (name, field) in admins.iter().chain(&stats) {
-            check_known(name, field, &users);
-        }
+        check_bare(reading, auth_type, &entries, &bare, &mut users);
     }
+    if users.is_empty() && complete && !reading.is_ini() {
+        file.error("has nobody who may log in: give users, or pool.auth_file");
+    }
+    let known = |(name, field): &(String, Field<'_>)| !complete || is_known(name, field, &users);
+    let (admins, stats) = (admins.into_iter().filter(known).collect(), stats.into_iter().filter(known).collect());
     let names = |fields: Vec<(String, Field<'_>)>| fields.into_iter().map(|(name, _)| name).collect();
     Auth { auth_type, admin_users: names(admins), stats_users: names(stats), users }
 }
@@ -87,12 +90,8 @@ fn read_user(name: &str, field: &Field<'_>, auth_type: AuthType) -> User {
     let timeouts = UserTimeouts::read(&mut section);
     let none = UserSecret::Plain(Secret::new(""));
     let secret = match &password {
-        None => {
-            if let Some(why) = password::unusable(auth_type, &none) {
-                section.error(why);
-            }
-            none
-        }
+        // To be found in auth_file, see `check_bare`.
+        None => none,
         Some(field) => match field.secret().map(password::classify) {
             Some(Ok(secret)) => {
                 if let Some(why) = password::unusable(auth_type, &secret) {
@@ -120,8 +119,42 @@ pub(super) fn read_pool_mode(section: &mut Section<'_>) -> Option<PoolMode> {
     ])
 }
 
-/// Adds the users of the file that `users:` does not have; false when it could not be read.
-fn add_auth_file(reading: &Reading<'_>, field: &Field<'_>, auth_type: AuthType, users: &mut Vec<User>) -> bool {
+/// Returns whether an entry has settings alone, as those of PgBouncer's `[users]`.
+fn has_no_password(field: &Field<'_>) -> bool {
+    match &field.node.value {
+        Value::Map(entries) => !entries.iter().any(|(key, node)| key.name == "password" && node.value != Value::Null),
+        _ => false,
+    }
+}
+
+/// Looks at the entries whose password auth_file has not got either. PgBouncer pretends that such a user exists.
+fn check_bare(
+    reading: &Reading<'_>,
+    auth_type: AuthType,
+    entries: &[(&str, Field<'_>)],
+    bare: &HashSet<&str>,
+    users: &mut Vec<User>,
+) {
+    let Some(why) = password::unusable(auth_type, &UserSecret::Plain(Secret::new(""))) else { return };
+    for (name, field) in entries.iter().filter(|(name, _)| bare.contains(name)) {
+        if reading.is_ini() {
+            reading.note(&format!("user {name} {why}: cannot log in"));
+            users.retain(|user| user.name != *name);
+        } else {
+            field.error(why);
+        }
+    }
+}
+
+/// Adds the users of the file that `users:` does not have, and the passwords of those in `bare`; false when it could not be
+/// read.
+fn add_auth_file(
+    reading: &Reading<'_>,
+    field: &Field<'_>,
+    auth_type: AuthType,
+    users: &mut Vec<User>,
+    bare: &mut HashSet<&str>,
+) -> bool {
     let Some(name) = field.text() else { return false };
     let path = reading.beside(name);
     let entries = match userlist::read(&path) {
@@ -137,23 +170,43 @@ fn add_auth_file(reading: &Reading<'_>, field: &Field<'_>, auth_type: AuthType, 
         }
     };
     let named: HashSet<String> = users.iter().map(|user| user.name.clone()).collect();
-    for entry in entries.into_iter().filter(|entry| !named.contains(&entry.name)) {
+    for entry in entries {
+        if named.contains(&entry.name) && !bare.contains(&*entry.name) {
+            continue;
+        }
         if let Some(why) = password::unusable(auth_type, &entry.secret) {
             let message = format!("user {} {why}", entry.name);
+            if reading.is_ini() {
+                // As in PgBouncer, which finds out when somebody tries.
+                reading.note(&format!("{message}: cannot log in"));
+                continue;
+            }
             reading.extend([ConfigError { position: Some(entry.at), ..ConfigError::of_file(&path, message) }]);
         }
-        users.push(User::new(entry.name, entry.secret));
+        bare.remove(&*entry.name);
+        match users.iter_mut().find(|user| named.contains(&entry.name) && user.name == entry.name) {
+            Some(user) => user.secret = entry.secret,
+            None => users.push(User::new(entry.name, entry.secret)),
+        }
     }
     true
 }
 
-fn check_known(name: &str, field: &Field<'_>, users: &[User]) {
+/// Returns whether a user of the console is one who can log in, and reports one who is not; an ini may name those.
+fn is_known(name: &str, field: &Field<'_>, users: &[User]) -> bool {
     if users.iter().any(|user| user.name == name) {
-        return;
+        return true;
+    }
+    if field.reading.is_ini() {
+        field
+            .reading
+            .note(&format!("user {name} of the console is neither in [users] nor in auth_file, and is left out"));
+        return false;
     }
     let message = format!("user {name} is neither in users nor in auth_file");
     match nearest(name, users.iter().map(|user| user.name.as_str())) {
         Some(near) => field.error_with_hint(message, format!("did you mean {near}?")),
         None => field.error(message),
     }
+    false
 }

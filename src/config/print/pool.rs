@@ -99,6 +99,11 @@ fn settings(pool: &Pool) -> Yaml {
     probe.put("rise", pool.probe.rise);
     probe.put("fall", pool.probe.fall);
     map.put("probe", probe);
+    let path = |path: &Option<std::path::PathBuf>| path.as_ref().map(|path| Yaml::text(path.display()));
+    map.put("logfile", path(&pool.daemon.logfile));
+    map.put("pidfile", path(&pool.daemon.pidfile));
+    map.put("user", pool.daemon.user.as_deref());
+    map.put("verbose", u32::from(pool.daemon.verbose));
     map
 }
 

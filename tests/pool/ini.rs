@@ -1,0 +1,160 @@
+//! The real binary on a pgbouncer.ini, in front of a real PostgreSQL.
+
+use std::{
+    fs,
+    net::TcpListener,
+    os::unix::process::CommandExt,
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus},
+};
+
+use tempfile::TempDir;
+
+use crate::support::*;
+
+/// `bookend run --pool pgbouncer.ini`; killed when dropped.
+struct Process {
+    child: Child,
+    dir: TempDir,
+    port: u16,
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Process {
+    /// Starts with an ini that is made of the files' directory and the port to listen on.
+    fn start(arguments: &[&str], ini: impl FnOnce(&Path, u16) -> String) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        fs::write(dir.path().join("userlist.txt"), format!("\"{USER}\" \"{PASSWORD}\"\n")).unwrap();
+        fs::write(dir.path().join("pgbouncer.ini"), ini(dir.path(), port)).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_bookend"));
+        command.arg("run").args(arguments).arg("--pool").arg(dir.path().join("pgbouncer.ini"));
+        command.stderr(fs::File::create(dir.path().join("stderr")).unwrap()).env_remove("BOOKEND_LOG");
+        // SAFETY: prctl(2) is async-signal-safe. The child is gone with the thread that started it, even if the test dies.
+        unsafe {
+            command.pre_exec(|| {
+                libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+                Ok(())
+            });
+        }
+        Self { child: command.spawn().unwrap(), dir, port }
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn text(&self, name: &str) -> String {
+        fs::read_to_string(self.file(name)).unwrap_or_default()
+    }
+
+    fn signal(&self, signal: i32) {
+        // SAFETY: kill(2) on the child this value owns and has not reaped.
+        assert_eq!(unsafe { libc::kill(self.child.id().cast_signed(), signal) }, 0);
+    }
+
+    async fn ends(&mut self) -> ExitStatus {
+        let mut status = None;
+        eventually("the process ends", || {
+            status = self.child.try_wait().unwrap();
+            status.is_some()
+        })
+        .await;
+        status.unwrap()
+    }
+
+    /// Connects, once the process listens.
+    async fn connect(&self, database: &str) -> tokio_postgres::Client {
+        let begun = tokio::time::Instant::now();
+        loop {
+            match postgres::connect(self.port, database, "").await {
+                Ok(client) => return client,
+                Err(error) => {
+                    assert!(begun.elapsed() < 20 * SECOND, "{error:?}: {}", self.text("stderr"));
+                    tokio::time::sleep(SECOND / 50).await;
+                }
+            }
+        }
+    }
+}
+
+/// One database `shop`, which is the cluster's; `more` goes into `[pgbouncer]`.
+fn ini(cluster: &Cluster, dir: &Path, port: u16, more: &str) -> String {
+    let (dir, server) = (dir.display(), cluster.port);
+    format!(
+        "[databases]\nshop = host=127.0.0.1 port={server} dbname=postgres\n\n[pgbouncer]\nlisten_addr = 127.0.0.1\n\
+         listen_port = {port}\nunix_socket_dir =\nauth_file = {dir}/userlist.txt\nadmin_users = {USER}, nobody_else\n{more}\n\
+         [bookend]\nadmin = false\n"
+    )
+}
+
+async fn setting(console: &tokio_postgres::Client, name: &str) -> String {
+    for message in console.simple_query("SHOW CONFIG").await.unwrap() {
+        if let tokio_postgres::SimpleQueryMessage::Row(row) = message
+            && row.get("key") == Some(name)
+        {
+            return row.get("value").unwrap_or_default().to_owned();
+        }
+    }
+    panic!("{name} is not in SHOW CONFIG");
+}
+
+#[tokio::test]
+async fn an_ini_runs_as_it_is_and_is_read_again() {
+    let cluster = postgres::shared();
+    let process = Process::start(&[], |dir, port| {
+        ini(&cluster, dir, port, &format!("logfile = {0}/log\npidfile = {0}/pid\npkt_buf = 8192", dir.display()))
+    });
+    let client = process.connect("shop").await;
+    assert_eq!(ask(&client, "SELECT 41 + 1").await.unwrap(), "42");
+    client.batch_execute("CREATE TEMPORARY TABLE mine (a int)").await.unwrap();
+    assert_eq!(ask(&client, "SELECT count(*) FROM mine").await.unwrap(), "0", "pool_mode is session");
+    assert_eq!(process.text("pid"), format!("{}\n", process.child.id()));
+    let console = process.connect("pgbouncer").await;
+    assert_eq!(setting(&console, "max_client_conn").await, "100");
+    let log = process.text("log");
+    assert!(log.contains("have no effect here: pkt_buf\"") && log.contains("nobody_else"), "{log}");
+
+    // A mistake is answered and changes nothing.
+    let good = process.text("pgbouncer.ini");
+    fs::write(process.file("pgbouncer.ini"), good.replace("pkt_buf", "max_client_conn = 7\nmax_client_con")).unwrap();
+    let error = console.simple_query("RELOAD").await.unwrap_err();
+    assert!(told(&error).1.contains("pgbouncer.ini:13:1: max_client_con: unknown key"), "{error:?}");
+    assert_eq!(setting(&console, "max_client_conn").await, "100");
+
+    // A new log file after the old one was rotated away.
+    fs::rename(process.file("log"), process.file("log.1")).unwrap();
+    let more = format!("{}\n[databases]\nsecond = host=127.0.0.1 port={} dbname=postgres\n", good, cluster.port);
+    fs::write(process.file("pgbouncer.ini"), more.replace("pkt_buf", "max_client_conn = 50\npkt_buf")).unwrap();
+    console.simple_query("RELOAD").await.unwrap();
+    assert_eq!(setting(&console, "max_client_conn").await, "50");
+    assert_eq!(ask(&process.connect("second").await, "SELECT 1").await.unwrap(), "1");
+    eventually("the log is begun anew", || process.text("log").contains("configuration reloaded")).await;
+
+    // By signal, too.
+    fs::write(process.file("pgbouncer.ini"), &good).unwrap();
+    process.signal(libc::SIGHUP);
+    eventually("it is read again", || process.text("log").matches("configuration reloaded").count() > 1).await;
+    assert_eq!(setting(&console, "max_client_conn").await, "100");
+}
+
+#[tokio::test]
+async fn a_quiet_process_logs_to_its_file_alone_and_takes_its_pidfile_with_it() {
+    let cluster = postgres::shared();
+    let mut process = Process::start(&["-q", "-v"], |dir, port| {
+        ini(&cluster, dir, port, &format!("logfile = {0}/log\npidfile = {0}/pid", dir.display()))
+    });
+    drop(process.connect("shop").await);
+    assert!(postgres::connect(process.port, "nowhere", "").await.is_err());
+    eventually("what clients are told is logged", || process.text("log").contains("\"level\":\"DEBUG\"")).await;
+    assert_eq!(process.text("stderr"), "");
+    process.signal(libc::SIGTERM);
+    assert!(process.ends().await.success());
+    assert!(!process.file("pid").exists());
+}
