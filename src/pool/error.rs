@@ -45,6 +45,10 @@ pub enum PoolError {
     Replication,
     #[error("no more connections allowed (max_client_conn)")]
     TooManyClients { limit: usize },
+    #[error("client connections exceeded (max_db_client_connections)")]
+    TooManyDatabaseClients { limit: u32 },
+    #[error("client connections exceeded (max_user_client_connections)")]
+    TooManyUserClients { limit: u32 },
     /// Wrong password, unknown user, forbidden method: the same words for all of them.
     #[error("password authentication failed for user \"{user}\"")]
     Authentication { user: String },
@@ -125,6 +129,8 @@ pub enum Kind {
     Tls,
     Protocol,
     TooManyClients,
+    TooManyDatabaseClients,
+    TooManyUserClients,
     Authentication,
     NoDatabase,
     QueryWaitTimeout,
@@ -143,12 +149,14 @@ pub enum Kind {
 
 impl Kind {
     /// Every label, so that all series exist from the start.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 21] = [
         Self::ClientGone,
         Self::LoginTimeout,
         Self::Tls,
         Self::Protocol,
         Self::TooManyClients,
+        Self::TooManyDatabaseClients,
+        Self::TooManyUserClients,
         Self::Authentication,
         Self::NoDatabase,
         Self::QueryWaitTimeout,
@@ -173,6 +181,8 @@ impl Kind {
             Self::Tls => "tls",
             Self::Protocol => "protocol",
             Self::TooManyClients => "max_client_conn",
+            Self::TooManyDatabaseClients => "max_db_client_connections",
+            Self::TooManyUserClients => "max_user_client_connections",
             Self::Authentication => "authentication",
             Self::NoDatabase => "no_database",
             Self::QueryWaitTimeout => "query_wait_timeout",
@@ -196,7 +206,10 @@ impl PoolError {
     pub fn sqlstate(&self) -> &str {
         match self {
             // The class says "too many connections", which is what clients and their retry rules look for.
-            Self::TooManyClients { .. } | Self::QueryWaitTimeout { login: None, .. } => "53300",
+            Self::TooManyClients { .. }
+            | Self::TooManyDatabaseClients { .. }
+            | Self::TooManyUserClients { .. }
+            | Self::QueryWaitTimeout { login: None, .. } => "53300",
             Self::QueryWaitTimeout { login: Some(e), .. } => e.sqlstate().unwrap_or("53300"),
             Self::ServerLogin(e) => e.sqlstate().unwrap_or("08001"),
             Self::ClientGone | Self::ServerGone => "08006",
@@ -257,6 +270,16 @@ impl PoolError {
             Self::TooManyClients { limit } => {
                 return Some(format!("raise max_client_conn (now {limit}), or open fewer connections").into());
             }
+            Self::TooManyDatabaseClients { limit } => {
+                return Some(
+                    format!("raise max_db_client_connections (now {limit}), or open fewer connections").into(),
+                );
+            }
+            Self::TooManyUserClients { limit } => {
+                return Some(
+                    format!("raise max_user_client_connections (now {limit}), or open fewer connections").into(),
+                );
+            }
             Self::NoDatabase { .. } => "add it to databases:, or a \"*\" entry",
             Self::ConsoleDenied { .. } => "add the user to admin_users or stats_users",
             Self::QueryWaitTimeout { login: None, .. } => {
@@ -287,6 +310,8 @@ impl PoolError {
             Self::ClientGone => Kind::ClientGone,
             Self::LoginTimeout { .. } => Kind::LoginTimeout,
             Self::TooManyClients { .. } => Kind::TooManyClients,
+            Self::TooManyDatabaseClients { .. } => Kind::TooManyDatabaseClients,
+            Self::TooManyUserClients { .. } => Kind::TooManyUserClients,
             Self::NoUserName | Self::Authentication { .. } | Self::ConsoleDenied { .. } => Kind::Authentication,
             Self::NoDatabase { .. } | Self::DatabaseDisabled { .. } | Self::DatabaseRemoved => Kind::NoDatabase,
             Self::QueryWaitTimeout { .. } => Kind::QueryWaitTimeout,
@@ -393,6 +418,8 @@ mod tests {
         for (e, setting) in [
             (PoolError::LoginTimeout { limit: LIMIT }, "client_login_timeout"),
             (PoolError::TooManyClients { limit: 9 }, "max_client_conn"),
+            (PoolError::TooManyDatabaseClients { limit: 9 }, "max_db_client_connections"),
+            (PoolError::TooManyUserClients { limit: 9 }, "max_user_client_connections"),
             (PoolError::QueryTimeout { limit: LIMIT }, "query_timeout"),
             (PoolError::TransactionTimeout { limit: LIMIT }, "transaction_timeout"),
             (PoolError::IdleTransactionTimeout { limit: LIMIT }, "idle_transaction_timeout"),

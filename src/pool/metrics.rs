@@ -159,6 +159,7 @@ struct Scraped {
     clients: IntGaugeVec,
     servers: IntGaugeVec,
     max_servers: IntGaugeVec,
+    max_clients: IntGaugeVec,
     oldest_wait: prometheus::GaugeVec,
     up: IntGaugeVec,
     paused: IntGauge,
@@ -180,6 +181,11 @@ impl Scraped {
             max_servers: gauge(
                 "bookend_pool_servers_max",
                 "Server connections the pools of a database may open together.",
+                &["database"],
+            )?,
+            max_clients: gauge(
+                "bookend_pool_clients_max",
+                "Clients of a database that may be logged in (max_db_client_connections; 0: no limit of its own).",
                 &["database"],
             )?,
             oldest_wait: prometheus::GaugeVec::new(
@@ -218,15 +224,26 @@ impl Scraped {
     }
 
     fn collectors(&self) -> impl Iterator<Item = &dyn Collector> {
-        let gauges: [&dyn Collector; 6] =
-            [&self.clients, &self.servers, &self.max_servers, &self.oldest_wait, &self.up, &self.paused];
+        let gauges: [&dyn Collector; 7] = [
+            &self.clients,
+            &self.servers,
+            &self.max_servers,
+            &self.max_clients,
+            &self.oldest_wait,
+            &self.up,
+            &self.paused,
+        ];
         let totals = self.totals.iter().map(|(counter, _)| counter as &dyn Collector);
         let seconds = self.seconds.iter().map(|(counter, _)| counter as &dyn Collector);
         gauges.into_iter().chain(totals).chain(seconds)
     }
 
     fn read(&self, source: &dyn Source) {
-        let named: Vec<_> = source.databases().into_iter().map(|row| (row.name, row.max_connections)).collect();
+        let named: Vec<_> = source
+            .databases()
+            .into_iter()
+            .map(|row| (row.name, [row.max_connections, row.max_client_connections]))
+            .collect();
         let label = |database: &str| {
             named
                 .iter()
@@ -241,8 +258,9 @@ impl Scraped {
         for (database, totals) in &totals {
             self.read_totals(database, totals);
         }
-        for (name, max) in &named {
-            self.max_servers.with_label_values(&[&**name]).set(i64::from(*max));
+        for (name, [servers, clients]) in &named {
+            self.max_servers.with_label_values(&[&**name]).set(i64::from(*servers));
+            self.max_clients.with_label_values(&[&**name]).set(i64::from(*clients));
         }
         self.up.reset();
         for (name, role, up) in source.serving() {

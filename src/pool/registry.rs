@@ -10,6 +10,7 @@
 mod client;
 mod group;
 mod server;
+mod tally;
 #[cfg(test)]
 mod tests;
 
@@ -31,6 +32,7 @@ pub use self::{
     client::{CancelKey, ClientEntry, ClientHandle, ClientState, Leave},
     group::Group,
     server::{ServerEntry, ServerHandle, ServerState},
+    tally::{Of, Place, Tally},
 };
 use super::peer::Peer;
 use crate::health::board::ClientCount;
@@ -52,6 +54,8 @@ pub struct Registry {
     client_count: AtomicUsize,
     servers: Mutex<HashMap<u64, Arc<ServerEntry>>>,
     groups: Mutex<Groups>,
+    /// Clients of each database, and of each user.
+    tallies: [Mutex<HashMap<Arc<str>, Weak<Tally>>>; 2],
     /// Clients that have not said (or proven) who they are.
     lobby: Arc<Group>,
 }
@@ -88,6 +92,7 @@ impl Registry {
             client_count: AtomicUsize::new(0),
             servers: Mutex::default(),
             groups: Mutex::default(),
+            tallies: Default::default(),
             lobby: Group::new("".into(), "".into()),
         })
     }
@@ -112,6 +117,30 @@ impl Registry {
         groups
     }
 
+    /// Returns the number of clients of a database or user, made on first mention and gone with its last client.
+    pub fn tally(&self, of: Of, name: &str) -> Arc<Tally> {
+        let mut tallies = self.tallies(of).lock();
+        if let Some(tally) = tallies.get(name).and_then(Weak::upgrade) {
+            return tally;
+        }
+        tallies.retain(|_, tally| tally.strong_count() > 0);
+        let tally = Arc::new(Tally::default());
+        tallies.insert(name.into(), Arc::downgrade(&tally));
+        tally
+    }
+
+    /// Returns how many clients a database or user has.
+    pub fn count(&self, of: Of, name: &str) -> u32 {
+        self.tallies(of).lock().get(name).and_then(Weak::upgrade).map_or(0, |tally| tally.count())
+    }
+
+    fn tallies(&self, of: Of) -> &Mutex<HashMap<Arc<str>, Weak<Tally>>> {
+        match of {
+            Of::Database => &self.tallies[0],
+            Of::User => &self.tallies[1],
+        }
+    }
+
     /// Returns the counters of clients that are not logged in yet, cancel requests among them.
     pub fn lobby(&self) -> &Arc<Group> {
         &self.lobby
@@ -128,10 +157,10 @@ impl Registry {
             if key.pid == 0 || shard.contains_key(&key.pid) {
                 continue;
             }
-            let entry = Arc::new(ClientEntry::new(id, key, peer, connected, self.clock, self.lobby.clone()));
+            let entry = Arc::new(ClientEntry::new(id, key, peer, connected, self));
             shard.insert(key.pid, entry.clone());
             self.client_count.fetch_add(1, Ordering::Relaxed);
-            return ClientHandle::new(entry, self.clone());
+            return ClientHandle::new(entry);
         }
     }
 

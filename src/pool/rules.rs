@@ -93,6 +93,16 @@ pub fn user_limit(pool: &Pool, user: Option<&User>) -> Option<u32> {
     user.and_then(|user| user.max_user_connections).or(pool.servers.max_user_connections)
 }
 
+/// Returns how many clients of a database may be logged in.
+pub fn database_clients(pool: &Pool, database: &Database) -> Option<u32> {
+    database.max_db_client_connections.or(pool.max_db_client_connections)
+}
+
+/// Returns how many clients of a user may be logged in; `None` for the user: one that only the server knows.
+pub fn user_clients(pool: &Pool, user: Option<&User>) -> Option<u32> {
+    user.and_then(|user| user.max_user_client_connections).or(pool.max_user_client_connections)
+}
+
 /// Returns the mode in force.
 pub fn mode(pool: &Pool, database: &Database, user: Option<&User>) -> PoolMode {
     user.and_then(|user| user.pool_mode).or(database.pool_mode).unwrap_or(pool.pool_mode)

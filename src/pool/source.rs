@@ -12,7 +12,7 @@ use crate::{
         console::rows::{ConfigRow, DatabaseRow, MemoryRow, PoolRow, SocketRow, Source, StatsRow, UserRow},
         database::{Database, Pool},
         pooler::Pooler,
-        registry::{ClientEntry, ClientState, Group, ServerEntry, ServerState},
+        registry::{ClientEntry, ClientState, Group, Of, ServerEntry, ServerState},
         rules::{self, Rules},
     },
 };
@@ -64,8 +64,7 @@ impl Source for Pooler {
         let groups = self.registry().groups();
         let row = |user: &config::User| {
             let own = groups.iter().filter(|group| *group.user == *user.name);
-            let (clients, servers) = own
-                .fold((0, 0), |(clients, servers), group| (clients + clients_of(group), servers + servers_of(group)));
+            let servers = own.map(|group| servers_of(group)).sum();
             UserRow {
                 name: user.name.clone(),
                 pool_size: user.pool_size,
@@ -73,7 +72,8 @@ impl Source for Pooler {
                 pool_mode: user.pool_mode.map(rules::mode_word),
                 max_user_connections: rules::user_limit(&running.pool, Some(user)).unwrap_or(0),
                 current_connections: servers,
-                current_client_connections: clients,
+                max_user_client_connections: rules::user_clients(&running.pool, Some(user)).unwrap_or(0),
+                current_client_connections: self.registry().count(Of::User, &user.name),
             }
         };
         running.pool.users.iter().map(row).collect()
@@ -235,8 +235,7 @@ fn database_row(pooler: &Pooler, pool: &config::Pool, config: &config::Database,
     let sizes = Rules::of(pool, config, None).settings.sizes;
     let known = pooler.known(&config.name);
     let own = groups.iter().filter(|group| group.database == config.name);
-    let (clients, servers) =
-        own.fold((0, 0), |(clients, servers), group| (clients + clients_of(group), servers + servers_of(group)));
+    let servers = own.map(|group| servers_of(group)).sum();
     DatabaseRow {
         name: config.name.clone(),
         host: config.host.clone(),
@@ -251,14 +250,11 @@ fn database_row(pooler: &Pooler, pool: &config::Pool, config: &config::Database,
         load_balance_hosts: rules::load_balance(config),
         max_connections: rules::database_limit(pool, config).unwrap_or(0),
         current_connections: servers,
-        current_client_connections: clients,
+        max_client_connections: rules::database_clients(pool, config).unwrap_or(0),
+        current_client_connections: pooler.registry().count(Of::Database, &config.name),
         paused: known.as_ref().is_some_and(|database| database.is_paused()),
         disabled: known.as_ref().is_some_and(|database| database.is_disabled()),
     }
-}
-
-fn clients_of(group: &Group) -> u32 {
-    [ClientState::Idle, ClientState::Waiting, ClientState::Active].map(|state| group.clients(state)).iter().sum()
 }
 
 fn servers_of(group: &Group) -> u32 {
@@ -301,9 +297,11 @@ fn config_rows(pool: &config::Pool) -> Vec<ConfigRow> {
         fixed("listen_backlog", pool.listen.backlog.to_string(), "128"),
         fixed("listen_port", pool.listen.port.to_string(), "6432"),
         row("max_client_conn", pool.max_client_conn.to_string(), "100"),
+        row("max_db_client_connections", pool.max_db_client_connections.unwrap_or(0).to_string(), "0"),
         row("max_db_connections", pool.max_db_connections.unwrap_or(0).to_string(), "0"),
         row("max_packet_size", pool.max_packet_size.to_string(), "2147483647"),
         row("max_prepared_statements", pool.max_prepared_statements.to_string(), "200"),
+        row("max_user_client_connections", pool.max_user_client_connections.unwrap_or(0).to_string(), "0"),
         row("max_user_connections", pool.servers.max_user_connections.unwrap_or(0).to_string(), "0"),
         row("min_pool_size", pool.min_pool_size.to_string(), "0"),
         row("pool_idle_timeout", seconds(pool.servers.pool_idle_timeout), "0"),

@@ -1,7 +1,7 @@
 //! Limits that are reached, and what the client is told.
 
 use bookend::{
-    config::pool::{AuthType, Database, Pool, UserTimeouts},
+    config::pool::{AuthType, Database, Pool, User, UserTimeouts},
     health::drain::Phase,
 };
 use tokio::io::AsyncWriteExt;
@@ -80,6 +80,68 @@ async fn idle_clients_are_told_when_their_time_is_over() {
     let pooled = start(Pool { client_idle_timeout: Some(SECOND / 5), ..config(&cluster) }).await;
     let client = pooled.client().await;
     eventually("it is gone", || client.is_closed()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clients_of_a_database_and_of_a_user_have_limits_of_their_own() {
+    let cluster = postgres::shared();
+    let databases = || {
+        let narrow = Database { max_db_client_connections: Some(1), ..database(&cluster, "narrow") };
+        let wide = Database { max_db_client_connections: Some(9), ..database(&cluster, "wide") };
+        vec![database(&cluster, DATABASE), narrow, wide]
+    };
+    let settings = Pool { max_db_client_connections: Some(2), databases: databases(), ..config(&cluster) };
+    let pooled = start(settings.clone()).await;
+    let connect = |name: &'static str| postgres::connect(pooled.port, name, "");
+    let refused = async |name: &'static str| told(&connect(name).await.err().unwrap());
+
+    let narrow = connect("narrow").await.unwrap();
+    assert_eq!(
+        refused("narrow").await,
+        ("53300".to_owned(), "client connections exceeded (max_db_client_connections)".to_owned())
+    );
+    let general = [connect(DATABASE).await.unwrap(), connect(DATABASE).await.unwrap()];
+    assert_eq!(refused(DATABASE).await.0, "53300");
+    let wide = [connect("wide").await.unwrap(), connect("wide").await.unwrap(), connect("wide").await.unwrap()];
+    // Who goes makes room.
+    drop(narrow);
+    eventually("it has gone", || pooled.pooler.registry().client_count() == 5).await;
+    let narrow = connect("narrow").await.unwrap();
+
+    let console = connect("pgbouncer").await.unwrap();
+    let shown = async |command: &str, name: &str, columns: [&str; 2]| {
+        let rows = console.simple_query(command).await.unwrap();
+        let row = rows.into_iter().find_map(|message| match message {
+            tokio_postgres::SimpleQueryMessage::Row(row) if row.get("name") == Some(name) => Some(row),
+            _ => None,
+        });
+        let row = row.unwrap();
+        columns.map(|column| row.get(column).unwrap().parse::<u32>().unwrap())
+    };
+    let columns = ["max_client_connections", "current_client_connections"];
+    assert_eq!(shown("SHOW DATABASES", DATABASE, columns).await, [2, 2]);
+    assert_eq!(shown("SHOW DATABASES", "narrow", columns).await, [1, 1]);
+    assert_eq!(shown("SHOW DATABASES", "wide", columns).await, [9, 3]);
+    let columns = ["max_user_client_connections", "current_client_connections"];
+    assert_eq!(shown("SHOW USERS", USER, columns).await, [0, 6]);
+
+    // A reload sends nobody away and holds for those who come.
+    let users = settings.users.clone();
+    let user = |limit| vec![User { max_user_client_connections: Some(limit), ..users[0].clone() }];
+    let fewer = Pool { users: user(6), max_user_client_connections: Some(9), ..settings.clone() };
+    pooled.pooler.reload(&std::sync::Arc::new(fewer));
+    assert_eq!(shown("SHOW USERS", USER, columns).await, [6, 6]);
+    assert_eq!(
+        refused("wide").await,
+        ("53300".to_owned(), "client connections exceeded (max_user_client_connections)".to_owned())
+    );
+    pooled.pooler.reload(&std::sync::Arc::new(Pool {
+        users: user(7),
+        max_user_client_connections: Some(1),
+        ..settings
+    }));
+    let seventh = connect("wide").await.unwrap();
+    drop((general, wide, narrow, seventh));
 }
 
 /// Logs in by trust and sends Sync after Sync without ever reading, until the pool takes no more.

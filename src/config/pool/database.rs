@@ -57,6 +57,7 @@ fn database(name: &str, field: &Field<'_>) -> Database {
         // PgBouncer's older name for the same.
         reserve_pool_size: reserve_pool_size.or(reserve_pool),
         max_db_connections: section.limit("max_db_connections", u32::MAX),
+        max_db_client_connections: section.limit("max_db_client_connections", u32::MAX),
         pool_mode: user::read_pool_mode(&mut section),
         servers: servers::read_database(&mut section),
         query_wait_timeout: section.own_timeout("query_wait_timeout"),

@@ -20,8 +20,6 @@ const SETTINGS: &[&str] = &[
     "log_disconnections",
     "log_pooler_errors",
     "log_stats",
-    "max_db_client_connections",
-    "max_user_client_connections",
     "peer_id",
     "pkt_buf",
     "query_wait_notify",
@@ -40,8 +38,7 @@ const SETTINGS: &[&str] = &[
 ];
 
 /// Keys of an entry of `[databases]` and `[users]`.
-const ENTRIES: &[&str] =
-    &["auth_dbname", "auth_query", "auth_user", "max_db_client_connections", "max_user_client_connections"];
+const ENTRIES: &[&str] = &["auth_dbname", "auth_query", "auth_user"];
 
 /// Explains a key of `pool:`.
 pub(super) fn setting(key: &str) -> Option<String> {

@@ -224,7 +224,8 @@ fn unix(section: &mut Section<'_>, port: u16) -> Option<UnixSocket> {
         return None;
     }
     let dir = field.text()?;
-    if !dir.starts_with('/') && !(dir.starts_with('@') && dir.len() > 1) {
+    let is_name = dir.starts_with('@') && dir.len() > 1;
+    if !dir.starts_with('/') && !is_name {
         field.reject("must be a folder (from / on), or @ and a name");
         return None;
     }

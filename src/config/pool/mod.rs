@@ -55,6 +55,10 @@ pub struct Pool {
     pub pool_mode: PoolMode,
     /// Default 1,000.
     pub max_client_conn: usize,
+    /// Clients of one database, of all users together.
+    pub max_db_client_connections: Option<u32>,
+    /// Clients of one user, of all databases together.
+    pub max_user_client_connections: Option<u32>,
     /// Default 20. 0: no limit.
     pub default_pool_size: u32,
     pub min_pool_size: u32,
@@ -218,6 +222,7 @@ pub struct Database {
     pub min_pool_size: Option<u32>,
     pub reserve_pool_size: Option<u32>,
     pub max_db_connections: Option<u32>,
+    pub max_db_client_connections: Option<u32>,
     pub pool_mode: Option<PoolMode>,
     pub servers: DatabaseServers,
     pub query_wait_timeout: Own,
@@ -234,6 +239,8 @@ pub struct User {
     /// Server connections in all databases.
     pub max_user_connections: Option<u32>,
     pub timeouts: UserTimeouts,
+    /// Clients of this name in all databases.
+    pub max_user_client_connections: Option<u32>,
 }
 
 impl User {
@@ -247,6 +254,7 @@ impl User {
             pool_mode: None,
             max_user_connections: None,
             timeouts: UserTimeouts::default(),
+            max_user_client_connections: None,
         }
     }
 }

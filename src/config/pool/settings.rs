@@ -25,6 +25,8 @@ pub(super) fn read(reading: &Reading<'_>, section: &mut Section<'_>, auth: user:
         stats_users: auth.stats_users,
         pool_mode: user::read_pool_mode(section).unwrap_or(PoolMode::Transaction),
         max_client_conn: section.integer("max_client_conn", 1_000, 1..=1_000_000),
+        max_db_client_connections: section.limit("max_db_client_connections", u32::MAX),
+        max_user_client_connections: section.limit("max_user_client_connections", u32::MAX),
         default_pool_size: section.integer("default_pool_size", 20, 0..=MAX_POOL_SIZE),
         min_pool_size: section.integer("min_pool_size", 0, 0..=MAX_POOL_SIZE),
         reserve_pool_size: section.integer("reserve_pool_size", 0, 0..=MAX_POOL_SIZE),

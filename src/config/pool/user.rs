@@ -88,6 +88,7 @@ fn read_user(name: &str, field: &Field<'_>, auth_type: AuthType) -> User {
     let reserve_pool_size = section.get("reserve_pool_size").and_then(|field| field.integer(0..=super::MAX_POOL_SIZE));
     let max_user_connections = section.limit("max_user_connections", u32::MAX);
     let timeouts = UserTimeouts::read(&mut section);
+    let max_user_client_connections = section.limit("max_user_client_connections", u32::MAX);
     let none = UserSecret::Plain(Secret::new(""));
     let secret = match &password {
         // To be found in auth_file, see `check_bare`.
@@ -107,7 +108,16 @@ fn read_user(name: &str, field: &Field<'_>, auth_type: AuthType) -> User {
         },
     };
     section.finish_with(foreign::entry);
-    User { name: name.to_owned(), secret, pool_size, reserve_pool_size, pool_mode, max_user_connections, timeouts }
+    User {
+        name: name.to_owned(),
+        secret,
+        pool_size,
+        reserve_pool_size,
+        pool_mode,
+        max_user_connections,
+        max_user_client_connections,
+        timeouts,
+    }
 }
 
 /// Reads `pool_mode`.

@@ -64,6 +64,8 @@ fn settings(pool: &Pool) -> Yaml {
     map.put("stats_users", Yaml::list(&pool.stats_users, Yaml::text));
     map.put("pool_mode", mode(pool.pool_mode));
     map.put("max_client_conn", pool.max_client_conn);
+    map.put("max_db_client_connections", pool.max_db_client_connections.unwrap_or(0));
+    map.put("max_user_client_connections", pool.max_user_client_connections.unwrap_or(0));
     map.put("default_pool_size", pool.default_pool_size);
     map.put("min_pool_size", pool.min_pool_size);
     map.put("reserve_pool_size", pool.reserve_pool_size);
@@ -171,6 +173,7 @@ fn database(database: &Database) -> Yaml {
     map.put("min_pool_size", database.min_pool_size);
     map.put("reserve_pool_size", database.reserve_pool_size);
     map.put("max_db_connections", database.max_db_connections);
+    map.put("max_db_client_connections", database.max_db_client_connections);
     map.put("pool_mode", database.pool_mode.map(mode));
     let servers = &database.servers;
     map.put("load_balance_hosts", servers.load_balance_hosts.word());
@@ -200,6 +203,7 @@ fn user(user: &User) -> Yaml {
     map.put("transaction_timeout", own(user.timeouts.transaction));
     map.put("idle_transaction_timeout", own(user.timeouts.idle_transaction));
     map.put("client_idle_timeout", own(user.timeouts.client_idle));
+    map.put("max_user_client_connections", user.max_user_client_connections);
     map
 }
 

@@ -18,18 +18,22 @@ use super::{
     startup::{First, StartupRequest},
     welcome::welcome,
 };
-use crate::pool::{
-    auth::{Random, authenticate},
-    cancel,
-    console::{self, Rights, rows::Source},
-    database::Pool,
-    error::PoolError,
-    lease::Patience,
-    pooler::Pooler,
-    registry::{ClientHandle, ClientState, Leave},
-    relay::ClientState as RelayState,
-    server::pooled::Welcome,
-    wire::backend,
+use crate::{
+    config::pool as config,
+    pool::{
+        auth::{Random, authenticate},
+        cancel,
+        console::{self, Rights, rows::Source},
+        database::{Pool, Running},
+        error::PoolError,
+        lease::Patience,
+        pooler::Pooler,
+        registry::{ClientHandle, ClientState, Leave, Of, Place},
+        relay::ClientState as RelayState,
+        rules,
+        server::pooled::Welcome,
+        wire::backend,
+    },
 };
 
 /// What the console tells about itself as a server. Drivers parse `server_version`.
@@ -89,6 +93,7 @@ where
     if database.is_disabled() {
         return Err(PoolError::DatabaseDisabled { database: request.database });
     }
+    client.keep(places(pooler, running, &database.config.load(), &authenticated.user)?);
     let pool = database.enter(client, &authenticated, running, &pooler.shared);
     client.set_application_name(request.setting("application_name").unwrap_or_default().as_bytes());
     if pooler.known(&database.name).is_none_or(|known| !Arc::ptr_eq(&known, &database)) {
@@ -104,6 +109,23 @@ where
         client.ask_to_leave(Leave::Draining);
     }
     Ok(Some(Admitted { pool, state, early }))
+}
+
+/// Takes the client's places among those of its database and of its user.
+fn places(
+    pooler: &Pooler,
+    running: &Running,
+    database: &config::Database,
+    user: &str,
+) -> Result<[Place; 2], PoolError> {
+    let registry = pooler.registry();
+    let limit = rules::database_clients(&running.pool, database);
+    let in_database = registry.tally(Of::Database, &database.name).take(limit);
+    let in_database = in_database.ok_or(PoolError::TooManyDatabaseClients { limit: limit.unwrap_or(u32::MAX) })?;
+    let limit = rules::user_clients(&running.pool, running.users.get(user));
+    let of_user = registry.tally(Of::User, user).take(limit);
+    let of_user = of_user.ok_or(PoolError::TooManyUserClients { limit: limit.unwrap_or(u32::MAX) })?;
+    Ok([in_database, of_user])
 }
 
 /// Whoever runs processes as our own user could read our files and our memory as well; PgBouncer lets such a one in as

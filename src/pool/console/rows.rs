@@ -137,6 +137,8 @@ pub struct DatabaseRow {
     /// 0 = no limit.
     pub max_connections: u32,
     pub current_connections: u32,
+    /// 0 = no limit.
+    pub max_client_connections: u32,
     pub current_client_connections: u32,
     pub paused: bool,
     pub disabled: bool,
@@ -152,6 +154,8 @@ pub struct UserRow {
     /// 0 = no limit.
     pub max_user_connections: u32,
     pub current_connections: u32,
+    /// 0 = no limit.
+    pub max_user_client_connections: u32,
     pub current_client_connections: u32,
 }
 

@@ -146,7 +146,7 @@ fn databases(source: &dyn Source) -> Table {
             row.load_balance_hosts.map(str::to_owned),
             text(row.max_connections),
             text(row.current_connections),
-            text(0),
+            text(row.max_client_connections),
             text(row.current_client_connections),
             flag(row.paused),
             flag(row.disabled),
@@ -174,7 +174,7 @@ fn users(source: &dyn Source) -> Table {
             row.pool_mode.map(str::to_owned),
             text(row.max_user_connections),
             text(row.current_connections),
-            text(0),
+            text(row.max_user_client_connections),
             text(row.current_client_connections),
         ]);
     }

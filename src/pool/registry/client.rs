@@ -4,7 +4,7 @@ use std::{
     fmt,
     ops::Deref,
     sync::{
-        Arc, OnceLock,
+        Arc, OnceLock, Weak,
         atomic::{AtomicU8, AtomicU16, AtomicU64, Ordering},
     },
     time::{Duration, SystemTime},
@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use subtle::ConstantTimeEq;
 use tokio::{sync::Notify, time::Instant};
 
-use super::{Clock, Group, Registry, ServerEntry};
+use super::{Clock, Group, Place, Registry, ServerEntry};
 use crate::{
     pool::{
         peer::Peer,
@@ -139,6 +139,8 @@ pub struct ClientEntry {
     id: u64,
     key: CancelKey,
     peer: Peer,
+    /// Where it is entered; here and not in the handle, which an idle client's future holds.
+    registry: Weak<Registry>,
     clock: Clock,
     connected: u64,
     state: AtomicU8,
@@ -149,6 +151,8 @@ pub struct ClientEntry {
     requested: AtomicU64,
     prepared: AtomicU64,
     lobby: Arc<Group>,
+    /// Among the clients of its database and of its user; given back with the last who looks at this.
+    places: OnceLock<[Place; 2]>,
     group: OnceLock<Arc<Group>>,
     application_name: Mutex<Arc<[u8]>>,
     link: Mutex<Option<Arc<ServerEntry>>>,
@@ -158,12 +162,14 @@ pub struct ClientEntry {
 }
 
 impl ClientEntry {
-    pub(super) fn new(id: u64, key: CancelKey, peer: Peer, connected: u64, clock: Clock, lobby: Arc<Group>) -> Self {
+    pub(super) fn new(id: u64, key: CancelKey, peer: Peer, connected: u64, registry: &Arc<Registry>) -> Self {
+        let (clock, lobby) = (registry.clock, registry.lobby.clone());
         lobby.client_came(ClientState::Startup);
         Self {
             id,
             key,
             peer,
+            registry: Arc::downgrade(registry),
             clock,
             connected,
             state: AtomicU8::new(ClientState::Startup as u8),
@@ -172,6 +178,7 @@ impl ClientEntry {
             requested: AtomicU64::new(0),
             prepared: AtomicU64::new(0),
             lobby,
+            places: OnceLock::new(),
             group: OnceLock::new(),
             application_name: Mutex::default(),
             link: Mutex::new(None),
@@ -230,6 +237,11 @@ impl ClientEntry {
         group.client_went(from);
         group.client_came(to);
         tracing::trace!(client = self.id, ?from, ?to, "client state");
+    }
+
+    /// Keeps the client's places. Once.
+    pub fn keep(&self, places: [Place; 2]) {
+        drop(self.places.set(places));
     }
 
     /// Says who the client is. Once; from then on it is counted with its database and user.
@@ -352,12 +364,11 @@ impl ClientEntry {
 #[derive(Debug)]
 pub struct ClientHandle {
     entry: Arc<ClientEntry>,
-    registry: Arc<Registry>,
 }
 
 impl ClientHandle {
-    pub(super) fn new(entry: Arc<ClientEntry>, registry: Arc<Registry>) -> Self {
-        Self { entry, registry }
+    pub(super) fn new(entry: Arc<ClientEntry>) -> Self {
+        Self { entry }
     }
 
     /// Returns the entry itself, to be held beyond a borrow.
@@ -377,7 +388,9 @@ impl Deref for ClientHandle {
 impl Drop for ClientHandle {
     fn drop(&mut self) {
         self.entry.set_link(None);
-        self.registry.remove_client(&self.entry);
+        if let Some(registry) = self.entry.registry.upgrade() {
+            registry.remove_client(&self.entry);
+        }
         self.entry.counted_in().client_went(self.entry.state());
     }
 }

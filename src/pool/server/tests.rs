@@ -421,6 +421,7 @@ fn database(user: Option<&str>, password: Option<&str>) -> Database {
         min_pool_size: None,
         reserve_pool_size: None,
         max_db_connections: None,
+        max_db_client_connections: None,
         pool_mode: None,
         servers: DatabaseServers::default(),
         query_wait_timeout: None,
