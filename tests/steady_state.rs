@@ -140,6 +140,7 @@ impl Bench {
             stats: &self.stats,
             control: &self.control,
             spill: &self.spill,
+            untold: Vec::new(),
         };
         let run = relay::run(client, first, &mut self.state, server, &mut self.server_state, given);
         let mut run = std::pin::pin!(run);

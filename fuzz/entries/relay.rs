@@ -54,7 +54,14 @@ async fn scripted(data: &[u8]) {
     let (mut client, user) = duplex(256);
     let (mut server, postgres) = duplex(256);
     let (stats, control, spill) = (Stats::default(), Control::default(), SpillMemory::new(1000));
-    let given = Given { now: Instant::now(), limits: &limits, stats: &stats, control: &control, spill: &spill };
+    let given = Given {
+        now: Instant::now(),
+        limits: &limits,
+        stats: &stats,
+        control: &control,
+        spill: &spill,
+        untold: Vec::new(),
+    };
     let run = relay::run(&mut client, first, &mut client_state, &mut server, &mut server_state, given);
     let script = play(rest, user, postgres);
     let both = async {

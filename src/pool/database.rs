@@ -27,7 +27,7 @@ use crate::{
         error::PoolError,
         lease::{Budget, Budgets, Store},
         metrics::{DatabaseMetrics, PoolMetrics},
-        registry::{ClientHandle, ClientState, Group, Registry},
+        registry::{ClientHandle, ClientState, Group, Leave, Registry},
         relay::SpillMemory,
         rules::{self, Rules},
         server::{
@@ -81,6 +81,7 @@ pub struct Pool {
     pub stats: Arc<Stats>,
     pub metrics: DatabaseMetrics,
     pub spill: Arc<SpillMemory>,
+    registry: Arc<Registry>,
     errors: PoolMetrics,
     welcome: Arc<ArcSwapOption<Welcome>>,
     /// How the servers are reached now, and through which client's login if it takes one.
@@ -138,7 +139,22 @@ impl Pool {
         drop(way);
         self.store.set_connect(Connector::new(spec, shared.deriver.clone(), self.welcome.clone()));
         if moved {
-            self.store.reconnect();
+            self.reconnect();
+        }
+    }
+
+    /// Closes every connection at its next boundary. With `server_fast_close` that is the end of a transaction in session mode
+    /// too: the client whose session it was must notice.
+    fn reconnect(&self) {
+        self.store.reconnect();
+        if !self.rules.load().fast_close {
+            return;
+        }
+        for client in self.registry.clients() {
+            let here = client.group().is_some_and(|group| Arc::ptr_eq(group, &self.group));
+            if here && client.link().is_some() {
+                client.ask_to_leave(Leave::DatabaseRemoved);
+            }
         }
     }
 
@@ -281,6 +297,7 @@ impl Database {
             stats: self.stats.clone(),
             metrics: self.metrics.clone(),
             spill: shared.spill.clone(),
+            registry: shared.registry.clone(),
             errors: shared.metrics.clone(),
             welcome,
             way: Mutex::new(Way { spec, client: client.clone() }),
@@ -376,7 +393,7 @@ impl Database {
     }
 
     pub(super) fn reconnect(&self) {
-        self.pools().iter().for_each(|pool| pool.store.reconnect());
+        self.pools().iter().for_each(|pool| pool.reconnect());
     }
 
     /// Ends the pauses between logins that failed because the server was away: it is back.

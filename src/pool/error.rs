@@ -363,6 +363,18 @@ impl PoolError {
     }
 }
 
+/// Appends what a client is told that waits for a server: PgBouncer's words.
+pub fn write_queued(out: &mut Vec<u8>) {
+    let report = Report {
+        severity: Severity::Notice,
+        sqlstate: "00000",
+        message: "No server connection available in postgres backend, client being queued",
+        detail: None,
+        hint: None,
+    };
+    backend::notice_response(out, &report);
+}
+
 /// A duration as the configuration writes it: `30s`, `250ms`.
 struct Short(Duration);
 

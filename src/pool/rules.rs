@@ -21,6 +21,11 @@ pub struct Rules {
     pub settings: Settings,
     pub limits: Limits,
     pub client_idle_timeout: Option<Duration>,
+    pub query_wait_notify: Option<Duration>,
+    /// What is run on a server when a client gives it back.
+    pub reset_query: Option<Arc<str>>,
+    /// A client whose server is to be replaced leaves at its transaction's end, if it would keep it for longer.
+    pub fast_close: bool,
     /// How a list of hosts is gone through.
     pub load_balance_hosts: Option<&'static str>,
 }
@@ -39,6 +44,7 @@ impl Rules {
                 .unwrap_or(pool.reserve_pool_size),
             reserve_after: pool.reserve_pool_timeout,
         };
+        let mode = mode(pool, database, user);
         let own = user.map(|user| user.timeouts).unwrap_or_default();
         Self {
             settings: Settings {
@@ -56,7 +62,7 @@ impl Rules {
                 keep_min: database.user.is_some(),
             },
             limits: Limits {
-                mode: mode(pool, database, user),
+                mode,
                 max_packet_size: pool.max_packet_size,
                 max_held_message: pool.max_held_message,
                 max_prepared_statements: pool.max_prepared_statements,
@@ -64,9 +70,12 @@ impl Rules {
                 transaction_timeout: own.transaction.unwrap_or(pool.transaction_timeout),
                 idle_transaction_timeout: own.idle_transaction.unwrap_or(pool.idle_transaction_timeout),
                 spill_buffer: pool.spill_buffer,
-                disable_pqexec: pool.disable_pqexec,
+                disable_pqexec: pool.sessions.disable_pqexec,
                 rollback_timeout: pool.rollback_timeout,
             },
+            query_wait_notify: pool.sessions.query_wait_notify,
+            reset_query: reset_query(pool, mode),
+            fast_close: pool.sessions.fast_close && mode == PoolMode::Session,
             client_idle_timeout: own.client_idle.unwrap_or(pool.client_idle_timeout),
             load_balance_hosts: load_balance(database),
         }
@@ -101,6 +110,11 @@ pub fn database_clients(pool: &Pool, database: &Database) -> Option<u32> {
 /// Returns how many clients of a user may be logged in; `None` for the user: one that only the server knows.
 pub fn user_clients(pool: &Pool, user: Option<&User>) -> Option<u32> {
     user.and_then(|user| user.max_user_client_connections).or(pool.max_user_client_connections)
+}
+
+fn reset_query(pool: &Pool, mode: PoolMode) -> Option<Arc<str>> {
+    let run = mode == PoolMode::Session || pool.sessions.reset_query_always;
+    (run && !pool.sessions.reset_query.is_empty()).then(|| pool.sessions.reset_query.as_str().into())
 }
 
 /// Returns the mode in force.

@@ -12,6 +12,7 @@ mod listening;
 mod mechanics;
 mod process;
 mod reload;
+mod resets;
 mod servers;
 mod sessions;
 mod slow_clients;

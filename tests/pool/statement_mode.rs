@@ -1,6 +1,6 @@
 //! `pool_mode: statement`, and the protocol that `disable_pqexec` leaves.
 
-use bookend::config::pool::{Pool, PoolMode};
+use bookend::config::pool::{Pool, PoolMode, Sessions};
 
 use crate::support::*;
 
@@ -37,7 +37,8 @@ async fn a_transaction_of_one_request_passes_and_prepared_statements_are_kept() 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn simple_queries_can_be_refused() {
     let cluster = postgres::shared();
-    let pooled = start(Pool { disable_pqexec: true, ..config(&cluster) }).await;
+    let pooled =
+        start(Pool { sessions: Sessions { disable_pqexec: true, ..Sessions::default() }, ..config(&cluster) }).await;
     let client = pooled.client().await;
     assert_eq!(client.query_one("SELECT 6 * $1::int4", &[&7]).await.unwrap().get::<_, i32>(0), 42);
     let (code, message) = told(&client.batch_execute("SELECT 1").await.unwrap_err());

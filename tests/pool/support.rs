@@ -7,7 +7,10 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use bookend::{
     config::{
-        pool::{AuthType, Database, DatabaseServers, Listen, Pool, PoolMode, Probe, Servers, Tcp, User, UserSecret},
+        pool::{
+            AuthType, Database, DatabaseServers, Listen, Pool, PoolMode, Probe, Servers, Sessions, Tcp, User,
+            UserSecret,
+        },
         secret::Secret,
     },
     health::{
@@ -81,7 +84,6 @@ pub fn config(cluster: &Cluster) -> Pool {
         max_prepared_statements: 200,
         max_packet_size: i32::MAX as u32,
         max_held_message: 16 << 20,
-        disable_pqexec: false,
         spill_buffer: 256 << 10,
         spill_memory: 64 << 20,
         ignore_startup_parameters: Vec::new(),
@@ -89,6 +91,7 @@ pub fn config(cluster: &Cluster) -> Pool {
         scram_iterations: 4096,
         stats_period: 60 * SECOND,
         servers: Servers::default(),
+        sessions: Sessions::default(),
         probe: Probe { interval: 2 * SECOND, down_interval: SECOND / 2, timeout: SECOND, rise: 1, fall: 2 },
         daemon: Default::default(),
         databases: vec![database(cluster, DATABASE)],

@@ -235,12 +235,11 @@ fn a_file_without_settings_is_refused_as_pgbouncer_does() {
 }
 
 #[test]
-fn the_reset_query_may_be_what_is_done_anyway() {
-    for harmless in ["", "DISCARD ALL", "DISCARD ALL;", "DEALLOCATE ALL"] {
-        assert_eq!(errors(&format!("{INI}server_reset_query = {harmless}\n")), [""; 0], "{harmless}");
+fn the_reset_query_is_taken_as_it_is_and_nothing_is_none() {
+    for (query, read) in [("", ""), ("DISCARD ALL;", "DISCARD ALL;"), ("SELECT my_cleanup()", "SELECT my_cleanup()")] {
+        assert_eq!(pool(&format!("{INI}server_reset_query = {query}\n")).sessions.reset_query, read);
     }
-    let refused = errors(&format!("{INI}server_reset_query = SELECT my_cleanup()\n"));
-    assert!(refused[0].starts_with("pool.yaml:6:1: server_reset_query: is not offered ("), "{refused:?}");
+    assert_eq!(pool(INI).sessions, crate::config::pool::Sessions::default());
 }
 
 #[test]

@@ -2,7 +2,6 @@
 
 /// Keys of PgBouncer's `[pgbouncer]` section (its config.md and the table in src/main.c).
 const SETTINGS: &[&str] = &[
-    "application_name_add_host",
     "auth_dbname",
     "auth_hba_file",
     "auth_ident_file",
@@ -22,12 +21,8 @@ const SETTINGS: &[&str] = &[
     "log_stats",
     "peer_id",
     "pkt_buf",
-    "query_wait_notify",
     "resolv_conf",
     "sbuf_loopcnt",
-    "server_fast_close",
-    "server_reset_query",
-    "server_reset_query_always",
     "server_tls13_ciphers",
     "server_tls_ciphers",
     "service_name",

@@ -9,6 +9,7 @@ mod foreign;
 mod listen;
 mod password;
 mod servers;
+mod sessions;
 mod settings;
 mod timeouts;
 mod tls;
@@ -21,6 +22,7 @@ pub(super) use self::{database::FALLBACK, servers::EMPTY_QUERY};
 pub use self::{
     listen::{Group, Listen, Tcp, UnixSocket, unix_socket_path},
     servers::{DatabaseServers, LoadBalance, Servers},
+    sessions::Sessions,
     timeouts::{Own, UserTimeouts},
 };
 use crate::{
@@ -96,8 +98,6 @@ pub struct Pool {
     pub spill_buffer: usize,
     /// The same of all clients together. Default 64 MiB.
     pub spill_memory: usize,
-    /// Simple queries are refused.
-    pub disable_pqexec: bool,
     /// Startup parameters that are accepted and ignored.
     pub ignore_startup_parameters: Vec<String>,
     /// Reported parameters that are kept per client beside the standard ones.
@@ -108,6 +108,7 @@ pub struct Pool {
     pub stats_period: Duration,
     /// What else there is to say about server connections.
     pub servers: Servers,
+    pub sessions: Sessions,
     pub probe: Probe,
     pub daemon: daemon::Daemon,
     /// In the order of the file; the first is `default` in `/db/connections/`. Names are unique.

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use crate::config::{
     lb::process,
-    pool::{MAX_POOL_SIZE, Pool, PoolMode, Probe, daemon, listen, servers, tls, user},
+    pool::{MAX_POOL_SIZE, Pool, PoolMode, Probe, daemon, listen, servers, sessions, tls, user},
     reading::{Reading, Spot},
     section::Section,
 };
@@ -49,12 +49,12 @@ pub(super) fn read(reading: &Reading<'_>, section: &mut Section<'_>, auth: user:
         max_held_message: section.size("max_held_message", 16 << 20, 16 << 10..=1 << 30) as usize,
         spill_buffer: section.size("spill_buffer", 256 << 10, 0..=1 << 30) as usize,
         spill_memory: section.size("spill_memory", 64 << 20, 0..=1 << 40) as usize,
-        disable_pqexec: section.flag("disable_pqexec", false),
         ignore_startup_parameters: parameters(section, "ignore_startup_parameters", &[]),
         track_extra_parameters: parameters(section, "track_extra_parameters", &["IntervalStyle"]),
         scram_iterations: section.integer("scram_iterations", 4_096, 1..=1_000_000),
         stats_period: section.duration("stats_period", 60 * SECOND),
         servers: servers::read(section),
+        sessions: sessions::read(section),
         probe: probe(section),
         daemon: daemon::read(reading, section),
         databases: Vec::new(),

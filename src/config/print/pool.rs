@@ -3,7 +3,8 @@
 use super::{HIDDEN, Yaml};
 use crate::config::{
     pool::{
-        AuthType, Database, EMPTY_QUERY, Listen, Own, Pool, PoolMode, Servers, SslMode, TlsFiles, User, UserSecret,
+        AuthType, Database, EMPTY_QUERY, Listen, Own, Pool, PoolMode, Servers, Sessions, SslMode, TlsFiles, User,
+        UserSecret,
     },
     units::format_duration,
 };
@@ -88,12 +89,12 @@ fn settings(pool: &Pool) -> Yaml {
     map.put("max_held_message", Yaml::size(pool.max_held_message as u64));
     map.put("spill_buffer", Yaml::size(pool.spill_buffer as u64));
     map.put("spill_memory", Yaml::size(pool.spill_memory as u64));
-    map.put("disable_pqexec", pool.disable_pqexec);
     map.put("ignore_startup_parameters", Yaml::list(&pool.ignore_startup_parameters, Yaml::text));
     map.put("track_extra_parameters", Yaml::list(&pool.track_extra_parameters, Yaml::text));
     map.put("scram_iterations", pool.scram_iterations);
     map.put("stats_period", pool.stats_period);
     put_servers(&mut map, &pool.servers);
+    put_sessions(&mut map, &pool.sessions);
     let mut probe = Yaml::map();
     probe.put("interval", pool.probe.interval);
     probe.put("down_interval", pool.probe.down_interval);
@@ -151,6 +152,15 @@ fn put_servers(map: &mut Yaml, servers: &Servers) {
     map.put("dns_nxdomain_ttl", servers.dns_nxdomain_ttl);
     map.put("autodb_idle_timeout", timeout(servers.autodb_idle_timeout));
     map.put("pool_idle_timeout", timeout(servers.pool_idle_timeout));
+}
+
+fn put_sessions(map: &mut Yaml, sessions: &Sessions) {
+    map.put("disable_pqexec", sessions.disable_pqexec);
+    map.put("query_wait_notify", own(Some(sessions.query_wait_notify)));
+    map.put("server_reset_query", sessions.reset_query.as_str());
+    map.put("server_reset_query_always", sessions.reset_query_always);
+    map.put("server_fast_close", sessions.fast_close);
+    map.put("application_name_add_host", sessions.application_name_add_host);
 }
 
 fn put_tls(map: &mut Yaml, tls: Option<(SslMode, &TlsFiles)>, keys: [&str; 5]) {

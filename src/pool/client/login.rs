@@ -4,7 +4,7 @@
 //! console has a few places of its own, because it is needed most when the rest are taken. Nothing is said about databases
 //! before the client has proven who it is.
 
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt},
@@ -95,7 +95,8 @@ where
     }
     client.keep(places(pooler, running, &database.config.load(), &authenticated.user)?);
     let pool = database.enter(client, &authenticated, running, &pooler.shared);
-    client.set_application_name(request.setting("application_name").unwrap_or_default().as_bytes());
+    let name = application_name(&request, client, running.pool.sessions.application_name_add_host);
+    client.set_application_name(name.unwrap_or_default().as_bytes());
     if pooler.known(&database.name).is_none_or(|known| !Arc::ptr_eq(&known, &database)) {
         // A reload has taken it away meanwhile.
         return Err(PoolError::NoDatabase { database: request.database });
@@ -163,6 +164,15 @@ where
     Ok((welcome, (!early.is_empty()).then_some(early)))
 }
 
+/// Returns what a client calls itself, with where it is if that is asked for: as PgBouncer writes it.
+fn application_name<'a>(request: &'a StartupRequest, client: &ClientHandle, add_host: bool) -> Option<Cow<'a, str>> {
+    let name = request.setting("application_name");
+    match add_host {
+        true => Some(format!("{} - {}", name.unwrap_or("app"), client.peer()).into()),
+        false => name.map(Cow::Borrowed),
+    }
+}
+
 /// Sends everything up to ReadyForQuery and returns the session's state.
 async fn greet<IO>(
     pooler: &Pooler,
@@ -175,7 +185,9 @@ where
     IO: AsyncWrite + Unpin,
 {
     let running = pooler.running.load_full();
-    let requested = request.settings().map(|(name, value)| (name, value.as_bytes()));
+    let name = application_name(request, client, running.pool.sessions.application_name_add_host);
+    let settings = request.settings().chain(name.as_deref().map(|name| ("application_name", name)));
+    let requested = settings.map(|(name, value)| (name, value.as_bytes()));
     let state = RelayState::new(&known.tracked, requested, &running.pool.track_extra_parameters, &pooler.statements)?;
     let mut out = Vec::with_capacity(1024);
     let told: Vec<(&str, &[u8])> = state.params().map(|(name, value)| (name, &**value)).collect();

@@ -3,6 +3,7 @@
 pub mod arrival;
 pub mod deadline;
 pub mod login;
+mod notice;
 pub mod refuse;
 pub mod scratch;
 pub mod session;

@@ -17,27 +17,21 @@ use tokio::{
     time::Instant,
 };
 
-use super::{refuse::refuse, scratch::Scratch};
-use crate::{
-    config::pool::PoolMode,
-    pool::{
-        database::Pool,
-        error::PoolError,
-        lease::{Lease, Patience, Refusal},
-        registry::{ClientHandle, ClientState, Leave, ServerState},
-        relay::{self, Control, Fate, Given, Outcome, Untaken},
-        rules::Rules,
-        server::pooled::{Connector, Server},
-        wire::{
-            backend::{self, TxStatus},
-            frame::{HEADER_LEN, Header, HeaderError},
-            tag::frontend as tag,
-        },
+use super::{notice::Notice, refuse::refuse, scratch::Scratch};
+use crate::pool::{
+    database::Pool,
+    error::PoolError,
+    lease::{Lease, Patience, Refusal},
+    registry::{ClientHandle, ClientState, Leave, ServerState},
+    relay::{self, Control, Fate, Given, Outcome, Untaken},
+    rules::Rules,
+    server::pooled::{Connector, Server},
+    wire::{
+        backend::{self, TxStatus},
+        frame::{HEADER_LEN, Header, HeaderError},
+        tag::frontend as tag,
     },
 };
-
-/// What puts a server of session mode back into the state of a new one (PgBouncer's server_reset_query).
-const SESSION_RESET: &str = "DISCARD ALL";
 
 /// One client from its login to its end.
 pub struct Session<IO> {
@@ -101,8 +95,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin + Send + 'static> Session<IO> {
         if let Some(early) = self.early.take_if(|early| early.len() >= HEADER_LEN) {
             return Woken::Request(early);
         }
-        let limit = self.pool.rules.load().client_idle_timeout;
-        let late = too_long(limit);
+        let late = too_long(self.pool.rules.load().client_idle_timeout);
         let (io, early) = (&mut self.io, &mut self.early);
         let read = poll_fn(|cx| {
             loop {
@@ -126,7 +119,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin + Send + 'static> Session<IO> {
         tokio::select! {
             woken = read => woken,
             leave = self.client.asked_to_leave(Leave::Draining) => Woken::Asked(leave),
-            () = late => Woken::TooLong(limit.unwrap_or_default()),
+            limit = late => Woken::TooLong(limit),
         }
     }
 
@@ -164,7 +157,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin + Send + 'static> Session<IO> {
         tokio::select! {
             told = told => told.map_err(|_| PoolError::ClientGone),
             _ = self.client.asked_to_leave(Leave::Draining) => Err(PoolError::ClientGone),
-            () = too_long(limit) => Err(PoolError::ClientGone),
+            _ = too_long(limit) => Err(PoolError::ClientGone),
         }
     }
 
@@ -180,7 +173,14 @@ impl<IO: AsyncRead + AsyncWrite + Unpin + Send + 'static> Session<IO> {
             Err(error) => return Err(garbled(error)),
         }
         let began = Instant::now();
-        let Some((mut lease, leased)) = self.lease(&mut request, began).await? else { return Ok(Next::Over) };
+        let (mut lease, leased, untold) = match self.pool.store.try_lease(self.client.id(), began) {
+            Some(lease) => (lease, began, Vec::new()),
+            // On the heap: hardly any lease is waited for.
+            None => match Box::pin(self.wait(&mut request, began, rules.query_wait_notify)).await? {
+                Some(served) => served,
+                None => return Ok(Next::Over),
+            },
+        };
         self.client.transition(ClientState::Active, leased);
         self.pool.assigned(leased.saturating_duration_since(began));
         self.client.set_link(Some(lease.entry().clone()));
@@ -192,6 +192,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin + Send + 'static> Session<IO> {
             stats: &self.pool.stats,
             control: &self.control,
             spill: &self.pool.spill,
+            untold,
         };
         let (outcome, over) =
             relay::run(&mut self.io, &request, &mut self.state, &mut server.stream, &mut server.state, given).await;
@@ -239,7 +240,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin + Send + 'static> Session<IO> {
                     Ok(true) | Err(_) => return Next::Over,
                 },
                 leave = self.client.asked_to_leave(Leave::Killed) => break farewell(leave),
-                () = too_long(limit) => break PoolError::ClientIdleTimeout { limit: limit.unwrap_or_default() },
+                limit = too_long(limit) => break PoolError::ClientIdleTimeout { limit },
             }
         };
         self.ended(&error);
@@ -252,27 +253,37 @@ impl<IO: AsyncRead + AsyncWrite + Unpin + Send + 'static> Session<IO> {
         tracing::debug!(client = self.client.id(), peer = %self.client.peer(), %error, "session ended");
     }
 
-    /// Gets a server, and says when; `None` when the client left meanwhile.
-    async fn lease(
+    /// Waits for a server; returns when it came, and what the client is to be told first. `None` when the client left
+    /// meanwhile. Once for `notify` it is told that it waits.
+    async fn wait(
         &mut self,
         request: &mut Scratch,
         now: Instant,
-    ) -> Result<Option<(Lease<Connector>, Instant)>, PoolError> {
-        if let Some(lease) = self.pool.store.try_lease(self.client.id(), now) {
-            return Ok(Some((lease, now)));
-        }
+        notify: Option<Duration>,
+    ) -> Result<Option<(Lease<Connector>, Instant, Vec<u8>)>, PoolError> {
         self.client.transition(ClientState::Waiting, now);
         let mut waiting = self.pool.store.wait(self.client.id(), Patience::UntilTimeout, now);
-        loop {
+        let mut notice = Notice::new(notify);
+        let refused = loop {
+            let io = &mut self.io;
+            let client = poll_fn(|cx| {
+                notice.poll(cx, io);
+                poll_more(cx, io, request)
+            });
             tokio::select! {
                 // A server that has come is taken before anything else is looked at.
                 biased;
-                served = waiting.served() => return Ok(Some((served?, Instant::now()))),
+                served = waiting.served() => match served {
+                    Ok(lease) => return Ok(Some((lease, Instant::now(), notice.into_rest()))),
+                    Err(refusal) => break refusal.into(),
+                },
                 // Weaker than this is draining: who waits then is still served, until the deadline.
-                leave = self.client.asked_to_leave(Leave::DatabaseRemoved) => return Err(farewell(leave)),
-                here = more(&mut self.io, request) => if !here { return Ok(None) },
+                leave = self.client.asked_to_leave(Leave::DatabaseRemoved) => break farewell(leave),
+                here = client => if !here { return Ok(None) },
             }
-        }
+        };
+        // Nothing can be said in the middle of something else.
+        Err(if notice.is_half_told() { PoolError::ClientGone } else { refused })
     }
 
     /// Closes our direction as far as that goes without waiting. TLS has a last word of its own, and a client that takes
@@ -283,16 +294,17 @@ impl<IO: AsyncRead + AsyncWrite + Unpin + Send + 'static> Session<IO> {
 
     /// Gives the server back if it is fit for the next client, and closes it otherwise.
     async fn finish(&mut self, mut lease: Lease<Connector>, fate: Fate, rules: &Rules, now: Instant) {
-        let session_over = rules.limits.mode == PoolMode::Session;
-        let (clean, now) = match fate {
-            Fate::Close => (false, now),
-            Fate::Reusable if !session_over => (true, now),
-            Fate::Reusable | Fate::Rollback => {
+        let (clean, now) = match (fate, &rules.reset_query) {
+            (Fate::Close, _) => (false, now),
+            (Fate::Reusable, None) => (true, now),
+            (Fate::Reusable | Fate::Rollback, query) => {
                 let deadline = now + rules.limits.rollback_timeout;
                 lease.entry().transition(ServerState::Resetting);
                 let Server { stream, state } = lease.connection();
-                let clean = (fate == Fate::Reusable || relay::recover(stream, state, deadline).await)
-                    && (!session_over || relay::reset(stream, state, SESSION_RESET, deadline).await);
+                let mut clean = fate == Fate::Reusable || relay::recover(stream, state, deadline).await;
+                if let (true, Some(query)) = (clean, query) {
+                    clean = relay::reset(stream, state, query, deadline).await;
+                }
                 (clean, Instant::now())
             }
         };
@@ -316,27 +328,35 @@ impl<IO: AsyncRead + AsyncWrite + Unpin + Send + 'static> Session<IO> {
     }
 }
 
-/// Ends when a client has done nothing for `limit`. On the heap: a timer is larger than all the rest of an idle client.
-async fn too_long(limit: Option<Duration>) {
-    match limit {
-        Some(limit) => Box::pin(tokio::time::sleep(limit)).await,
-        None => std::future::pending().await,
-    }
+/// Ends when a client has done nothing for `limit`, which it returns. On the heap, and only where there is a limit: a timer is
+/// larger than all the rest of an idle client.
+fn too_long(limit: Option<Duration>) -> impl Future<Output = Duration> + Send {
+    let mut timer = limit.map(|limit| {
+        Box::pin(async move {
+            tokio::time::sleep(limit).await;
+            limit
+        })
+    });
+    poll_fn(move |cx| match &mut timer {
+        Some(timer) => timer.as_mut().poll(cx),
+        None => Poll::Pending,
+    })
 }
 
 /// Reads on while the client waits, to notice that it has left; what comes is part of its request. Returns false when it
 /// has. Once the buffer is full nothing more is read, and a client that leaves then is noticed when it is served.
 pub(super) async fn more<IO: AsyncRead + Unpin>(io: &mut IO, request: &mut Scratch) -> bool {
-    poll_fn(|cx| {
-        if request.is_full() {
-            return Poll::Pending;
-        }
-        match request.fill(|buf| Pin::new(&mut *io).poll_read(cx, buf)) {
-            Some((polled, added)) => Poll::Ready(ready!(polled).is_ok() && added > 0),
-            None => Poll::Pending,
-        }
-    })
-    .await
+    poll_fn(|cx| poll_more(cx, io, request)).await
+}
+
+fn poll_more<IO: AsyncRead + Unpin>(cx: &mut Context<'_>, io: &mut IO, request: &mut Scratch) -> Poll<bool> {
+    if request.is_full() {
+        return Poll::Pending;
+    }
+    match request.fill(|buf| Pin::new(io).poll_read(cx, buf)) {
+        Some((polled, added)) => Poll::Ready(ready!(polled).is_ok() && added > 0),
+        None => Poll::Pending,
+    }
 }
 
 /// What a client is told whose bytes are no message.

@@ -23,6 +23,11 @@ pub(super) struct Backlog {
 }
 
 impl Backlog {
+    /// Starts with something to write.
+    pub(super) fn of(buf: Vec<u8>) -> Self {
+        Self { buf, ..Self::default() }
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.buf.len() == self.sent
     }

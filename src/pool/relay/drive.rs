@@ -57,7 +57,7 @@ struct Scratch {
 }
 
 /// What a relay is given beside the two sides.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub struct Given<'a> {
     /// When the server was lent.
     pub now: Instant,
@@ -65,6 +65,8 @@ pub struct Given<'a> {
     pub stats: &'a Stats,
     pub control: &'a Control,
     pub spill: &'a Arc<SpillMemory>,
+    /// The rest of something that the client was told: it gets this first.
+    pub untold: Vec<u8>,
 }
 
 /// Relays between a client and a server until the lease is over; returns how, and when that was.
@@ -83,7 +85,7 @@ where
     C: AsyncRead + AsyncWrite + Unpin,
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let Given { now, limits, stats, control, spill } = given;
+    let Given { now, limits, stats, control, spill, untold } = given;
     let mut relay = Relay {
         client,
         server,
@@ -93,7 +95,7 @@ where
         first,
         carry: Vec::new(),
         to_server: Backlog::default(),
-        to_client: Backlog::default(),
+        to_client: Backlog::of(untold),
         reserved: None,
         overflowed: false,
         blocked: false,

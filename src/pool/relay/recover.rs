@@ -29,25 +29,20 @@ pub async fn recover<S>(server: &mut S, state: &mut ServerState, deadline: Insta
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    run(server, state, "ROLLBACK", deadline).await
+    run(server, state, "ROLLBACK", deadline, false).await
 }
 
-/// Runs `sql` (`DISCARD ALL`) after a session, so that nothing of it is left. Returns false when the server must be closed.
-/// Not cancel safe, as [`recover`].
+/// Runs `sql` (`server_reset_query`) after a client. What it did is read from its commands' tags: it need not be `DISCARD ALL`,
+/// and what it has left is seen to by the next client's replay. Returns false when the server must be closed. Not cancel safe,
+/// as [`recover`].
 pub async fn reset<S>(server: &mut S, state: &mut ServerState, sql: &str, deadline: Instant) -> bool
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let done = run(server, state, sql, deadline).await;
-    if done {
-        state.statements = ServerStatements::default();
-        state.applied = Applied::default();
-        state.sql_prepared = false;
-    }
-    done
+    run(server, state, sql, deadline, true).await
 }
 
-async fn run<S>(server: &mut S, state: &mut ServerState, sql: &str, deadline: Instant) -> bool
+async fn run<S>(server: &mut S, state: &mut ServerState, sql: &str, deadline: Instant, is_reset: bool) -> bool
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -64,7 +59,7 @@ where
             if server.read_buf(&mut answer).await.ok()? == 0 {
                 return None;
             }
-            if let Some(done) = read(&answer, state) {
+            if let Some(done) = read(&answer, state, is_reset) {
                 return Some(done);
             }
         }
@@ -74,8 +69,8 @@ where
     matches!(done, Ok(Some(true)))
 }
 
-/// Reads an answer from its beginning; `None` while its end is not there.
-fn read(mut answer: &[u8], state: &mut ServerState) -> Option<bool> {
+/// Reads an answer from its beginning; `None` while its end is not there. A reset may be a SELECT.
+fn read(mut answer: &[u8], state: &mut ServerState, is_reset: bool) -> Option<bool> {
     loop {
         let message = match frame::whole(answer, ANSWER_MAX as u32) {
             Ok(message) => message?,
@@ -97,8 +92,29 @@ fn read(mut answer: &[u8], state: &mut ServerState) -> Option<bool> {
                 tracing::debug!(sqlstate = %String::from_utf8_lossy(fields.code), "a server could not be made fit again");
                 return Some(false);
             }
-            tag::COMMAND_COMPLETE | tag::NOTICE_RESPONSE => {}
+            tag::COMMAND_COMPLETE => note(message.body.strip_suffix(b"\0").unwrap_or(message.body), state),
+            tag::NOTICE_RESPONSE => {}
+            tag::ROW_DESCRIPTION | tag::DATA_ROW | tag::EMPTY_QUERY_RESPONSE if is_reset => {}
             _ => return Some(false),
         }
+    }
+}
+
+/// Notes what a command did to the server. May be told of one command several times.
+fn note(command: &[u8], state: &mut ServerState) {
+    match command {
+        b"DISCARD ALL" => {
+            state.statements = ServerStatements::default();
+            state.applied = Applied::default();
+            state.sql_prepared = false;
+        }
+        b"DEALLOCATE ALL" => {
+            state.statements.clear();
+            state.sql_prepared = false;
+        }
+        b"DEALLOCATE" => state.statements.doubt_all(),
+        b"SET" | b"RESET" => state.applied.doubt(),
+        b"PREPARE" => state.sql_prepared = true,
+        _ => {}
     }
 }

@@ -76,7 +76,7 @@ impl Ends {
 
     pub async fn run(&mut self, first: &[u8]) -> Outcome {
         let Self { client, server, state, server_state, limits, stats, control, spill, .. } = self;
-        let given = Given { now: Instant::now(), limits, stats, control, spill };
+        let given = Given { now: Instant::now(), limits, stats, control, spill, untold: Vec::new() };
         super::super::run(client, first, state, server, server_state, given).await.0
     }
 }

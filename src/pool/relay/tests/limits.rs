@@ -233,6 +233,23 @@ async fn max_packet_size_is_the_limit_of_a_message() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_reset_may_be_a_select_and_what_it_did_not_undo_is_undone_later() {
+    for (tag, replays) in [("DISCARD ALL", false), ("RESET", true), ("SELECT 1", true)] {
+        let mut ends = Ends::new(4096);
+        ends.server_state.applied.doubt();
+        let (_user, mut postgres) = ends.others();
+        let mut answer = Vec::new();
+        backend::data_row(&mut answer, [None].into_iter());
+        backend::command_complete(&mut answer, tag);
+        backend::ready_for_query(&mut answer, TxStatus::Idle);
+        postgres.write_all(&answer).await.unwrap();
+        let deadline = Instant::now() + Duration::from_secs(2);
+        assert!(reset(&mut ends.server, &mut ends.server_state, "select reset()", deadline).await, "{tag}");
+        assert_eq!(!ends.server_state.applied.is(None), replays, "{tag}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_rollback_is_refused_anything_but_its_answer() {
     let ready = |status| {
         let mut out = Vec::new();

@@ -249,7 +249,7 @@ async fn what_the_stream_itself_holds_back_does_not_keep_the_server() {
     let _ = client.write_all(&vec![b'x'; 5_000]).await; // not taken yet: the stream under it takes 1,024 bytes
     let mut fresh = Ends::new(64);
     let stats = crate::pool::stats::Stats::default();
-    let given = Given { now: Instant::now(), limits, stats: &stats, control, spill };
+    let given = Given { now: Instant::now(), limits, stats: &stats, control, spill, untold: Vec::new() };
     let query = script().query("select 1").0;
     let run = super::super::run(&mut client, &query, fresh.state(), server, server_state, given);
     let (outcome, _) = tokio::time::timeout(Duration::from_secs(5), run).await.expect("the server is free");
@@ -265,4 +265,25 @@ async fn what_the_stream_itself_holds_back_does_not_keep_the_server() {
     assert_eq!(lines(&rest[..n]), ["T", "D 1", "C SELECT 1", "Z I"]);
     drop(untaken);
     assert_eq!(Arc::clone(spill).used(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_half_told_before_the_lease_comes_before_the_answer() {
+    let mut ends = slow(100_000);
+    let (mut user, postgres) = ends.others();
+    tokio::spawn(serve(postgres, Model::new()));
+    let mut notice = Vec::new();
+    crate::pool::error::write_queued(&mut notice);
+    let mut fresh = Ends::new(64);
+    let Ends { client, server, server_state, limits, control, spill, .. } = &mut ends;
+    let stats = crate::pool::stats::Stats::default();
+    let untold = notice.clone();
+    let given = Given { now: Instant::now(), limits, stats: &stats, control, spill, untold };
+    let script = script().parse("a", "select 1").sync().0;
+    let (outcome, _) = super::super::run(client, &script, fresh.state(), server, server_state, given).await;
+    assert_eq!(outcome, Outcome::Released { server: Fate::Reusable });
+    let mut got = vec![0; 1000];
+    let n = user.read(&mut got).await.unwrap();
+    assert_eq!(got[..notice.len()], notice);
+    assert_eq!(lines(&got[notice.len()..n]), ["1", "Z I"]);
 }
