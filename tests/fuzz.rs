@@ -4,6 +4,8 @@ use std::{fs, path::Path};
 
 #[path = "../fuzz/entries/frames.rs"]
 mod frames;
+#[path = "../fuzz/entries/hba.rs"]
+mod hba;
 #[path = "../fuzz/entries/ini.rs"]
 mod ini;
 #[path = "../fuzz/entries/relay.rs"]
@@ -64,4 +66,9 @@ fn userlists_of_the_corpus() {
 #[test]
 fn inis_of_the_corpus() {
     each_file("ini", ini::run);
+}
+
+#[test]
+fn hba_files_of_the_corpus() {
+    each_file("hba", hba::run);
 }

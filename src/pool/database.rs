@@ -7,6 +7,7 @@
 //! cannot fill the table with names that no server knows.
 
 use std::{
+    borrow::Cow,
     collections::HashMap,
     sync::{
         Arc,
@@ -22,7 +23,7 @@ use tokio::time::Instant;
 use crate::{
     config::pool as config,
     pool::{
-        auth::{Authenticated, derive::Deriver, users::Users},
+        auth::{Authenticated, Gained, derive::Deriver, users::Users},
         console::averages::{Averager, Period, Totals},
         error::PoolError,
         lease::{Budget, Budgets, Store},
@@ -88,6 +89,8 @@ pub struct Pool {
     way: Mutex<Way>,
     /// Since when it has neither clients nor connections.
     unused: Mutex<Option<Instant>>,
+    /// Of `auth_user`: its servers are logged in as that user, whatever the database's forced user is.
+    for_lookups: bool,
 }
 
 struct Way {
@@ -128,8 +131,10 @@ impl Pool {
 
     fn set_way(&self, running: &Running, database: &config::Database, shared: &Shared, client: Option<&Authenticated>) {
         let mut way = self.way.lock();
-        // A login without captured keys is no better way than the one there is.
-        let client = client.filter(|client| client.captured.is_some()).unwrap_or(&way.client).clone();
+        // A login that left nothing behind is no better way than the one there is.
+        let client = client.filter(|client| client.gained != Gained::Nothing).unwrap_or(&way.client).clone();
+        let database =
+            &*if self.for_lookups { for_lookups(database, &self.group.user) } else { Cow::Borrowed(database) };
         let spec = spec(running, database, &client);
         if spec == way.spec {
             return;
@@ -188,14 +193,20 @@ fn rest(since: &mut Option<Instant>, used: bool, now: Instant) -> Option<Duratio
     Some(now.saturating_duration_since(*since.get_or_insert(now)))
 }
 
-/// Whether connections made by one are as good as those made by the other. A client's captured keys may change with every
-/// login (another client of the same user) without making the connections that exist any worse.
+/// Returns the entry as it is for lookups by `auth_user`: without a forced user, unless that is the same one.
+fn for_lookups<'a>(database: &'a config::Database, auth_user: &str) -> Cow<'a, config::Database> {
+    match database.user.as_deref() {
+        Some(forced) if forced != auth_user => {
+            Cow::Owned(config::Database { user: None, password: None, ..database.clone() })
+        }
+        _ => Cow::Borrowed(database),
+    }
+}
+
+/// Whether connections made by one are as good as those made by the other. What clients' logins leave behind may change with
+/// every login (another client of the same user) without making the connections that exist any worse.
 fn same_place(a: &Spec, b: &Spec) -> bool {
-    use crate::pool::server::credential::ServerSecret::PassThrough;
-    let secrets = match (&a.login.secret, &b.login.secret) {
-        (PassThrough(_), PassThrough(_)) => true,
-        (a, b) => a == b,
-    };
+    let secrets = (a.login.gained && b.login.gained) || a.login.secret == b.login.secret;
     let place = |spec: &Spec| (spec.host.clone(), spec.port, spec.dbname.clone(), spec.login.user.clone());
     secrets && place(a) == place(b) && a.tls == b.tls && a.params == b.params && a.connect_query == b.connect_query
 }
@@ -248,7 +259,7 @@ impl Database {
             let mut pools = self.pools.lock();
             let pool = pools
                 .entry(user.clone())
-                .or_insert_with(|| self.open(user, &config, authenticated, running, shared))
+                .or_insert_with(|| self.open(user, &config, authenticated, running, shared, false))
                 .clone();
             client.identify(pool.group.clone());
             pool
@@ -266,9 +277,20 @@ impl Database {
         if Rules::of(&running.pool, &config, running.users.get(&user)).settings.sizes.min == 0 {
             return;
         }
-        let nobody = Authenticated { user: user.to_string(), captured: None };
+        let nobody = Authenticated { user: user.to_string(), gained: Gained::Nothing };
         let mut pools = self.pools.lock();
-        pools.entry(user.clone()).or_insert_with(|| self.open(user, &config, &nobody, running, shared));
+        pools.entry(user.clone()).or_insert_with(|| self.open(user, &config, &nobody, running, shared, false));
+    }
+
+    /// Returns the pool of `auth_user`, made now if it is not there. It stays as long as it is held. Must run inside the
+    /// pool's runtime.
+    pub(super) fn pool_for_lookups(&self, auth_user: &str, running: &Running, shared: &Shared) -> Arc<Pool> {
+        let entry = self.config.load_full();
+        let config = for_lookups(&entry, auth_user);
+        let nobody = Authenticated { user: auth_user.to_owned(), gained: Gained::Nothing };
+        let user: Arc<str> = auth_user.into();
+        let open = || self.open(user.clone(), &config, &nobody, running, shared, true);
+        self.pools.lock().entry(user.clone()).or_insert_with(open).clone()
     }
 
     fn open(
@@ -278,6 +300,7 @@ impl Database {
         client: &Authenticated,
         running: &Running,
         shared: &Shared,
+        for_lookups: bool,
     ) -> Arc<Pool> {
         let rules = Rules::of(&running.pool, config, running.users.get(&user));
         let spec = spec(running, config, client);
@@ -302,6 +325,7 @@ impl Database {
             welcome,
             way: Mutex::new(Way { spec, client: client.clone() }),
             unused: Mutex::default(),
+            for_lookups,
         })
     }
 
@@ -346,7 +370,9 @@ impl Database {
         for pool in self.pools() {
             pool.store.sweep(now);
         }
-        self.pools.lock().retain(|_, each| each.is_kept(now, pool.servers.pool_idle_timeout));
+        let limit = pool.servers.pool_idle_timeout;
+        // Who looks a user up holds the pool without being a client.
+        self.pools.lock().retain(|_, each| each.is_kept(now, limit) || Arc::strong_count(each) > 1);
     }
 
     /// Returns whether a database that only `*` knows is to be forgotten at `now`; `limit` is `autodb_idle_timeout`.

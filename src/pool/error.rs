@@ -5,7 +5,7 @@
 //! names the setting to change. Errors of PostgreSQL are forwarded as they are and never pass through here; what a failed
 //! server login said does, through [`ServerError`].
 
-use std::{borrow::Cow, time::Duration};
+use std::{borrow::Cow, net::IpAddr, time::Duration};
 
 use crate::pool::{
     server::error::ServerError,
@@ -52,6 +52,17 @@ pub enum PoolError {
     /// Wrong password, unknown user, forbidden method: the same words for all of them.
     #[error("password authentication failed for user \"{user}\"")]
     Authentication { user: String },
+    /// A certificate or a system user that is not the user's.
+    #[error("{method} authentication failed for user \"{user}\"")]
+    Identity { method: &'static str, user: String },
+    /// No line of `auth_hba_file` lets the client in, or one keeps it out.
+    #[error("{what}")]
+    NotAdmitted { what: Box<str> },
+    /// `auth_query` failed; why is for the log alone: who has not proven anything must not read of the server.
+    #[error("auth_query failed: the user could not be looked up")]
+    AuthQuery,
+    #[error("auth_failure_limit: too many failed logins from this address within {}", Short(*.window))]
+    TooManyFailures { limit: u32, window: Duration },
     /// A malformed message of the authentication exchange.
     #[error("malformed authentication message: {why}")]
     AuthenticationProtocol { why: &'static str },
@@ -132,6 +143,8 @@ pub enum Kind {
     TooManyDatabaseClients,
     TooManyUserClients,
     Authentication,
+    AuthQuery,
+    AuthFailureLimit,
     NoDatabase,
     QueryWaitTimeout,
     ServerLogin,
@@ -149,7 +162,7 @@ pub enum Kind {
 
 impl Kind {
     /// Every label, so that all series exist from the start.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 23] = [
         Self::ClientGone,
         Self::LoginTimeout,
         Self::Tls,
@@ -158,6 +171,8 @@ impl Kind {
         Self::TooManyDatabaseClients,
         Self::TooManyUserClients,
         Self::Authentication,
+        Self::AuthQuery,
+        Self::AuthFailureLimit,
         Self::NoDatabase,
         Self::QueryWaitTimeout,
         Self::ServerLogin,
@@ -184,6 +199,8 @@ impl Kind {
             Self::TooManyDatabaseClients => "max_db_client_connections",
             Self::TooManyUserClients => "max_user_client_connections",
             Self::Authentication => "authentication",
+            Self::AuthQuery => "auth_query",
+            Self::AuthFailureLimit => "auth_failure_limit",
             Self::NoDatabase => "no_database",
             Self::QueryWaitTimeout => "query_wait_timeout",
             Self::ServerLogin => "server_login",
@@ -202,6 +219,16 @@ impl Kind {
 }
 
 impl PoolError {
+    /// Says that `auth_hba_file` does not let a client in, in PostgreSQL's words (ClientAuthentication in auth.c). No address:
+    /// by a Unix socket.
+    pub fn not_admitted(rejected: bool, address: Option<IpAddr>, user: &str, database: &str, tls: bool) -> Self {
+        let verdict = if rejected { "auth_hba_file rejects connection" } else { "no auth_hba_file entry" };
+        let host = address.map_or_else(|| "[local]".to_owned(), |address| address.to_string());
+        let encryption = if tls { "SSL encryption" } else { "no encryption" };
+        let what = format!("{verdict} for host \"{host}\", user \"{user}\", database \"{database}\", {encryption}");
+        Self::NotAdmitted { what: what.into() }
+    }
+
     /// Returns the SQLSTATE (PostgreSQL documentation, appendix A). A failed server login keeps the server's own.
     pub fn sqlstate(&self) -> &str {
         match self {
@@ -213,7 +240,14 @@ impl PoolError {
             Self::QueryWaitTimeout { login: Some(e), .. } => e.sqlstate().unwrap_or("53300"),
             Self::ServerLogin(e) => e.sqlstate().unwrap_or("08001"),
             Self::ClientGone | Self::ServerGone => "08006",
-            Self::LoginTimeout { .. } | Self::NoUserName | Self::TlsRequired => "28000",
+            Self::LoginTimeout { .. }
+            | Self::NoUserName
+            | Self::TlsRequired
+            | Self::Identity { .. }
+            | Self::NotAdmitted { .. } => "28000",
+            // A class that says: try again.
+            Self::AuthQuery => "57P03",
+            Self::TooManyFailures { .. } => "53400",
             Self::ProtocolVersion { .. } | Self::Replication => "0A000",
             Self::StartupParameter { .. } => "42704",
             Self::Authentication { .. } => "28P01",
@@ -280,6 +314,12 @@ impl PoolError {
                     format!("raise max_user_client_connections (now {limit}), or open fewer connections").into(),
                 );
             }
+            Self::AuthQuery => "the pool's log says why; look at auth_user, auth_query and the server",
+            Self::TooManyFailures { limit, .. } => {
+                return Some(
+                    format!("wait, or raise auth_failure_limit (now {limit}) or lower auth_failure_window").into(),
+                );
+            }
             Self::NoDatabase { .. } => "add it to databases:, or a \"*\" entry",
             Self::ConsoleDenied { .. } => "add the user to admin_users or stats_users",
             Self::QueryWaitTimeout { login: None, .. } => {
@@ -312,7 +352,13 @@ impl PoolError {
             Self::TooManyClients { .. } => Kind::TooManyClients,
             Self::TooManyDatabaseClients { .. } => Kind::TooManyDatabaseClients,
             Self::TooManyUserClients { .. } => Kind::TooManyUserClients,
-            Self::NoUserName | Self::Authentication { .. } | Self::ConsoleDenied { .. } => Kind::Authentication,
+            Self::NoUserName
+            | Self::Authentication { .. }
+            | Self::Identity { .. }
+            | Self::NotAdmitted { .. }
+            | Self::ConsoleDenied { .. } => Kind::Authentication,
+            Self::AuthQuery => Kind::AuthQuery,
+            Self::TooManyFailures { .. } => Kind::AuthFailureLimit,
             Self::NoDatabase { .. } | Self::DatabaseDisabled { .. } | Self::DatabaseRemoved => Kind::NoDatabase,
             Self::QueryWaitTimeout { .. } => Kind::QueryWaitTimeout,
             Self::ServerLogin(_) => Kind::ServerLogin,

@@ -26,10 +26,11 @@ use crate::{
         ready::Ready,
     },
     pool::{
-        auth::{Auth, derive::Deriver, users::Users},
+        auth::{Auth, derive::Deriver, throttle::Throttle, users::Users},
         console::rows::Source,
         database::{Database, Running, Shared},
         listener::Listener,
+        lookup::Lookups,
         metrics::{OTHER, PoolMetrics},
         prepared::Interner,
         probe::Probes,
@@ -62,6 +63,8 @@ pub struct Pooler {
     pub(super) auth: ArcSwap<Auth>,
     pub(super) shared: Shared,
     pub(super) statements: Arc<Interner>,
+    pub(super) lookups: Arc<Lookups>,
+    pub(super) throttle: Throttle,
     pub(super) metrics: PoolMetrics,
     pub(super) drain: Drain,
     pub(super) reload: Arc<dyn Fn() -> Result<(), String> + Send + Sync>,
@@ -93,6 +96,8 @@ impl Pooler {
             running: ArcSwap::from_pointee(running(pool)),
             shared: Shared { registry, deriver, metrics: metrics.clone(), spill, users: UserBudgets::default() },
             statements: Arc::default(),
+            lookups: Arc::default(),
+            throttle: Throttle::default(),
             metrics,
             drain: deps.drain,
             reload: deps.reload,
@@ -120,6 +125,13 @@ impl Pooler {
         tokio::spawn(leave(self.me.clone(), self.drain.clone()));
         self.warm();
         self.probe();
+        self.warm_keys();
+    }
+
+    /// Computes what logins will need, aside.
+    fn warm_keys(&self) {
+        let auth = self.auth.load_full();
+        tokio::spawn(async move { auth.warm().await });
     }
 
     /// Takes a changed configuration in. What did not change keeps its connections; what changed about the way to a server
@@ -131,6 +143,7 @@ impl Pooler {
         self.auth.store(Arc::new(auth(pool, &self.shared.deriver)));
         self.running.store(Arc::new(running(pool.clone())));
         self.shared.spill.set_limit(pool.spill_memory);
+        self.lookups.clear();
         let running = self.running.load_full();
         self.shared.users.apply(&running);
         for database in self.databases() {
@@ -144,6 +157,7 @@ impl Pooler {
             let _inside = runtime.enter();
             self.warm();
             self.probe();
+            self.warm_keys();
         }
         ReloadSummary { changed, needs_restart: Vec::new() }
     }
@@ -300,6 +314,7 @@ impl Pooler {
 fn auth(pool: &config::Pool, deriver: &Arc<Deriver>) -> Auth {
     Auth {
         auth_type: pool.auth_type,
+        hba: pool.access.hba.clone(),
         users: Users::new(&pool.users),
         scram_iterations: pool.scram_iterations,
         tls: pool.client_tls.clone(),

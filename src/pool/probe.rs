@@ -131,7 +131,9 @@ fn login(pool: &Pool, database: &config::Database) -> Config {
         });
     let plain = |user: &config::User| match &user.secret {
         UserSecret::Plain(password) => Some((user.name.clone(), password.clone())),
-        UserSecret::Md5(_) | UserSecret::Scram(_) => None,
+        // A wrong one tells as much: the server serves.
+        UserSecret::Several(passwords) => passwords.first().map(|password| (user.name.clone(), password.clone())),
+        UserSecret::Md5(_) | UserSecret::Scram(_) | UserSecret::Absent => None,
     };
     let known = |name: &str| pool.users.iter().filter(|user| user.name == name).find_map(plain);
     match (&database.user, &database.password) {

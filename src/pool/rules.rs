@@ -5,7 +5,7 @@
 use std::{sync::Arc, time::Duration};
 
 use crate::{
-    config::pool::{Database, Pool, PoolMode, User},
+    config::pool::{Database, Logged, Pool, PoolMode, User},
     pool::{
         lease::{Settings, Sizes},
         relay::Limits,
@@ -28,6 +28,7 @@ pub struct Rules {
     pub fast_close: bool,
     /// How a list of hosts is gone through.
     pub load_balance_hosts: Option<&'static str>,
+    pub log: Logged,
 }
 
 impl Rules {
@@ -78,6 +79,7 @@ impl Rules {
             fast_close: pool.sessions.fast_close && mode == PoolMode::Session,
             client_idle_timeout: own.client_idle.unwrap_or(pool.client_idle_timeout),
             load_balance_hosts: load_balance(database),
+            log: pool.access.log,
         }
     }
 }

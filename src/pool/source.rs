@@ -268,20 +268,23 @@ fn config_rows(pool: &config::Pool) -> Vec<ConfigRow> {
     };
     let row = |key, value: String, default: &str| ConfigRow { key, value, default: default.into(), changeable: true };
     let fixed = |key, value: String, default: &str| ConfigRow { changeable: false, ..row(key, value, default) };
-    let auth_type = match pool.auth_type {
-        config::AuthType::Trust => "trust",
-        config::AuthType::Md5 => "md5",
-        config::AuthType::ScramSha256 => "scram-sha-256",
-    };
     let unix = pool.listen.unix.as_ref();
     let check_query = match pool.servers.check_query.as_deref() {
         None => "",
         Some("") => "<empty>",
         Some(query) => query,
     };
+    let lookup = &pool.access.lookup;
+    let or_empty = |text: &Option<String>| text.clone().unwrap_or_default();
+    let switch = |on: bool| u8::from(on).to_string();
     vec![
         row("admin_users", pool.admin_users.join(","), ""),
-        row("auth_type", auth_type.into(), "md5"),
+        row("auth_dbname", or_empty(&lookup.dbname), ""),
+        row("auth_hba_file", or_empty(&pool.access.hba_file), ""),
+        row("auth_ident_file", or_empty(&pool.access.ident_file), ""),
+        row("auth_query", lookup.query.clone(), config::access::DEFAULT_AUTH_QUERY),
+        row("auth_type", pool.auth_type.word().into(), "md5"),
+        row("auth_user", or_empty(&lookup.user), ""),
         row("cancel_wait_timeout", seconds(Some(pool.cancel_wait_timeout)), "10"),
         row("client_idle_timeout", seconds(pool.client_idle_timeout), "0"),
         row("client_login_timeout", seconds(Some(pool.client_login_timeout)), "60"),
@@ -297,6 +300,9 @@ fn config_rows(pool: &config::Pool) -> Vec<ConfigRow> {
         fixed("listen_addr", listen_addr(&pool.listen), ""),
         fixed("listen_backlog", pool.listen.backlog.to_string(), "128"),
         fixed("listen_port", pool.listen.port.to_string(), "6432"),
+        row("log_connections", switch(pool.access.log.connections), "1"),
+        row("log_disconnections", switch(pool.access.log.disconnections), "1"),
+        row("log_pooler_errors", switch(pool.access.log.pooler_errors), "1"),
         row("max_client_conn", pool.max_client_conn.to_string(), "100"),
         row("max_db_client_connections", pool.max_db_client_connections.unwrap_or(0).to_string(), "0"),
         row("max_db_connections", pool.max_db_connections.unwrap_or(0).to_string(), "0"),

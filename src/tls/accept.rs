@@ -18,6 +18,8 @@ pub struct Accept {
     identity: Identity,
     /// Clients must show a certificate that one of these has signed.
     clients: Option<Roots>,
+    /// Or none.
+    optional: bool,
     versions: Versions,
     end_point: Option<Arc<[u8]>>,
     config: Arc<ServerConfig>,
@@ -34,11 +36,35 @@ impl Accept {
         versions: Versions,
         protocols: &[&[u8]],
     ) -> Result<Self, TlsError> {
+        Self::prepare(identity, clients, false, versions, protocols)
+    }
+
+    /// The same, but a client may do without a certificate; one that it shows must be right.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn asking(
+        identity: Identity,
+        clients: Option<Roots>,
+        versions: Versions,
+        protocols: &[&[u8]],
+    ) -> Result<Self, TlsError> {
+        Self::prepare(identity, clients, true, versions, protocols)
+    }
+
+    fn prepare(
+        identity: Identity,
+        clients: Option<Roots>,
+        optional: bool,
+        versions: Versions,
+        protocols: &[&[u8]],
+    ) -> Result<Self, TlsError> {
         let builder = ServerConfig::builder_with_provider(provider()).with_protocol_versions(versions.supported())?;
         let builder = match &clients {
             None => builder.with_no_client_auth(),
             Some(roots) => {
                 let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots.store()?), provider());
+                let verifier = if optional { verifier.allow_unauthenticated() } else { verifier };
                 builder.with_client_cert_verifier(verifier.build().map_err(|e| TlsError::new(e.to_string()))?)
             }
         };
@@ -46,7 +72,7 @@ impl Accept {
         config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
         config.max_fragment_size = Some(RECORD_LEN_MAX);
         let end_point = binding::end_point(identity.leaf()).map(Into::into);
-        Ok(Self { identity, clients, versions, end_point, config: Arc::new(config) })
+        Ok(Self { identity, clients, optional, versions, end_point, config: Arc::new(config) })
     }
 
     /// Shakes hands. Who calls bounds the time.
@@ -68,8 +94,8 @@ impl Accept {
 
 impl PartialEq for Accept {
     fn eq(&self, other: &Self) -> bool {
-        (&self.identity, &self.clients, self.versions, &self.config.alpn_protocols)
-            == (&other.identity, &other.clients, other.versions, &other.config.alpn_protocols)
+        (&self.identity, &self.clients, self.optional, self.versions, &self.config.alpn_protocols)
+            == (&other.identity, &other.clients, other.optional, other.versions, &other.config.alpn_protocols)
     }
 }
 
@@ -79,4 +105,10 @@ impl fmt::Debug for Accept {
         shown.field("identity", &self.identity).field("clients", &self.clients).field("versions", &self.versions);
         shown.finish_non_exhaustive()
     }
+}
+
+/// Returns whom the certificate that the client showed is made out for: its common name, if it has exactly one.
+pub fn client_name<S>(stream: &Accepted<S>) -> Option<String> {
+    let (_, connection) = stream.get_ref();
+    binding::common_name(connection.peer_certificates()?.first()?)
 }

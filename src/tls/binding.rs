@@ -4,8 +4,14 @@ use rustls::{CertificateError, Error};
 use sha2::{Digest, Sha256, Sha384, Sha512};
 use x509_cert::{
     Certificate,
-    der::{Decode, Encode},
+    der::{
+        Decode, Encode, Tag, Tagged,
+        asn1::{BmpString, PrintableStringRef, TeletexStringRef, Utf8StringRef},
+    },
 };
+
+/// commonName in a subject (X.520).
+const COMMON_NAME: &str = "2.5.4.3";
 
 /// Signature algorithms by their hash; every other one (MD5 and SHA-1 included, by the RFC's rule) has SHA-256 or none.
 const SHA256: [&str; 4] = [
@@ -53,4 +59,21 @@ pub(super) fn valid_at(certificate: &[u8], now: u64) -> Result<(), Error> {
     } else {
         Ok(())
     }
+}
+
+/// Returns the common name of a certificate's subject. `None` where there is none, more than one (which of them is meant
+/// cannot be known), or one with a control character in it.
+pub(super) fn common_name(certificate: &[u8]) -> Option<String> {
+    let subject = Certificate::from_der(certificate).ok()?.tbs_certificate.subject;
+    let mut names = subject.0.iter().flat_map(|part| part.0.iter()).filter(|name| name.oid.to_string() == COMMON_NAME);
+    let (name, None) = (names.next()?, names.next()) else { return None };
+    let value = &name.value;
+    let text = match value.tag() {
+        Tag::Utf8String => value.decode_as::<Utf8StringRef<'_>>().ok()?.as_str().to_owned(),
+        Tag::PrintableString => value.decode_as::<PrintableStringRef<'_>>().ok()?.as_str().to_owned(),
+        Tag::TeletexString => value.decode_as::<TeletexStringRef<'_>>().ok()?.as_str().to_owned(),
+        Tag::BmpString => value.decode_as::<BmpString>().ok()?.to_string(),
+        _ => return None,
+    };
+    (!text.is_empty() && !text.chars().any(char::is_control)).then_some(text)
 }

@@ -20,7 +20,7 @@ use std::sync::{Arc, LazyLock};
 use rustls::crypto::CryptoProvider;
 
 pub use self::{
-    accept::Accept,
+    accept::{Accept, client_name},
     binding::end_point,
     connect::{Connect, Verify, server_end_point, without_names},
     material::{Identity, Roots},

@@ -8,8 +8,8 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use bookend::{
     config::{
         pool::{
-            AuthType, Database, DatabaseServers, Listen, Pool, PoolMode, Probe, Servers, Sessions, Tcp, User,
-            UserSecret,
+            Access, AuthType, Database, DatabaseServers, Listen, OwnLookup, Pool, PoolMode, Probe, Servers, Sessions,
+            Tcp, User, UserSecret,
         },
         secret::Secret,
     },
@@ -56,6 +56,7 @@ pub fn config(cluster: &Cluster) -> Pool {
         tcp: Tcp::default(),
         threads: 1,
         auth_type: AuthType::ScramSha256,
+        access: Access::default(),
         client_tls: None,
         server_tls: None,
         admin_users: vec![USER.into()],
@@ -115,6 +116,7 @@ pub fn database(cluster: &Cluster, name: &str) -> Database {
         pool_mode: None,
         servers: DatabaseServers::default(),
         query_wait_timeout: None,
+        lookup: OwnLookup::default(),
     }
 }
 

@@ -64,21 +64,20 @@ const fn fixed(name: &'static str, kind: Kind, default: &'static str, without: W
 const KEY: Without = Unless(&[], "leave it out");
 const SUITES: Without =
     Unless(&["secure", "fast", "normal"], "rustls's suites are used, all of them with forward secrecy; leave it out");
-const COUNTED: Without = NoEffect("counted in /metrics; the log has failed logins, and with -v more");
 
 /// In the order of SHOW CONFIG.
 #[rustfmt::skip]
 pub(in crate::config) static SETTINGS: [Setting; 99] = [
     live("admin_users", Names, "", KEY),
     live("application_name_add_host", Flag, "0", KEY),
-    live("auth_dbname", Text, "", Unless(&[], "put verifiers of pg_authid into auth_file")),
+    live("auth_dbname", Text, "", KEY),
     live("auth_file", Path, "", KEY),
-    live("auth_hba_file", Path, "", Unless(&[], "set auth_type to one method for all")),
-    live("auth_ident_file", Path, "", Unless(&[], "set auth_type to one method for all")),
+    live("auth_hba_file", Path, "", KEY),
+    live("auth_ident_file", Path, "", KEY),
     live("auth_ldap_options", Text, "", Unless(&[], "LDAP is not offered; use scram-sha-256, cert or auth_query")),
-    live("auth_query", Text, "SELECT rolname, CASE WHEN rolvaliduntil < now() THEN NULL ELSE rolpassword END FROM pg_authid WHERE rolname=$1 AND rolcanlogin", Unless(&[], "put verifiers of pg_authid into auth_file")),
+    live("auth_query", Text, "SELECT rolname, CASE WHEN rolvaliduntil < now() THEN NULL ELSE rolpassword END FROM pg_authid WHERE rolname=$1 AND rolcanlogin", KEY),
     live("auth_type", Word, "md5", KEY),
-    live("auth_user", Text, "", Unless(&[], "put verifiers of pg_authid into auth_file")),
+    live("auth_user", Text, "", KEY),
     live("autodb_idle_timeout", Seconds, "3600", KEY),
     live("cancel_wait_timeout", Seconds, "10", KEY),
     live("client_idle_timeout", Seconds, "0", KEY),
@@ -104,9 +103,9 @@ pub(in crate::config) static SETTINGS: [Setting; 99] = [
     fixed("listen_addr", Names, "", KEY),
     fixed("listen_backlog", Int, "128", KEY),
     fixed("listen_port", Int, "6432", KEY),
-    live("log_connections", Flag, "1", COUNTED),
-    live("log_disconnections", Flag, "1", COUNTED),
-    live("log_pooler_errors", Flag, "1", COUNTED),
+    live("log_connections", Flag, "1", KEY),
+    live("log_disconnections", Flag, "1", KEY),
+    live("log_pooler_errors", Flag, "1", KEY),
     live("log_stats", Flag, "1", NoEffect("/metrics has them")),
     live("logfile", Path, "", KEY),
     live("login_notify_message", Text, "", Unless(&[], "there is no message at login")),

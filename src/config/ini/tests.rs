@@ -8,7 +8,7 @@ use super::settings::SETTINGS;
 use crate::config::{
     Config, Surroundings,
     lb::Sources,
-    pool::{AuthType, Pool, PoolMode},
+    pool::{AuthType, Pool, PoolMode, UserSecret},
 };
 
 const SAMPLES: [&str; 4] = ["debian", "container", "tuned", "includes"];
@@ -85,7 +85,8 @@ fn numbers_and_quotes_are_read_as_pgbouncer_reads_them() {
         user("batch").map(|user| (user.pool_size, user.pool_mode)),
         Some((Some(5), Some(PoolMode::Transaction)))
     );
-    assert!(user("stranger").is_none(), "no password of it is known");
+    let stranger = user("stranger").map(|user| &user.secret);
+    assert_eq!(stranger, Some(&UserSecret::Absent), "settings of which no password is known");
     assert_eq!(pool.max_client_conn, 1024);
     let ms = |time: Option<std::time::Duration>| time.map(|time| time.as_millis());
     assert_eq!(ms(pool.reserve_pool_timeout), Some(500));

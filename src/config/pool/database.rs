@@ -6,7 +6,8 @@ use crate::config::{
     address::is_host_name,
     field::Field,
     node::Value,
-    pool::{Database, MAX_POOL_SIZE, foreign, servers, user},
+    pool::{Database, MAX_POOL_SIZE, access, servers, user},
+    reading::Reading,
     section::Section,
 };
 
@@ -16,17 +17,17 @@ pub(in crate::config) const FALLBACK: &str = "*";
 const RESERVED: &str = "pgbouncer";
 const POSTGRESQL_PORT: u16 = 5432;
 
-pub(super) fn read(file: &mut Section<'_>) -> Vec<Database> {
+pub(super) fn read(reading: &Reading<'_>, file: &mut Section<'_>) -> Vec<Database> {
     let example = "{ arena_db: { host: 127.0.0.1 } }";
     let Some(field) = file.require("databases", example) else { return Vec::new() };
     let entries = field.entries();
     if matches!(&field.node.value, Value::Map(entries) if entries.is_empty()) && !field.reading.is_ini() {
         field.error("must name at least one database");
     }
-    entries.iter().map(|(name, field)| database(name, field)).collect()
+    entries.iter().map(|(name, field)| database(reading, name, field)).collect()
 }
 
-fn database(name: &str, field: &Field<'_>) -> Database {
+fn database(reading: &Reading<'_>, name: &str, field: &Field<'_>) -> Database {
     if name == RESERVED {
         field.error("pgbouncer is the name of the console; give the database another one, and dbname: pgbouncer");
     }
@@ -37,8 +38,11 @@ fn database(name: &str, field: &Field<'_>) -> Database {
     let mut section = field.section();
     let host = section.require("host", "127.0.0.1");
     let login = section.get("user");
-    let password = section.get("password");
-    if let (None, Some(password)) = (&login, &password) {
+    let (password, password_file) = (section.get("password"), section.get("password_file"));
+    if let (Some(_), Some(file)) = (&password, &password_file) {
+        file.error("of password and password_file only one can be given");
+    }
+    if let (None, Some(password)) = (&login, password.as_ref().or(password_file.as_ref())) {
         password.error("has no meaning without user (clients' own passwords are in users)");
     }
     let text = |field: Option<Field<'_>>| field.and_then(|field| field.text().map(str::to_owned));
@@ -51,7 +55,10 @@ fn database(name: &str, field: &Field<'_>) -> Database {
         host: host.and_then(|host| read_host(&host)).unwrap_or_default(),
         port: section.integer("port", POSTGRESQL_PORT, 1..=65_535),
         user: text(login),
-        password: password.and_then(|password| password.secret()),
+        password: match password_file {
+            Some(file) => user::read_password_file(reading, &file),
+            None => password.and_then(|password| password.secret()),
+        },
         pool_size,
         min_pool_size,
         // PgBouncer's older name for the same.
@@ -61,8 +68,9 @@ fn database(name: &str, field: &Field<'_>) -> Database {
         pool_mode: user::read_pool_mode(&mut section),
         servers: servers::read_database(&mut section),
         query_wait_timeout: section.own_timeout("query_wait_timeout"),
+        lookup: access::own_lookup(&mut section),
     };
-    section.finish_with(foreign::entry);
+    section.finish();
     database
 }
 

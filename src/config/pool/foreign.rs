@@ -2,12 +2,7 @@
 
 /// Keys of PgBouncer's `[pgbouncer]` section (its config.md and the table in src/main.c).
 const SETTINGS: &[&str] = &[
-    "auth_dbname",
-    "auth_hba_file",
-    "auth_ident_file",
     "auth_ldap_options",
-    "auth_query",
-    "auth_user",
     "client_tls13_ciphers",
     "client_tls_ciphers",
     "client_tls_dheparams",
@@ -15,9 +10,6 @@ const SETTINGS: &[&str] = &[
     "conffile",
     "dns_zone_check_period",
     "job_name",
-    "log_connections",
-    "log_disconnections",
-    "log_pooler_errors",
     "log_stats",
     "peer_id",
     "pkt_buf",
@@ -32,17 +24,9 @@ const SETTINGS: &[&str] = &[
     "syslog_ident",
 ];
 
-/// Keys of an entry of `[databases]` and `[users]`.
-const ENTRIES: &[&str] = &["auth_dbname", "auth_query", "auth_user"];
-
 /// Explains a key of `pool:`.
 pub(super) fn setting(key: &str) -> Option<String> {
     SETTINGS.contains(&key).then(|| explanation(key))
-}
-
-/// Explains a key of an entry of `databases:` or `users:`.
-pub(super) fn entry(key: &str) -> Option<String> {
-    ENTRIES.contains(&key).then(|| explanation(key))
 }
 
 /// Explains a word PgBouncer takes as a value.
@@ -59,12 +43,10 @@ mod tests {
         let expected = "client_tls_ciphers is PgBouncer's; not offered here";
         assert_eq!(setting("client_tls_ciphers").as_deref(), Some(expected));
         assert_eq!(setting("client_tls_cipher"), None);
-        assert!(entry("auth_user").is_some());
     }
 
     #[test]
-    fn the_tables_are_sorted_and_hold_nothing_twice() {
+    fn the_table_is_sorted_and_holds_nothing_twice() {
         assert!(SETTINGS.is_sorted_by(|a, b| a < b));
-        assert!(ENTRIES.is_sorted_by(|a, b| a < b));
     }
 }

@@ -3,9 +3,12 @@
 //! Keys have PgBouncer's names and meanings, so that its documentation is ours too. A timeout of `0` means "never" and is
 //! `None` here; a limit of `0` is `None` as well, and the general one counts. A pool's size of `0` is PgBouncer's "no limit".
 
+pub mod access;
 pub mod daemon;
 mod database;
+mod databases;
 mod foreign;
+pub mod hba;
 mod listen;
 mod password;
 mod servers;
@@ -18,13 +21,16 @@ pub mod userlist;
 
 use std::{sync::Arc, time::Duration};
 
-pub(super) use self::{database::FALLBACK, servers::EMPTY_QUERY};
+use self::databases::Databases;
 pub use self::{
+    access::{Access, Logged, Lookup, OwnLookup},
     listen::{Group, Listen, Tcp, UnixSocket, unix_socket_path},
+    password::classify,
     servers::{DatabaseServers, LoadBalance, Servers},
     sessions::Sessions,
     timeouts::{Own, UserTimeouts},
 };
+pub(super) use self::{database::FALLBACK, servers::EMPTY_QUERY};
 use crate::{
     config::{
         field::Field,
@@ -48,6 +54,7 @@ pub struct Pool {
     /// Worker threads of the pool. Default 1: both sockets of a transaction then live on one reactor.
     pub threads: usize,
     pub auth_type: AuthType,
+    pub access: Access,
     /// `client_tls_sslmode` and what goes with it. `None`: clients are told that there is no TLS.
     pub client_tls: Option<ClientTls>,
     /// `server_tls_sslmode` and what goes with it. `None`: servers are not asked for TLS. Default: `prefer`.
@@ -178,9 +185,45 @@ impl SslMode {
 /// How clients prove who they are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AuthType {
-    Trust,
-    Md5,
     ScramSha256,
+    Md5,
+    /// The password in clear text.
+    Plain,
+    /// By a certificate that is made out for the user.
+    Cert,
+    /// By being that user of the system, at the other end of a Unix socket.
+    Peer,
+    /// Each as `auth_hba_file` says.
+    Hba,
+    /// Not at all; but the user must exist.
+    Trust,
+    /// Not at all, whoever it is: every database has a user of its own.
+    Any,
+}
+
+impl AuthType {
+    /// All of them.
+    pub const ALL: [Self; 8] =
+        [Self::ScramSha256, Self::Md5, Self::Plain, Self::Cert, Self::Peer, Self::Hba, Self::Trust, Self::Any];
+
+    /// Returns PgBouncer's word.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::ScramSha256 => "scram-sha-256",
+            Self::Md5 => "md5",
+            Self::Plain => "plain",
+            Self::Cert => "cert",
+            Self::Peer => "peer",
+            Self::Hba => "hba",
+            Self::Trust => "trust",
+            Self::Any => "any",
+        }
+    }
+
+    /// Returns whether every client must prove that it knows a password.
+    pub fn asks_for_password(self) -> bool {
+        matches!(self, Self::ScramSha256 | Self::Md5 | Self::Plain)
+    }
 }
 
 /// When a client's server goes back to the pool.
@@ -227,6 +270,8 @@ pub struct Database {
     pub pool_mode: Option<PoolMode>,
     pub servers: DatabaseServers,
     pub query_wait_timeout: Own,
+    /// `auth_user`, `auth_query` and `auth_dbname` of its own.
+    pub lookup: OwnLookup,
 }
 
 /// One user that may log in.
@@ -268,6 +313,10 @@ pub enum UserSecret {
     Md5(Secret),
     /// `SCRAM-SHA-256$iterations:salt$StoredKey:ServerKey`
     Scram(Secret),
+    /// Passwords any of which is right: while one replaces another.
+    Several(Vec<Secret>),
+    /// Nothing here: the entry has settings alone. `auth_query` may know more.
+    Absent,
 }
 
 /// What was read of a file, and what the checks beyond it need.
@@ -284,7 +333,7 @@ pub(super) fn read(reading: &Reading<'_>, root: &Node) -> Found {
     let mut section = file.section("pool");
     let auth = user::read(reading, &mut file, &mut section);
     let (mut pool, listen) = settings::read(reading, &mut section, auth);
-    pool.databases = database::read(&mut file);
+    pool.databases = database::read(reading, &mut file);
     let process = process::read(&mut file);
     ini::settle(&mut section);
     let settings = section.asked();

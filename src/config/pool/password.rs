@@ -18,7 +18,7 @@ const KEY_BYTES: usize = 32;
 ///
 /// # Errors
 /// A broken SCRAM verifier. The text never quotes it.
-pub(super) fn classify(secret: Secret) -> Result<UserSecret, &'static str> {
+pub fn classify(secret: Secret) -> Result<UserSecret, &'static str> {
     let text = secret.expose();
     if let Some(rest) = text.strip_prefix("SCRAM-SHA-256$") {
         return match verifier(rest) {
@@ -47,7 +47,8 @@ fn verifier(text: &str) -> Option<()> {
 /// Returns why nobody could log in with this secret, if so.
 pub(super) fn unusable(auth_type: AuthType, secret: &UserSecret) -> Option<&'static str> {
     match (auth_type, secret) {
-        (AuthType::Trust, _) => None,
+        // Some ask for no password, and of `hba` only the rules know which do.
+        (auth_type, _) if !auth_type.asks_for_password() => None,
         (_, UserSecret::Plain(password)) if password.expose().is_empty() => {
             Some("has no password, and auth_type is not trust")
         }

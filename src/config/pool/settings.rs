@@ -12,15 +12,16 @@ use crate::config::{
 const SECOND: Duration = Duration::from_secs(1);
 
 /// Reads the settings into a pool that has no databases and users yet, with the places of its addresses.
-pub(super) fn read(reading: &Reading<'_>, section: &mut Section<'_>, auth: user::Auth) -> (Pool, Vec<Spot>) {
+pub(super) fn read(reading: &Reading<'_>, section: &mut Section<'_>, auth: user::Auth<'_>) -> (Pool, Vec<Spot>) {
     let (listen, spots) = listen::read(section);
     let pool = Pool {
         listen,
         tcp: listen::read_tcp(section),
         threads: process::read_threads(section, Some(1)),
         auth_type: auth.auth_type,
-        client_tls: tls::read_client(reading, section),
+        client_tls: tls::read_client(reading, section, &auth),
         server_tls: tls::read_server(reading, section).map(Arc::new),
+        access: auth.access,
         admin_users: auth.admin_users,
         stats_users: auth.stats_users,
         pool_mode: user::read_pool_mode(section).unwrap_or(PoolMode::Transaction),

@@ -9,7 +9,7 @@ use std::{fs::File, io::Read};
 use crate::{
     config::{
         field::Field,
-        pool::{ClientTls, ServerTls, SslMode, TlsFiles},
+        pool::{AuthType, ClientTls, ServerTls, SslMode, TlsFiles, user},
         reading::Reading,
         section::Section,
     },
@@ -47,8 +47,12 @@ struct Side<'a> {
     broken: bool,
 }
 
-/// Reads what is said about clients.
-pub(super) fn read_client(reading: &Reading<'_>, section: &mut Section<'_>) -> Option<ClientTls> {
+/// Reads what is said about clients. Where `auth` proves users by certificates, clients must be asked for them.
+pub(super) fn read_client(
+    reading: &Reading<'_>,
+    section: &mut Section<'_>,
+    auth: &user::Auth<'_>,
+) -> Option<ClientTls> {
     let keys = [
         "client_tls_sslmode",
         "client_tls_key_file",
@@ -57,19 +61,32 @@ pub(super) fn read_client(reading: &Reading<'_>, section: &mut Section<'_>) -> O
         "client_tls_protocols",
     ];
     let side = read(reading, section, keys, None);
+    let verified = side.mode.is_some_and(|mode| mode >= SslMode::VerifyCa);
+    if let (AuthType::Cert, false, Some(field)) = (auth.auth_type, verified, &auth.auth_type_field) {
+        field.error("cert needs client_tls_sslmode: verify-full (or verify-ca)");
+    }
+    let rule = auth.access.hba.iter().flat_map(|hba| hba.rules()).find(|rule| rule.needs_certificates());
+    if let (Some(rule), true) = (rule, side.mode.is_none() || (side.roots.is_none() && !side.broken)) {
+        let line = rule.line;
+        section.error(format!(
+            "line {line} of auth_hba_file asks for certificates: that needs client_tls_sslmode and client_tls_ca_file"
+        ));
+    }
     let mode = side.mode?;
     if side.key.is_none() && side.cert.is_none() && !side.broken {
         side.complain(&format!("{} needs client_tls_key_file and client_tls_cert_file", mode.word()));
         return None;
     }
-    let verify = mode >= SslMode::VerifyCa;
+    let verify = verified;
     if verify && side.roots.is_none() && !side.broken {
         side.complain(&format!("{} needs client_tls_ca_file", mode.word()));
         return None;
     }
     let identity = side.identity()?;
-    let clients = side.roots.clone().filter(|_| verify);
-    let accept = side.usable(Accept::new(identity, clients, side.versions, &[ALPN]))?;
+    // As PostgreSQL with ssl_ca_file: asked for, and verified if shown.
+    let clients = side.roots.clone().filter(|_| verify || rule.is_some());
+    let accept = if verify { Accept::new } else { Accept::asking };
+    let accept = side.usable(accept(identity, clients, side.versions, &[ALPN]))?;
     Some(ClientTls { mode, files: side.files, accept })
 }
 

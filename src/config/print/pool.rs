@@ -3,8 +3,7 @@
 use super::{HIDDEN, Yaml};
 use crate::config::{
     pool::{
-        AuthType, Database, EMPTY_QUERY, Listen, Own, Pool, PoolMode, Servers, Sessions, SslMode, TlsFiles, User,
-        UserSecret,
+        Database, EMPTY_QUERY, Listen, Own, Pool, PoolMode, Servers, Sessions, SslMode, TlsFiles, User, UserSecret,
     },
     units::format_duration,
 };
@@ -31,12 +30,7 @@ fn settings(pool: &Pool) -> Yaml {
     let mut map = Yaml::map();
     put_listen(&mut map, pool);
     map.put("threads", pool.threads);
-    let auth_type = match pool.auth_type {
-        AuthType::Trust => "trust",
-        AuthType::Md5 => "md5",
-        AuthType::ScramSha256 => "scram-sha-256",
-    };
-    map.put("auth_type", auth_type);
+    put_access(&mut map, pool);
     let client = pool.client_tls.as_ref().map(|tls| (tls.mode, &tls.files));
     let server = pool.server_tls.as_ref().map(|tls| (tls.mode, &tls.files));
     put_tls(
@@ -163,6 +157,23 @@ fn put_sessions(map: &mut Yaml, sessions: &Sessions) {
     map.put("application_name_add_host", sessions.application_name_add_host);
 }
 
+fn put_access(map: &mut Yaml, pool: &Pool) {
+    let access = &pool.access;
+    map.put("auth_type", pool.auth_type.word());
+    map.put("auth_hba_file", access.hba_file.as_deref());
+    map.put("auth_ident_file", access.ident_file.as_deref());
+    map.put("auth_user", access.lookup.user.as_deref());
+    map.put("auth_query", access.lookup.query.as_str());
+    map.put("auth_dbname", access.lookup.dbname.as_deref());
+    map.put("auth_query_cache_ttl", access.lookup.cache_ttl);
+    map.put("auth_query_cache_size", access.lookup.cache_size);
+    map.put("auth_failure_limit", access.failure_limit.unwrap_or(0));
+    map.put("auth_failure_window", access.failure_window);
+    map.put("log_connections", access.log.connections);
+    map.put("log_disconnections", access.log.disconnections);
+    map.put("log_pooler_errors", access.log.pooler_errors);
+}
+
 fn put_tls(map: &mut Yaml, tls: Option<(SslMode, &TlsFiles)>, keys: [&str; 5]) {
     let files = tls.map(|(_, files)| files.clone()).unwrap_or_default();
     map.put(keys[0], tls.map_or("disable", |(mode, _)| mode.word()));
@@ -194,16 +205,20 @@ fn database(database: &Database) -> Yaml {
     map.put("server_lifetime", servers.lifetime);
     map.put("server_idle_timeout", servers.idle_timeout);
     map.put("query_wait_timeout", own(database.query_wait_timeout));
+    map.put("auth_user", database.lookup.user.as_deref());
+    map.put("auth_query", database.lookup.query.as_deref());
+    map.put("auth_dbname", database.lookup.dbname.as_deref());
     map
 }
 
 fn user(user: &User) -> Yaml {
     let mut map = Yaml::map();
-    let known = match &user.secret {
-        UserSecret::Plain(password) if password.expose().is_empty() => None,
-        UserSecret::Plain(_) | UserSecret::Md5(_) | UserSecret::Scram(_) => Some(HIDDEN),
-    };
-    map.put("password", known);
+    match &user.secret {
+        UserSecret::Absent => {}
+        UserSecret::Plain(password) if password.expose().is_empty() => {}
+        UserSecret::Several(passwords) => map.put("passwords", Yaml::list(passwords, |_| Yaml::text(HIDDEN))),
+        UserSecret::Plain(_) | UserSecret::Md5(_) | UserSecret::Scram(_) => map.put("password", HIDDEN),
+    }
     map.put("pool_size", user.pool_size);
     map.put("reserve_pool_size", user.reserve_pool_size);
     map.put("pool_mode", user.pool_mode.map(mode));

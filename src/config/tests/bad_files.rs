@@ -113,7 +113,7 @@ fn an_empty_file_says_what_it_needs() {
     ];
     assert_eq!(lb_errors("# nothing yet\n"), expected);
     let expected = [
-        "pool.yaml:1:1: has nobody who may log in: give users, or pool.auth_file",
+        "pool.yaml:1:1: has nobody who may log in: give users, or pool.auth_file, or pool.auth_user and pool.auth_query",
         "pool.yaml:1:1: databases: is missing (e.g. databases: { arena_db: { host: 127.0.0.1 } })",
     ];
     assert_eq!(pool_errors(""), expected);
@@ -263,7 +263,11 @@ fn settings_of_pgbouncer_that_are_not_offered_are_named() {
             "client_tls_ciphers: secure",
             "2:3: pool.client_tls_ciphers: client_tls_ciphers is PgBouncer's; not offered here",
         ),
-        ("auth_type: hba", "2:14: pool.auth_type: hba is PgBouncer's; not offered here (scram-sha-256, md5 or trust)"),
+        (
+            "auth_type: pam",
+            "2:14: pool.auth_type: pam is PgBouncer's; not offered here (scram-sha-256 with auth_query for passwords of \
+             PostgreSQL, or cert)",
+        ),
         (
             "pool_mode: statements",
             "2:14: pool.pool_mode: must be transaction or session or statement, got statements (did you mean statement?)",
@@ -273,8 +277,6 @@ fn settings_of_pgbouncer_that_are_not_offered_are_named() {
     for (line, message) in table {
         assert_eq!(settings(line), [format!("pool.yaml:{message}")]);
     }
-    let errors = database("{ host: a, auth_user: x }");
-    assert_eq!(errors, ["pool.yaml:2:24: databases.arena_db.auth_user: auth_user is PgBouncer's; not offered here"]);
     let errors = pool_errors(&format!("{POOL}max_client_conn: 5\n"));
     assert_eq!(errors, ["pool.yaml:5:1: max_client_conn: unknown key (it belongs under pool:)"]);
 }
@@ -360,6 +362,55 @@ fn a_user_needs_a_secret_that_the_auth_type_can_use() {
         [format!("{at}:27: users.arena_user.password: has an md5 hash, which auth_type scram-sha-256 cannot use")]
     );
     assert_eq!(user("md5", &format!("{{ password: {md5} }}")), [""; 0]);
+}
+
+#[test]
+fn ways_to_log_in_say_what_they_need() {
+    let table = [
+        ("auth_type: hba", "2:3: pool: auth_type: hba needs auth_hba_file"),
+        ("auth_type: cert", "2:14: pool.auth_type: cert needs client_tls_sslmode: verify-full (or verify-ca)"),
+        ("auth_type: any", "4:13: databases.arena_db: has no user, and auth_type: any needs one"),
+        ("auth_query: SELECT 1", "2:15: pool.auth_query: must be a query that has $1 where the user's name belongs"),
+        ("log_connections: 2", "2:20: pool.log_connections: must be 1 or 0 or true or false, got 2"),
+    ];
+    for (line, message) in table {
+        assert_eq!(settings(line), [format!("pool.yaml:{message}")]);
+    }
+}
+
+#[test]
+fn passwords_and_their_files_are_checked() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("two-lines");
+    std::fs::write(&file, "hunter2\nhunter3\n").unwrap();
+    let file = file.display();
+    let verifier = "SCRAM-SHA-256$4096:c2FsdHNhbHQ=$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=:\
+                    AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE=";
+    let plain = "must be a password in plain text: which of several a client means shows only after the salt of a hash or \
+                 verifier has been sent";
+    let table = [
+        (
+            "{ password: hunter2, passwords: [a] }".to_owned(),
+            "passwords: of password, passwords and password_file only one can be given".to_owned(),
+        ),
+        (format!("{{ passwords: [hunter2, '{verifier}'] }}"), format!("passwords[1]: {plain}")),
+        ("{ passwords: [md5d41d8cd98f00b204e9800998ecf8427e, hunter2] }".into(), format!("passwords[0]: {plain}")),
+        ("{ passwords: [hunter2, ''] }".into(), "passwords[1]: must not be empty".into()),
+        ("{ passwords: [] }".into(), "passwords: must be 1 to 8 passwords".into()),
+        (format!("{{ password_file: '{file}' }}"), format!("password_file: {file} must hold one line, the password")),
+        (
+            "{ password_file: /nowhere }".into(),
+            "password_file: /nowhere cannot be read: No such file or directory (os error 2)".into(),
+        ),
+    ];
+    for (entry, message) in table {
+        let errors = pool_errors(&POOL.replace("{ password: hunter2 }", &entry));
+        assert!(
+            errors.len() == 1 && errors[0].ends_with(&format!(" users.arena_user.{message}")),
+            "{entry}: {errors:?}"
+        );
+        assert!(!errors[0].contains("hunter"), "{errors:?}");
+    }
 }
 
 #[test]

@@ -229,3 +229,77 @@ fn what_is_printed_reads_back_without_the_secrets() {
     assert_eq!(again.pool.as_deref(), Some(&without_secrets(config.pool.as_ref().unwrap())));
     assert_eq!((again.admin, again.shutdown), (config.admin, config.shutdown));
 }
+
+#[test]
+fn users_of_two_places_are_put_together() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("pool.yaml");
+    let write = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).unwrap();
+    write("userlist.txt", "\"app\" \"listed\"\n\"both\" \"listed\"\n");
+    write("secret", "mounted\n");
+    write("forced", "forced");
+    let text = "\
+pool: { auth_file: userlist.txt }
+databases: { a: { host: h, user: batch, password_file: forced } }
+users:
+  app: { pool_size: 3 }
+  both: { password: written }
+  batch: { pool_size: 4 }
+  mounted: { password_file: secret }
+  rotated: { passwords: [old, new] }
+  single: { passwords: [one] }
+";
+    write("pool.yaml", text);
+    let sources = Sources { lb: None, pool: Some(file) };
+    let pool = Config::load(&sources, &surroundings()).unwrap_or_else(|errors| panic!("{errors}")).pool.unwrap();
+    let plain = |text: &str| pool::UserSecret::Plain(secret::Secret::new(text));
+    let users: Vec<_> = pool.users.iter().map(|user| (&*user.name, &user.secret, user.pool_size)).collect();
+    let several = pool::UserSecret::Several(["old", "new"].map(secret::Secret::new).to_vec());
+    let expected = [
+        ("app", &plain("listed"), Some(3)),
+        ("both", &plain("written"), None),
+        ("batch", &pool::UserSecret::Absent, Some(4)),
+        ("mounted", &plain("mounted"), None),
+        ("rotated", &several, None),
+        ("single", &plain("one"), None),
+    ];
+    assert_eq!(users, expected);
+    assert_eq!(pool.databases[0].password, Some(secret::Secret::new("forced")));
+}
+
+#[test]
+fn users_that_are_looked_up_need_not_be_known() {
+    let pool = load_pool(
+        "pool: { auth_user: lookup, auth_dbname: names, admin_users: ops, log_connections: 0, auth_query_cache_ttl: 0 }\n\
+         databases: { a: { host: h, auth_query: 'SELECT a, b FROM c($1)' } }\nusers: { app: { pool_size: 3 } }\n",
+    );
+    let lookup = &pool.access.lookup;
+    assert_eq!((lookup.user.as_deref(), lookup.dbname.as_deref()), (Some("lookup"), Some("names")));
+    assert_eq!(lookup.query, pool::access::DEFAULT_AUTH_QUERY);
+    assert!(lookup.cache_ttl.is_zero() && !pool.access.log.connections && pool.access.log.disconnections);
+    assert_eq!(pool.databases[0].lookup.query.as_deref(), Some("SELECT a, b FROM c($1)"));
+}
+
+#[test]
+fn rules_and_maps_are_read_beside_the_file_and_their_mistakes_stand_in_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).unwrap();
+    write("pool.yaml", &format!("pool: {{ auth_type: hba, auth_hba_file: hba, auth_ident_file: ident }}\n{POOL}"));
+    write("ident", "team root arena_user\n");
+    write("hba", "local all @who peer map=team\nhost all all all scram-sha-256\n");
+    write("who", "arena_user\n");
+    let sources = Sources { lb: None, pool: Some(dir.path().join("pool.yaml")) };
+    let load = || Config::load(&sources, &surroundings());
+    let pool = load().unwrap_or_else(|errors| panic!("{errors}")).pool.unwrap();
+    assert_eq!(pool.access.hba.as_ref().unwrap().rules().len(), 2);
+    write("hba", "host all all all scram-sha-256\nhosts all all all trust\n");
+    let expected =
+        format!("{}:2:1: must begin with local, host, hostssl or hostnossl", dir.path().join("hba").display());
+    assert_eq!(lines(load()), [expected]);
+    write("hba", "hostssl all all all cert\n");
+    let expected = format!(
+        "{}:1:7: pool: line 1 of auth_hba_file asks for certificates: that needs client_tls_sslmode and client_tls_ca_file",
+        dir.path().join("pool.yaml").display()
+    );
+    assert_eq!(lines(load()), [expected]);
+}

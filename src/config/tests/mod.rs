@@ -104,7 +104,9 @@ fn a_file_that_is_not_there_is_one_error_and_the_other_file_is_still_checked() {
         errors,
         [
             "/nowhere/lb.yaml: cannot be read: No such file or directory (os error 2)".to_owned(),
-            format!("{pool}:1:1: has nobody who may log in: give users, or pool.auth_file"),
+            format!(
+                "{pool}:1:1: has nobody who may log in: give users, or pool.auth_file, or pool.auth_user and pool.auth_query"
+            ),
             format!("{pool}:1:12: databases: must be a mapping, got 5"),
         ]
     );

@@ -14,9 +14,10 @@ use std::{
 };
 
 use parking_lot::Mutex;
+use subtle::ConstantTimeEq;
 use tokio::sync::{OnceCell, Semaphore};
 
-use super::scram::{Key, Keys, SALT_LEN, hmac};
+use super::scram::{Key, Keys, SALT_LEN, Verifier, hmac};
 use crate::config::secret::Secret;
 
 /// Computations at a time.
@@ -52,6 +53,21 @@ impl Deriver {
     pub async fn keys(&self, password: &Secret, salt: &[u8], iterations: u32) -> Result<Keys, Interrupted> {
         let cell = self.cell(self.entry(password, salt, iterations));
         cell.get_or_try_init(|| self.compute(password.clone(), salt.into(), iterations)).await.cloned()
+    }
+
+    /// Returns whether `password` is the one of `verifier`. The keys of a wrong one are not kept: anybody can make those.
+    pub async fn verify(&self, password: &Secret, verifier: &Verifier) -> Result<bool, Interrupted> {
+        let entry = self.entry(password, &verifier.salt, verifier.iterations);
+        let kept = self.kept.lock().get(&entry).and_then(|cell| cell.get().cloned());
+        let keys = match kept {
+            Some(keys) => keys,
+            None => self.compute(password.clone(), verifier.salt.clone(), verifier.iterations).await?,
+        };
+        let right = keys.stored.ct_eq(&verifier.stored).into();
+        if right {
+            let _ = self.cell(entry).set(keys);
+        }
+        Ok(right)
     }
 
     /// Returns a salt for `user` that stays the same as long as the process lives, whether or not there is such a user:

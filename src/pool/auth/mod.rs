@@ -1,62 +1,102 @@
 //! Client authentication: a StartupRequest comes in, a user who has proven who it is goes out.
 //!
-//! The pool is the server here: it asks for a proof (md5 or SCRAM-SHA-256) and checks it against what the configuration
-//! knows. Nobody learns from outside which users exist: an unknown user goes through the same exchange, with a salt that
-//! is as stable as a real one, and fails at the end with the same words. Nothing about databases is said before that.
+//! The pool is the server here: it asks for a proof and checks it against what the configuration knows, or what a
+//! [`Directory`] (`auth_query`) finds out. Nobody learns from outside which users exist: an unknown user goes through the
+//! same exchange, with a salt that is as stable as a real one, and fails at the end with the same words. Nothing about
+//! databases is said before that.
 //!
-//! - [`users`] who may log in; [`scram`] and [`md5`] the methods, pure; [`derive`] the slow part, cached and bounded.
+//! - [`users`] who may log in; [`exchange`] the conversations; [`scram`] and [`md5`] the methods, pure; [`derive`] the slow
+//!   part, cached and bounded; [`identity`] proofs that need no conversation; [`throttle`] who has failed too often.
 //! - Randomness is an argument ([`Random`]) so that an exchange can be tested.
 //!
 //! Source: PostgreSQL documentation, "SASL Authentication"; auth.c and auth-scram.c.
 
 pub mod derive;
+mod exchange;
+pub mod identity;
 pub mod md5;
 pub mod scram;
+pub mod throttle;
 pub mod users;
 
 #[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
+use std::{net::IpAddr, ops::Deref, sync::Arc};
 
 use rand::Rng;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tracing::info;
 
 use self::{
     derive::Deriver,
-    scram::{
-        Keys, NONCE_LEN,
-        server::{Binding, Exchange, Failure},
-    },
+    scram::{Keys, NONCE_LEN},
     users::{Known, Users},
 };
 use crate::{
-    config::pool::{AuthType, ClientTls, UserSecret},
-    pool::{
-        client::deadline::LoginDeadline,
-        error::PoolError,
-        wire::{
-            backend,
-            frame::{HEADER_LEN, Header},
-            read::{Reader, SaslInitial},
-            tag::frontend as tag,
-        },
+    config::pool::{
+        AuthType, ClientTls, UserSecret,
+        hba::{Asked, Hba, IdentMap, Method},
     },
+    pool::{client::deadline::LoginDeadline, error::PoolError, wire::backend},
 };
-
-/// Longest message of the exchange, its length field included: PostgreSQL's PG_MAX_SASL_MESSAGE_LENGTH is 1,024.
-const MESSAGE_LEN_MAX: u32 = 1024;
 
 /// How clients of one configuration prove who they are.
 pub struct Auth {
     pub auth_type: AuthType,
+    /// With `auth_type: hba`.
+    pub hba: Option<Arc<Hba>>,
     pub users: Users,
     pub scram_iterations: u32,
     /// TLS for those who ask for it, or must.
     pub tls: Option<ClientTls>,
     /// Shared by all configurations of the process.
     pub deriver: Arc<Deriver>,
+}
+
+/// Who a client says it is, and what is known of its connection.
+#[derive(Debug, Clone, Copy)]
+pub struct Claim<'a> {
+    pub user: &'a str,
+    /// The database it asks for.
+    pub database: &'a str,
+    pub replication: bool,
+    pub origin: Origin,
+    pub tls: Option<&'a UnderTls>,
+}
+
+/// Where a client is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    Address(IpAddr),
+    /// On this machine, by a Unix socket: a process of this system user, if the kernel says so.
+    Socket {
+        uid: Option<u32>,
+    },
+}
+
+/// What the handshake of a connection told.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct UnderTls {
+    /// `tls-server-end-point`: what a SCRAM proof may be bound to.
+    pub end_point: Option<Arc<[u8]>>,
+    /// The common name of the certificate that the client showed and that has been verified.
+    pub client_name: Option<String>,
+}
+
+/// Finds users that the configuration does not know.
+pub trait Directory: Sync {
+    /// Returns what is known of `user`, who asks for `database`; `None`: there is no such user. Cancel safe.
+    ///
+    /// # Errors
+    /// It could not be found out.
+    fn find(&self, user: &str, database: &str) -> impl Future<Output = Result<Option<Arc<Known>>, PoolError>> + Send;
+
+    /// A proof did not fit what was found: it may be out of date.
+    fn doubt(&self, user: &str, database: &str);
+
+    /// Returns whether users that are found have SCRAM verifiers, as far as that shows: an unknown one then has one too.
+    fn has_verifiers(&self) -> bool;
 }
 
 impl Auth {
@@ -66,11 +106,17 @@ impl Auth {
     ///
     /// Cancel safe.
     pub async fn warm(&self) {
-        if self.auth_type != AuthType::ScramSha256 {
+        let by_rules = |hba: &Hba| hba.rules().iter().any(|rule| rule.method == Method::ScramSha256);
+        if self.auth_type != AuthType::ScramSha256 && !self.hba.as_deref().is_some_and(by_rules) {
             return;
         }
         for user in self.users.iter() {
-            if let UserSecret::Plain(password) = &user.secret {
+            let passwords = match &user.secret {
+                UserSecret::Plain(password) => std::slice::from_ref(password),
+                UserSecret::Several(passwords) => passwords,
+                UserSecret::Md5(_) | UserSecret::Scram(_) | UserSecret::Absent => &[],
+            };
+            for password in passwords {
                 let salt = self.deriver.salt(&user.name);
                 if self.deriver.keys(password, &salt, self.scram_iterations).await.is_err() {
                     return; // the process is stopping
@@ -78,6 +124,51 @@ impl Auth {
             }
         }
     }
+
+    /// Decides how a client proves itself.
+    fn way(&self, claim: &Claim<'_>) -> Result<Way<'_>, PoolError> {
+        let by = |method| Ok(Way::By(method, None));
+        match self.auth_type {
+            AuthType::Any => Ok(Way::Anybody),
+            AuthType::Trust => by(Method::Trust),
+            AuthType::Plain => by(Method::Plain),
+            AuthType::Md5 => by(Method::Md5),
+            AuthType::ScramSha256 => by(Method::ScramSha256),
+            AuthType::Cert => by(Method::Cert),
+            AuthType::Peer => by(Method::Peer),
+            AuthType::Hba => {
+                let asked = claim.asked();
+                match self.hba.as_deref().and_then(|hba| hba.find(&asked)) {
+                    Some(rule) if rule.method != Method::Reject => Ok(Way::By(rule.method, rule.map.as_deref())),
+                    rule => {
+                        info!(user = claim.user, rule = rule.map(|rule| rule.line), "client refused by auth_hba_file");
+                        let (user, database) = (claim.user, claim.database);
+                        Err(PoolError::not_admitted(rule.is_some(), asked.address, user, database, asked.tls))
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl<'a> Claim<'a> {
+    fn asked(&self) -> Asked<'a> {
+        Asked {
+            address: match self.origin {
+                Origin::Address(address) => Some(address.to_canonical()),
+                Origin::Socket { .. } => None,
+            },
+            tls: self.tls.is_some(),
+            database: self.database,
+            user: self.user,
+            replication: self.replication,
+        }
+    }
+}
+
+enum Way<'a> {
+    Anybody,
+    By(Method, Option<&'a IdentMap>),
 }
 
 /// What must be new in every exchange.
@@ -98,11 +189,21 @@ impl Random {
 }
 
 /// A client that has proven who it is.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Authenticated {
     pub user: String,
-    /// What a SCRAM login leaves behind: enough to log in to a server that has the same verifier.
-    pub captured: Option<Arc<Captured>>,
+    pub gained: Gained,
+}
+
+/// What a login leaves behind: with what the same user can be logged in to a server, where the configuration says nothing.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub enum Gained {
+    #[default]
+    Nothing,
+    /// Of a SCRAM login by a verifier: enough for a server that has the same verifier.
+    Keys(Arc<Captured>),
+    /// The password that was sent in clear text, or what `auth_query` returned: a password or an md5 hash.
+    Secret(UserSecret),
 }
 
 /// The keys of a SCRAM login, with the verifier they belong to.
@@ -120,6 +221,10 @@ enum Reason {
     WrongPassword,
     /// The configuration knows an md5 hash or an unreadable verifier, and the method needs something else.
     UnusableSecret,
+    NoTls,
+    NoCertificate,
+    OtherName,
+    NoSocket,
 }
 
 impl Reason {
@@ -128,188 +233,117 @@ impl Reason {
             Self::UnknownUser => "no such user",
             Self::WrongPassword => "wrong password",
             Self::UnusableSecret => {
-                "the user's secret does not fit auth_type: scram-sha-256 needs a password or a verifier"
+                "the user's secret does not fit the method: scram-sha-256 needs a password or a verifier"
             }
+            Self::NoTls => "no TLS",
+            Self::NoCertificate => "no certificate with one common name",
+            Self::OtherName => "the proven name is not this user's, and no map allows it",
+            Self::NoSocket => "not a Unix socket whose process the kernel knows",
         }
     }
 }
 
-/// Asks the client for a proof and, when it is right, says AuthenticationOk. `end_point` is the `tls-server-end-point` of
-/// the connection, to which a SCRAM proof may be bound.
+/// A user that was found: in the configuration, or by a directory.
+enum Found<'a> {
+    Configured(&'a Known),
+    LookedUp(Arc<Known>),
+}
+
+impl Deref for Found<'_> {
+    type Target = Known;
+
+    fn deref(&self) -> &Known {
+        match self {
+            Self::Configured(known) => known,
+            Self::LookedUp(known) => known,
+        }
+    }
+}
+
+/// Asks the client for a proof and, when it is right, says AuthenticationOk.
 ///
 /// Not cancel safe: an abandoned call leaves the stream inside the exchange.
-pub async fn authenticate<S>(
+pub async fn authenticate<S, D>(
     io: &mut S,
-    user: &str,
+    claim: &Claim<'_>,
     auth: &Auth,
-    end_point: Option<&[u8]>,
+    directory: &D,
     random: Random,
     deadline: LoginDeadline,
 ) -> Result<Authenticated, PoolError>
 where
     S: AsyncRead + AsyncWrite + Unpin,
+    D: Directory,
 {
-    deadline.guard(exchange(io, user, auth, end_point, random)).await
+    deadline.guard(prove(io, claim, auth, directory, random)).await
 }
 
-async fn exchange<S>(
+async fn prove<S, D>(
     io: &mut S,
-    user: &str,
+    claim: &Claim<'_>,
     auth: &Auth,
-    end_point: Option<&[u8]>,
+    directory: &D,
     random: Random,
 ) -> Result<Authenticated, PoolError>
 where
     S: AsyncRead + AsyncWrite + Unpin,
+    D: Directory,
 {
-    let known = auth.users.known(user);
-    let scram_only = known.is_some_and(|known| matches!(known.user.secret, UserSecret::Scram(_)));
-    let captured = match auth.auth_type {
-        AuthType::Trust if known.is_some() => {
-            send(io, backend::authentication_ok).await?;
-            None
-        }
-        AuthType::Trust => return Err(refused(user, Reason::UnknownUser)),
-        // A user of whom only a verifier is known can log in by SCRAM alone; PgBouncer's md5 does the same.
-        AuthType::Md5 if !scram_only => {
-            md5_exchange(io, user, known, random.md5_salt).await?;
-            None
-        }
-        AuthType::Md5 | AuthType::ScramSha256 => scram_exchange(io, user, known, auth, end_point, random.nonce).await?,
+    let user = claim.user;
+    let Way::By(method, map) = auth.way(claim)? else {
+        send(io, backend::authentication_ok).await?;
+        return Ok(Authenticated { user: user.to_owned(), gained: Gained::Nothing });
     };
-    Ok(Authenticated { user: user.to_owned(), captured })
-}
-
-async fn md5_exchange<S>(io: &mut S, user: &str, known: Option<&Known>, salt: [u8; 4]) -> Result<(), PoolError>
-where
-    S: AsyncRead + AsyncWrite + Unpin,
-{
-    send(io, |out| backend::authentication_md5(out, salt)).await?;
-    let body = read_answer(io).await?;
-    let mut reader = Reader::new(&body);
-    let given = reader.cstr().and_then(|given| reader.end().map(|()| given));
-    let given = given.map_err(|_| PoolError::AuthenticationProtocol { why: "a password must end with a NUL" })?;
-    let stored = match known.map(|known| &known.user.secret) {
-        Some(UserSecret::Plain(password)) => Ok(md5::stored(password.expose(), user)),
-        Some(UserSecret::Md5(stored)) => Ok(stored.expose().to_owned()),
-        Some(UserSecret::Scram(_)) => Err(Reason::UnusableSecret),
-        None => Err(Reason::UnknownUser),
+    let found = find(claim, auth, directory).await?;
+    let known = found.as_deref();
+    let gained = match method {
+        Method::Trust if known.is_some() => Ok(Gained::Nothing),
+        Method::Trust => Err(refused(user, Reason::UnknownUser)),
+        Method::Cert => identity::by_certificate(claim, map, known),
+        Method::Peer => identity::by_process(claim, map, known).await,
+        Method::Plain => exchange::plain(io, user, known, auth).await,
+        // A user of whom only a verifier is known can log in by SCRAM alone; PgBouncer's md5 does the same. So does who is
+        // not known at all, where the others have verifiers.
+        Method::Md5
+            if !known.map_or_else(|| auth.users.has_verifiers() || directory.has_verifiers(), Known::is_scram) =>
+        {
+            exchange::md5(io, user, known, random.md5_salt).await
+        }
+        Method::Md5 | Method::ScramSha256 => exchange::scram(io, claim, known, auth, random.nonce).await,
+        Method::Reject => Err(PoolError::Internal), // refused above
     };
-    // Unknown users cost the same hash; the result is not looked at.
-    let right = md5::verify(stored.as_deref().unwrap_or_default(), salt, given);
-    match stored {
-        Ok(_) if right => send(io, backend::authentication_ok).await,
-        Ok(_) => Err(refused(user, Reason::WrongPassword)),
-        Err(reason) => Err(refused(user, reason)),
-    }
-}
-
-/// What the proof is checked against.
-struct Check<'a> {
-    salt: Box<[u8]>,
-    iterations: u32,
-    keys: CheckKeys<'a>,
-}
-
-enum CheckKeys<'a> {
-    Verifier(&'a scram::Verifier),
-    Password(&'a crate::config::secret::Secret),
-    /// Goes through the motions.
-    Mock(Reason),
-}
-
-impl<'a> Check<'a> {
-    fn of(user: &str, known: Option<&'a Known>, auth: &Auth) -> Self {
-        let keys = match known {
-            Some(Known { verifier: Some(verifier), .. }) => {
-                let (salt, iterations) = (verifier.salt.clone(), verifier.iterations);
-                return Self { salt, iterations, keys: CheckKeys::Verifier(verifier) };
+    let gained = match gained {
+        Ok(gained) => gained,
+        Err(error) => {
+            if matches!(error, PoolError::Authentication { .. }) {
+                directory.doubt(user, claim.database);
             }
-            Some(known) => match &known.user.secret {
-                UserSecret::Plain(password) => CheckKeys::Password(password),
-                UserSecret::Md5(_) | UserSecret::Scram(_) => CheckKeys::Mock(Reason::UnusableSecret),
-            },
-            None => CheckKeys::Mock(Reason::UnknownUser),
-        };
-        Self { salt: auth.deriver.salt(user).into(), iterations: auth.scram_iterations, keys }
+            return Err(error);
+        }
+    };
+    if matches!(method, Method::Trust | Method::Cert | Method::Peer) {
+        send(io, backend::authentication_ok).await?;
     }
+    let gained = match (gained, &found) {
+        // What was looked up serves towards servers as what is configured does.
+        (Gained::Nothing, Some(Found::LookedUp(known))) => known.usable_elsewhere(),
+        (gained, _) => gained,
+    };
+    Ok(Authenticated { user: user.to_owned(), gained })
 }
 
-async fn scram_exchange<S>(
-    io: &mut S,
-    user: &str,
-    known: Option<&Known>,
-    auth: &Auth,
-    end_point: Option<&[u8]>,
-    nonce: [u8; NONCE_LEN],
-) -> Result<Option<Arc<Captured>>, PoolError>
-where
-    S: AsyncRead + AsyncWrite + Unpin,
-{
-    // PostgreSQL's order: clients take the first they can (CheckSASLAuth, auth-scram.c).
-    let offered = [scram::MECHANISM_PLUS, scram::MECHANISM];
-    let offered = if end_point.is_some() { &offered[..] } else { &offered[1..] };
-    send(io, |out| backend::authentication_sasl(out, offered)).await?;
-    let body = read_answer(io).await?;
-    let initial = SaslInitial::parse(&body).map_err(|_| malformed("not a SASLInitialResponse"))?;
-    let binding = match end_point {
-        Some(hash) if initial.mechanism == scram::MECHANISM_PLUS.as_bytes() => Binding::EndPoint(hash),
-        _ if initial.mechanism != scram::MECHANISM.as_bytes() => {
-            return Err(malformed("the client chose a SASL mechanism that was not offered"));
-        }
-        Some(_) => Binding::Declined,
-        None => Binding::NotOffered,
-    };
-    let client_first = initial.data.ok_or(malformed("no initial response"))?;
-    let check = Check::of(user, known, auth);
-    let exchange = Exchange::start(client_first, &scram::nonce(&nonce), &check.salt, check.iterations, binding)
-        .map_err(|e| malformed(e.0))?;
-    send(io, |out| backend::authentication_sasl_continue(out, exchange.server_first().as_bytes())).await?;
-
-    let client_final = read_answer(io).await?;
-    let (stored, server, doomed) = match check.keys {
-        CheckKeys::Verifier(verifier) => (verifier.stored, verifier.server, None),
-        CheckKeys::Password(password) => {
-            let keys = auth.deriver.keys(password, &check.salt, check.iterations).await;
-            let keys = keys.map_err(|_| PoolError::Internal)?;
-            (keys.stored, keys.server, None)
-        }
-        CheckKeys::Mock(reason) => {
-            let (stored, server) = auth.deriver.mock(user);
-            (stored, server, Some(reason))
-        }
-    };
-    let proven = match (exchange.finish(&client_final, &stored, &server), doomed) {
-        (Err(Failure::Malformed(e)), _) => return Err(malformed(e.0)),
-        (_, Some(reason)) => return Err(refused(user, reason)),
-        (Err(Failure::WrongProof), None) => return Err(refused(user, Reason::WrongPassword)),
-        (Ok(proven), None) => proven,
-    };
-    send(io, |out| {
-        backend::authentication_sasl_final(out, proven.server_final.as_bytes());
-        backend::authentication_ok(out);
-    })
-    .await?;
-    // Only a verifier of the configuration can be one that a server has too; the salt of a plain password is ours.
-    let passes_through = matches!(check.keys, CheckKeys::Verifier(_));
-    let keys = Keys::from_client_key(proven.client_key, server);
-    Ok(passes_through.then(|| Arc::new(Captured { keys, salt: check.salt, iterations: check.iterations })))
-}
-
-/// Reads the body of the client's next message, which must be a `p`. Nothing behind it is taken from the socket.
-async fn read_answer<S: AsyncRead + Unpin>(io: &mut S) -> Result<Vec<u8>, PoolError> {
-    let mut header = [0; HEADER_LEN];
-    // psql hangs up here to ask its user for the password: nobody to tell, nothing wrong.
-    io.read_exact(&mut header).await.map_err(|_| PoolError::ClientGone)?;
-    match header[0] {
-        tag::PASSWORD => {}
-        tag::TERMINATE => return Err(PoolError::ClientGone),
-        _ => return Err(malformed("expected a password or SASL message")),
+/// Finds the user: in the configuration, else in the directory. An entry without a secret is who may log in and nothing
+/// more, so the directory is asked for the rest.
+async fn find<'a, D: Directory>(
+    claim: &Claim<'_>,
+    auth: &'a Auth,
+    directory: &D,
+) -> Result<Option<Found<'a>>, PoolError> {
+    let configured = auth.users.known(claim.user).map(Found::Configured);
+    match configured {
+        Some(known) if known.user.secret != UserSecret::Absent => Ok(Some(known)),
+        configured => Ok(directory.find(claim.user, claim.database).await?.map(Found::LookedUp).or(configured)),
     }
-    let header = Header::parse(header, MESSAGE_LEN_MAX).map_err(|_| malformed("its length is not 4 to 1,024 bytes"))?;
-    let mut body = vec![0; header.body_len()];
-    io.read_exact(&mut body).await.map_err(|_| PoolError::ClientGone)?;
-    Ok(body)
 }
 
 async fn send<S: AsyncWrite + Unpin>(io: &mut S, write: impl FnOnce(&mut Vec<u8>)) -> Result<(), PoolError> {
@@ -317,10 +351,6 @@ async fn send<S: AsyncWrite + Unpin>(io: &mut S, write: impl FnOnce(&mut Vec<u8>
     write(&mut out);
     io.write_all(&out).await.map_err(|_| PoolError::ClientGone)?;
     io.flush().await.map_err(|_| PoolError::ClientGone)
-}
-
-fn malformed(why: &'static str) -> PoolError {
-    PoolError::AuthenticationProtocol { why }
 }
 
 fn refused(user: &str, reason: Reason) -> PoolError {

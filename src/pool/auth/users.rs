@@ -4,13 +4,14 @@ use std::collections::HashMap;
 
 use tracing::warn;
 
-use super::scram::Verifier;
+use super::{Gained, scram::Verifier};
 use crate::config::pool::{User, UserSecret};
 
 /// The users of one configuration. Immutable; a reload makes a new one.
 #[derive(Debug, Default)]
 pub struct Users {
     by_name: HashMap<Box<str>, Known, ahash::RandomState>,
+    has_verifiers: bool,
 }
 
 /// A user with its secret taken apart.
@@ -28,7 +29,15 @@ impl Users {
         for user in users {
             by_name.entry(user.name.as_str().into()).or_insert_with(|| Known::new(user.clone()));
         }
-        Self { by_name }
+        let kind = |kind: fn(&UserSecret) -> bool| by_name.values().any(|known: &Known| kind(&known.user.secret));
+        let has_verifiers = kind(|secret| matches!(secret, UserSecret::Scram(_)))
+            && !kind(|secret| matches!(secret, UserSecret::Plain(_) | UserSecret::Md5(_) | UserSecret::Several(_)));
+        Self { by_name, has_verifiers }
+    }
+
+    /// Returns whether all that is known of users' passwords are SCRAM verifiers.
+    pub fn has_verifiers(&self) -> bool {
+        self.has_verifiers
     }
 
     /// Returns the user as configured.
@@ -48,14 +57,29 @@ impl Users {
 }
 
 impl Known {
-    fn new(user: User) -> Self {
+    /// Takes the secret apart.
+    pub fn new(user: User) -> Self {
         let verifier = match &user.secret {
             UserSecret::Scram(text) => Verifier::parse(text.expose()),
-            UserSecret::Plain(_) | UserSecret::Md5(_) => None,
+            UserSecret::Plain(_) | UserSecret::Md5(_) | UserSecret::Several(_) | UserSecret::Absent => None,
         };
         if verifier.is_none() && matches!(user.secret, UserSecret::Scram(_)) {
             warn!(user = user.name, "the user's SCRAM secret cannot be read, nobody can log in with it");
         }
         Self { user, verifier }
+    }
+
+    /// Returns whether only a SCRAM verifier is known.
+    pub fn is_scram(&self) -> bool {
+        matches!(self.user.secret, UserSecret::Scram(_))
+    }
+
+    /// Returns what of the secret logs in to servers.
+    pub fn usable_elsewhere(&self) -> Gained {
+        match &self.user.secret {
+            UserSecret::Plain(password) if password.expose().is_empty() => Gained::Nothing,
+            secret @ (UserSecret::Plain(_) | UserSecret::Md5(_)) => Gained::Secret(secret.clone()),
+            UserSecret::Scram(_) | UserSecret::Several(_) | UserSecret::Absent => Gained::Nothing,
+        }
     }
 }

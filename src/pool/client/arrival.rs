@@ -7,7 +7,7 @@
 //!
 //! Source: `ProcessSSLStartup` and `ProcessStartupPacket` in PostgreSQL's backend_startup.c.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -25,7 +25,7 @@ use super::{
 use crate::{
     config::pool::ClientTls,
     pool::{
-        auth::Auth,
+        auth::{Auth, UnderTls},
         database::Running,
         error::PoolError,
         peer::Peer,
@@ -34,7 +34,7 @@ use crate::{
         relay::Control,
         socket::Socket,
     },
-    tls::{Accepted, Suite},
+    tls::{Accepted, Suite, client_name},
 };
 
 /// Connections beyond `max_client_conn` that may say who they are: cancel requests and the console.
@@ -47,8 +47,10 @@ pub struct Arrival {
     pub(super) running: Arc<Running>,
     pub(super) auth: Arc<Auth>,
     pub deadline: LoginDeadline,
-    /// `tls-server-end-point` of the connection, once it has TLS: what a SCRAM proof may be bound to.
-    pub end_point: Option<Arc<[u8]>>,
+    /// Once the connection has TLS.
+    pub(super) tls: Option<UnderTls>,
+    /// User and database that it asked for, for the log.
+    pub(super) asked: OnceLock<(String, String)>,
 }
 
 /// Serves one accepted connection to its end. What of that is a session is a task of its own, which leaving waits for: a
@@ -57,7 +59,7 @@ pub async fn serve(pooler: Arc<Pooler>, mut io: Socket, peer: Peer) {
     let client = pooler.registry().enter_client(peer, Instant::now(), &mut rand::rng());
     let (running, auth) = (pooler.running.load_full(), pooler.auth.load_full());
     let deadline = LoginDeadline::new(Instant::now(), running.pool.client_login_timeout);
-    let mut arrival = Arrival { pooler, client, running, auth, deadline, end_point: None };
+    let mut arrival = Arrival { pooler, client, running, auth, deadline, tls: None, asked: OnceLock::new() };
     match arrival.plain(&mut io).await {
         Ok(Opening::Said(first)) => arrival.go_in(io, first).await,
         Ok(Opening::Tls { direct }) => match arrival.shake_hands(io, direct).await {
@@ -123,8 +125,9 @@ impl Arrival {
             let why = "direct TLS without ALPN (the client must ask for \"postgresql\")".to_owned();
             return Err(PoolError::TlsHandshake { why });
         }
-        self.end_point = tls.accept.end_point();
+        let told = UnderTls { end_point: tls.accept.end_point(), client_name: client_name(&stream) };
         self.client.set_tls(Suite::of(connection));
+        self.tls = Some(told);
         Ok(stream)
     }
 
@@ -168,7 +171,14 @@ impl Arrival {
     fn note(&self, error: &PoolError) {
         self.client.transition(ClientState::Closing, Instant::now());
         self.pooler.metrics.error(error.kind());
-        tracing::debug!(client = self.client.id(), peer = %self.client.peer(), %error, "login refused");
+        let (client, peer) = (self.client.id(), self.client.peer());
+        // Who hung up, and what was never a client, is nothing to tell of.
+        if self.running.pool.access.log.pooler_errors && *error != PoolError::ClientGone {
+            let (user, database) = self.asked.get().map(|asked| (&*asked.0, &*asked.1)).unzip();
+            tracing::info!(client, %peer, user, database, %error, "login refused");
+        } else {
+            tracing::debug!(client, %peer, %error, "login refused");
+        }
     }
 }
 

@@ -21,12 +21,13 @@ use super::{
 use crate::{
     config::pool as config,
     pool::{
-        auth::{Random, authenticate},
+        auth::{Authenticated, Claim, Origin, Random, authenticate},
         cancel,
         console::{self, Rights, rows::Source},
         database::{Pool, Running},
         error::PoolError,
         lease::Patience,
+        lookup::Finder,
         pooler::Pooler,
         registry::{ClientHandle, ClientState, Leave, Of, Place},
         relay::ClientState as RelayState,
@@ -59,7 +60,7 @@ pub(super) async fn admit<IO>(arrival: &Arrival, io: &mut IO, first: First) -> R
 where
     IO: AsyncRead + AsyncWrite + Unpin + Send,
 {
-    let Arrival { pooler, client, running, auth, deadline, end_point } = arrival;
+    let Arrival { pooler, client, running, .. } = arrival;
     let request = match first {
         First::Cancel { pid, secret } => {
             client.transition(ClientState::Cancelling, Instant::now());
@@ -77,14 +78,15 @@ where
         return Err(arrival.too_many());
     }
     client.transition(ClientState::Authenticating, Instant::now());
+    let _ = arrival.asked.set((request.user.clone(), request.database.clone()));
     if for_console && is_own_operator(client, &request) {
-        tracing::info!(peer = %client.peer(), "console access from the Unix socket");
+        note_login(arrival, &request);
         console_session(pooler, io, client, &request.user, Some(Rights::Admin)).await?;
         return Ok(None);
     }
-    let random = Random::draw(&mut rand::rng());
-    let authenticated = authenticate(io, &request.user, auth, end_point.as_deref(), random, *deadline).await?;
+    let authenticated = prove(arrival, io, &request).await?;
     if for_console {
+        note_login(arrival, &request);
         console_session(pooler, io, client, &authenticated.user, None).await?;
         return Ok(None);
     }
@@ -104,6 +106,7 @@ where
     let (known, early) = first_welcome(&pool, io, client).await?;
     let state = greet(pooler, io, client, &known, &request).await?;
     pool.logged_in();
+    note_login(arrival, &request);
     client.transition(ClientState::Idle, Instant::now());
     if pooler.drain.is_draining() {
         // The others were told before this one was there.
@@ -133,6 +136,48 @@ fn places(
 /// `pgbouncer`, and the kernel vouches for it.
 fn is_own_operator(client: &ClientHandle, request: &StartupRequest) -> bool {
     request.user == console::DATABASE && client.peer().is_own_user()
+}
+
+/// Lets the client prove who it is. An address that has failed too often is not heard.
+async fn prove<IO>(arrival: &Arrival, io: &mut IO, request: &StartupRequest) -> Result<Authenticated, PoolError>
+where
+    IO: AsyncRead + AsyncWrite + Unpin + Send,
+{
+    let Arrival { pooler, client, running, auth, deadline, tls, .. } = arrival;
+    let access = &running.pool.access;
+    let (limit, window) = (access.failure_limit, access.failure_window);
+    // Unix sockets have no address and no limit.
+    let address = client.peer().ip();
+    if address.is_some_and(|address| !pooler.throttle.admits(address, limit, window, Instant::now())) {
+        return Err(PoolError::TooManyFailures { limit: limit.unwrap_or_default(), window });
+    }
+    let claim = Claim {
+        user: &request.user,
+        database: &request.database,
+        replication: false, // refused before
+        origin: match address {
+            Some(address) => Origin::Address(address),
+            None => Origin::Socket { uid: client.peer().credentials().map(|credentials| credentials.uid) },
+        },
+        tls: tls.as_ref(),
+    };
+    let directory = Finder { pooler: pooler.clone(), running: running.clone() };
+    let random = Random::draw(&mut rand::rng());
+    let proven = authenticate(io, &claim, auth, &directory, random, *deadline).await;
+    if let (Err(PoolError::Authentication { .. } | PoolError::Identity { .. }), Some(address)) = (&proven, address) {
+        let failures = pooler.throttle.failed(address, window, Instant::now());
+        if Some(failures) == limit {
+            tracing::warn!(%address, failures, "auth_failure_limit: the address is refused until its window is over");
+        }
+    }
+    proven
+}
+
+fn note_login(arrival: &Arrival, request: &StartupRequest) {
+    if arrival.running.pool.access.log.connections {
+        let (client, peer, tls) = (arrival.client.id(), arrival.client.peer(), arrival.client.tls().describe());
+        tracing::info!(client, %peer, user = request.user, database = request.database, tls, "client logged in");
+    }
 }
 
 /// Returns what the pool's servers tell of themselves. A cold pool opens one first (PgBouncer's welcome_msg), which the

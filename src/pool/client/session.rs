@@ -66,9 +66,9 @@ impl<IO: AsyncRead + AsyncWrite + Unpin + Send + 'static> Session<IO> {
         async move {
             let end = self.serve().await;
             self.client.transition(ClientState::Closing, Instant::now());
+            self.note_end();
             if let Err(error) = end {
-                self.pool.refused(&error);
-                tracing::debug!(client = self.client.id(), peer = %self.client.peer(), %error, "client refused");
+                self.refused(&error);
                 // On the heap: an idle client's future has no room for last words.
                 Box::pin(refuse(&mut self.io, &error)).await;
             }
@@ -220,7 +220,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin + Send + 'static> Session<IO> {
                 Ok(Next::Over)
             }
             Outcome::Ended { error } => {
-                self.ended(&error);
+                self.refused(&error);
                 drop(lease);
                 Ok(Next::Over)
             }
@@ -243,14 +243,9 @@ impl<IO: AsyncRead + AsyncWrite + Unpin + Send + 'static> Session<IO> {
                 limit = too_long(limit) => break PoolError::ClientIdleTimeout { limit },
             }
         };
-        self.ended(&error);
+        self.refused(&error);
         untaken.refuse(&mut self.io, &error).await;
         Next::Over
-    }
-
-    fn ended(&self, error: &PoolError) {
-        self.pool.refused(error);
-        tracing::debug!(client = self.client.id(), peer = %self.client.peer(), %error, "session ended");
     }
 
     /// Waits for a server; returns when it came, and what the client is to be told first. `None` when the client left
@@ -310,6 +305,25 @@ impl<IO: AsyncRead + AsyncWrite + Unpin + Send + 'static> Session<IO> {
         };
         if clean {
             lease.release(now);
+        }
+    }
+
+    /// Counts and logs what the client is told at its end.
+    fn refused(&self, error: &PoolError) {
+        self.pool.refused(error);
+        let (client, peer, group) = (self.client.id(), self.client.peer(), &self.pool.group);
+        if self.pool.rules.load().log.pooler_errors && *error != PoolError::ClientGone {
+            tracing::info!(client, %peer, user = %group.user, database = %group.database, %error, "client refused");
+        } else {
+            tracing::debug!(client, %peer, %error, "client refused");
+        }
+    }
+
+    fn note_end(&self) {
+        if self.pool.rules.load().log.disconnections {
+            let (client, peer, group) = (self.client.id(), self.client.peer(), &self.pool.group);
+            let age = self.client.connected_at().elapsed().unwrap_or_default().as_secs();
+            tracing::info!(client, %peer, user = %group.user, database = %group.database, age, "client disconnected");
         }
     }
 

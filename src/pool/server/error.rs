@@ -83,6 +83,11 @@ impl ServerError {
         }
     }
 
+    /// Returns whether the server said that the password is not the user's.
+    pub fn is_wrong_password(&self) -> bool {
+        self.sqlstate() == Some("28P01")
+    }
+
     /// Returns what the operator can change.
     pub fn hint(&self) -> Option<&'static str> {
         match self {

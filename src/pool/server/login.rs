@@ -233,7 +233,7 @@ impl Progress<'_> {
         }
         match self.login.secret {
             ServerSecret::Plain(_) | ServerSecret::PassThrough(_) => Ok(bound),
-            ServerSecret::Md5(_) | ServerSecret::Nothing(_) => {
+            ServerSecret::Md5(_) | ServerSecret::Several(_) | ServerSecret::Nothing(_) => {
                 Err(self.credential("the server asks for SCRAM and only an md5 hash is known"))
             }
         }

@@ -1,6 +1,9 @@
 //! A server connection as the store keeps it, and how the store opens one.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
 
 use arc_swap::ArcSwapOption;
 use rand::Rng;
@@ -41,12 +44,35 @@ pub struct Connector {
     spec: Spec,
     deriver: Arc<Deriver>,
     welcome: Arc<ArcSwapOption<Welcome>>,
+    /// Which of several passwords worked last.
+    worked: AtomicUsize,
 }
 
 impl Connector {
     /// Returns a connector; each login leaves what it was told in `welcome`.
     pub fn new(spec: Spec, deriver: Arc<Deriver>, welcome: Arc<ArcSwapOption<Welcome>>) -> Self {
-        Self { spec, deriver, welcome }
+        Self { spec, deriver, welcome, worked: AtomicUsize::new(0) }
+    }
+
+    /// Opens a connection; of several passwords the one that worked last is tried first, and the next one only when the
+    /// server has said that this one is wrong.
+    async fn open(&self) -> Result<Opened, ServerError> {
+        let first = self.worked.load(Ordering::Relaxed);
+        let mut last = ServerError::Closed;
+        for (number, login) in self.spec.login.candidates(first) {
+            let mut nonce = [0; NONCE_LEN];
+            rand::rng().fill_bytes(&mut nonce);
+            let spec = Spec { login, ..self.spec.clone() };
+            match connect::open(&spec, &self.deriver, nonce).await {
+                Ok(opened) => {
+                    self.worked.store(number, Ordering::Relaxed);
+                    return Ok(opened);
+                }
+                Err(error) if error.is_wrong_password() => last = error,
+                Err(error) => return Err(error),
+            }
+        }
+        Err(last)
     }
 
     /// Keeps the welcome if it is news: it hardly ever is.
@@ -61,9 +87,7 @@ impl Connect for Connector {
     type Connection = Server;
 
     async fn connect(&self, entry: &ServerEntry) -> Result<Server, ServerError> {
-        let mut nonce = [0; NONCE_LEN];
-        rand::rng().fill_bytes(&mut nonce);
-        let Opened { fresh, peer, endpoint } = connect::open(&self.spec, &self.deriver, nonce).await?;
+        let Opened { fresh, peer, endpoint } = self.open().await?;
         entry.set_address(peer, endpoint, fresh.stream.suite(), fresh.key);
         let state = ServerState::new(fresh.params.iter().map(|(name, value)| (name.as_str(), value.as_bytes())));
         self.learn(fresh.params, state.params());

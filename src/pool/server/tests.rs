@@ -16,12 +16,12 @@ use super::{
 };
 use crate::{
     config::{
-        pool::{Database, DatabaseServers, Tcp, User, UserSecret},
+        pool::{Database, DatabaseServers, OwnLookup, Tcp, User, UserSecret},
         secret::Secret,
     },
     pool::{
         auth::{
-            Authenticated, Captured,
+            Authenticated, Captured, Gained,
             derive::Deriver,
             md5,
             scram::{
@@ -115,7 +115,7 @@ fn start(secret: ServerSecret) -> (Server, JoinHandle<Outcome>) {
 fn start_on(secret: ServerSecret, end_point: Option<&'static [u8]>) -> (Server, JoinHandle<Outcome>) {
     let (client, server) = duplex(4096);
     let task = tokio::spawn(async move {
-        let who = ServerLogin { user: "ann".into(), secret };
+        let who = ServerLogin { user: "ann".into(), secret, gained: false };
         let params = [("application_name".to_owned(), "bookend".to_owned())];
         let greeting = Greeting { dbname: "shop", login: &who, params: &params, end_point };
         login(client, greeting, &Deriver::new([7; 32]), [5; 18]).await
@@ -425,6 +425,7 @@ fn database(user: Option<&str>, password: Option<&str>) -> Database {
         pool_mode: None,
         servers: DatabaseServers::default(),
         query_wait_timeout: None,
+        lookup: OwnLookup::default(),
     }
 }
 
@@ -438,8 +439,8 @@ fn the_databases_user_and_password_come_before_the_clients() {
     let plain = |text: &str| ServerSecret::Plain(Secret::new(text));
     let captured = Arc::new(Captured { keys: Keys::derive("bobs", SALT, 1), salt: SALT.into(), iterations: 1 });
     let login = |user: Option<&str>, password: Option<&str>, client: &str| {
-        let captured = (client == "bob").then(|| Arc::clone(&captured));
-        let client = Authenticated { user: client.into(), captured };
+        let gained = if client == "bob" { Gained::Keys(Arc::clone(&captured)) } else { Gained::Nothing };
+        let client = Authenticated { user: client.into(), gained };
         let login = ServerLogin::of_client(&database(user, password), &client, &users);
         (login.user.to_string(), login.secret)
     };
@@ -456,7 +457,7 @@ fn the_databases_user_and_password_come_before_the_clients() {
 
 #[test]
 fn secrets_do_not_print() {
-    let login = ServerLogin { user: "ann".into(), secret: plain() };
+    let login = ServerLogin { user: "ann".into(), secret: plain(), gained: false };
     assert!(!format!("{login:?}").contains("secret\""), "{login:?}");
     let key = BackendKey { pid: 42, secret: [77; 4].into() };
     assert!(!format!("{key:?}").contains("77"));
@@ -465,7 +466,7 @@ fn secrets_do_not_print() {
 // --- sockets ---
 
 fn spec(port: u16, connect_timeout: Duration) -> Spec {
-    let login = ServerLogin { user: "ann".into(), secret: plain() };
+    let login = ServerLogin { user: "ann".into(), secret: plain(), gained: false };
     Spec {
         host: "127.0.0.1".into(),
         port,
@@ -524,4 +525,17 @@ async fn a_cancel_request_to_a_silent_server_ends_in_time() {
     .await;
     assert_eq!(result, Err(ServerError::Timeout));
     assert!(begin.elapsed() < Duration::from_secs(5));
+}
+
+#[test]
+fn of_several_passwords_the_one_that_worked_is_tried_first_and_each_once() {
+    let passwords = ["a", "b", "c"].map(Secret::new);
+    let login =
+        ServerLogin { user: "ann".into(), secret: ServerSecret::Several(passwords.clone().into()), gained: false };
+    let order = |first| -> Vec<_> { login.candidates(first).map(|(at, login)| (at, login.secret)).collect() };
+    let plain = |at: usize| (at, ServerSecret::Plain(passwords[at].clone()));
+    assert_eq!(order(0), [plain(0), plain(1), plain(2)]);
+    assert_eq!(order(2), [plain(2), plain(0), plain(1)]);
+    let one = ServerLogin { secret: plain(0).1, ..login.clone() };
+    assert_eq!(one.candidates(0).map(|(_, login)| login).collect::<Vec<_>>(), [one.clone()]);
 }

@@ -64,6 +64,25 @@ pub fn parse(out: &mut Vec<u8>, name: &[u8], definition: &[u8]) {
     });
 }
 
+/// Appends a Bind of the statement `""` to the portal `""`, with parameters in text and results in text.
+pub fn bind_text(out: &mut Vec<u8>, parameters: &[&[u8]]) {
+    write(out, tag::BIND, |out| {
+        // No portal, no statement, no formats: text.
+        out.extend_from_slice(&[0, 0, 0, 0]);
+        out.extend_from_slice(&(parameters.len() as u16).to_be_bytes());
+        for parameter in parameters {
+            out.extend_from_slice(&(parameter.len() as i32).to_be_bytes());
+            out.extend_from_slice(parameter);
+        }
+        out.extend_from_slice(&[0, 0]);
+    });
+}
+
+/// Appends an Execute of the portal `""`, of all its rows.
+pub fn execute(out: &mut Vec<u8>) {
+    write(out, tag::EXECUTE, |out| out.extend_from_slice(&[0; 5]));
+}
+
 /// Appends a Close of a statement.
 pub fn close_statement(out: &mut Vec<u8>, name: &[u8]) {
     write(out, tag::CLOSE, |out| {
