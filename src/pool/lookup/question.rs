@@ -61,8 +61,14 @@ impl Question {
         let mut client = Client::default();
         let server = self.lease.connection();
         let (stats, control) = (Stats::default(), Control::default());
-        let given =
-            Given { now: Instant::now(), limits: &limits, stats: &stats, control: &control, spill: &self.pool.spill };
+        let given = Given {
+            now: Instant::now(),
+            limits: &limits,
+            stats: &stats,
+            control: &control,
+            spill: &self.pool.spill,
+            untold: Vec::new(),
+        };
         let (outcome, _) =
             relay::run(&mut client, &request, &mut state, &mut server.stream, &mut server.state, given).await;
         match outcome {
