@@ -18,6 +18,7 @@ use crate::{
     health::{control::ReloadSummary, drain::WaitFor},
     pool::{
         listener::PoolService,
+        names::System,
         pooler::{Deps, Pooler},
     },
 };
@@ -38,6 +39,7 @@ pub fn build(
         drain: shared.pool.clone(),
         ready: shared.ready.clone(),
         metrics: (*shared.registry).clone(),
+        lookup: Arc::new(System),
         reload,
         leave,
     };

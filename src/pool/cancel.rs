@@ -60,12 +60,12 @@ struct UnderWay {
 impl UnderWay {
     async fn send(mut self, pooler: &Pooler) -> &'static str {
         let limit = pooler.running.load().pool.cancel_wait_timeout;
-        let Some((address, key)) = self.server.cancel_target() else {
+        let Some((address, host, key)) = self.server.cancel_target() else {
             self.proven = true;
             return "nothing_to_cancel";
         };
-        let (host, tls) = self.pool.host();
-        let sent = cancel::cancel(address, (&host, tls.as_deref()), key, limit).await;
+        let tls = self.pool.tls();
+        let sent = cancel::cancel(address, (host, tls.as_deref()), key, limit).await;
         // A connection that was never made carried nothing.
         self.proven = matches!(sent, Ok(()) | Err(ServerError::Connect { .. }));
         if let Err(error) = sent {

@@ -9,6 +9,7 @@
 use std::{
     borrow::Cow,
     collections::HashMap,
+    net::IpAddr,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -28,12 +29,14 @@ use crate::{
         error::PoolError,
         lease::{Budget, Budgets, Store},
         metrics::{DatabaseMetrics, PoolMetrics},
+        names::Names,
         registry::{ClientHandle, ClientState, Group, Leave, Registry},
         relay::SpillMemory,
         rules::{self, Rules},
         server::{
             connect::Spec,
             credential::ServerLogin,
+            hosts::Hosts,
             pooled::{Connector, Welcome},
         },
         stats::Stats,
@@ -48,6 +51,7 @@ pub(super) struct Shared {
     pub metrics: PoolMetrics,
     pub spill: Arc<SpillMemory>,
     pub users: UserBudgets,
+    pub names: Arc<Names>,
 }
 
 /// The configuration in force, taken apart once.
@@ -135,7 +139,9 @@ impl Pool {
         let client = client.filter(|client| client.gained != Gained::Nothing).unwrap_or(&way.client).clone();
         let database =
             &*if self.for_lookups { for_lookups(database, &self.group.user) } else { Cow::Borrowed(database) };
-        let spec = spec(running, database, &client);
+        let known = way.spec.hosts.clone();
+        let hosts = if known.are_of(database) { known } else { Hosts::of(database, &shared.names) };
+        let spec = spec(running, database, hosts, &client);
         if spec == way.spec {
             return;
         }
@@ -163,10 +169,20 @@ impl Pool {
         }
     }
 
-    /// Returns the host its servers are reached by, and how privately.
-    pub fn host(&self) -> (Arc<str>, Option<Arc<config::ServerTls>>) {
-        let way = self.way.lock();
-        (way.spec.host.clone(), way.spec.tls.clone())
+    /// Returns how privately its servers are reached.
+    pub fn tls(&self) -> Option<Arc<config::ServerTls>> {
+        self.way.lock().spec.tls.clone()
+    }
+
+    /// A host has lost addresses: connections to them are closed at their next boundary, unless another of the pool's hosts
+    /// has the address.
+    pub(super) fn moved(&self, name: &Arc<str>, gone: &[IpAddr]) {
+        let hosts = self.way.lock().spec.hosts.clone();
+        if !hosts.names().any(|each| each.host() == name) {
+            return;
+        }
+        let lost = |address: IpAddr| gone.contains(&address) && !hosts.names().any(|each| each.has(address));
+        self.store.outdate(|server| server.peer().and_then(|peer| peer.ip()).is_some_and(lost));
     }
 
     fn is_used(&self) -> bool {
@@ -207,13 +223,13 @@ fn for_lookups<'a>(database: &'a config::Database, auth_user: &str) -> Cow<'a, c
 /// every login (another client of the same user) without making the connections that exist any worse.
 fn same_place(a: &Spec, b: &Spec) -> bool {
     let secrets = (a.login.gained && b.login.gained) || a.login.secret == b.login.secret;
-    let place = |spec: &Spec| (spec.host.clone(), spec.port, spec.dbname.clone(), spec.login.user.clone());
+    let place = |spec: &Spec| (spec.hosts.text().clone(), spec.port, spec.dbname.clone(), spec.login.user.clone());
     secrets && place(a) == place(b) && a.tls == b.tls && a.params == b.params && a.connect_query == b.connect_query
 }
 
-fn spec(running: &Running, database: &config::Database, client: &Authenticated) -> Spec {
+fn spec(running: &Running, database: &config::Database, hosts: Arc<Hosts>, client: &Authenticated) -> Spec {
     Spec {
-        host: database.host.as_str().into(),
+        hosts,
         port: database.port,
         dbname: database.dbname.as_deref().unwrap_or(&database.name).into(),
         login: ServerLogin::of_client(database, client, &running.users),
@@ -303,7 +319,7 @@ impl Database {
         for_lookups: bool,
     ) -> Arc<Pool> {
         let rules = Rules::of(&running.pool, config, running.users.get(&user));
-        let spec = spec(running, config, client);
+        let spec = spec(running, config, Hosts::of(config, &shared.names), client);
         let group = shared.registry.group(&self.name, &user);
         let welcome = Arc::new(ArcSwapOption::empty());
         let connector = Connector::new(spec.clone(), shared.deriver.clone(), welcome.clone());

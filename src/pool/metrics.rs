@@ -19,6 +19,7 @@ use prometheus::{
 use crate::pool::{
     console::{averages::Totals, rows::Source},
     error::Kind,
+    names::Outcome,
     relay::SpillMemory,
 };
 
@@ -36,6 +37,7 @@ pub struct PoolMetrics {
     query: HistogramVec,
     transaction: HistogramVec,
     probe: HistogramVec,
+    lookups: IntCounterVec,
     errors: Arc<[IntCounter]>,
     cancels: Arc<HashMap<&'static str, IntCounter>>,
     source: Arc<OnceLock<Weak<dyn Source>>>,
@@ -93,6 +95,15 @@ impl PoolMetrics {
             Opts::new("bookend_pool_cancel_requests_total", "Cancel requests of clients, by what became of them."),
             &["result"],
         )?;
+        let lookups = IntCounterVec::new(
+            Opts::new(
+                "bookend_pool_dns_lookups_total",
+                "Lookups of servers' host names, by answer. changed closes connections to addresses that are gone.",
+            ),
+            &["result"],
+        )?;
+        registry.register(Box::new(lookups.clone()))?;
+        Outcome::ALL.iter().for_each(|outcome| drop(lookups.with_label_values(&[outcome.as_str()])));
         for family in [&wait, &query, &transaction, &probe] {
             registry.register(Box::new(family.clone()))?;
         }
@@ -107,6 +118,7 @@ impl PoolMetrics {
             query,
             transaction,
             probe,
+            lookups,
             errors: Kind::ALL.iter().map(|kind| errors.with_label_values(&[kind.as_str()])).collect(),
             cancels: Arc::new(
                 results.into_iter().map(|result| (result, cancels.with_label_values(&[result]))).collect(),
@@ -142,6 +154,11 @@ impl PoolMetrics {
         if let Some(counter) = self.cancels.get(result) {
             counter.inc();
         }
+    }
+
+    /// Counts a lookup of a server's host name.
+    pub fn looked_up(&self, outcome: Outcome) {
+        self.lookups.with_label_values(&[outcome.as_str()]).inc();
     }
 
     /// Records a look of the probe.

@@ -18,7 +18,7 @@ use crate::pool::{
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 impl Pooler {
-    /// Stops lending servers of `database` (or of all) and returns when none is left. Cancel safe; stays paused then.
+    /// Stops lending servers of `database` (or of all), lets go of the probe's session, and returns when none is left. Cancel safe; stays paused then.
     ///
     /// # Errors
     /// When there is no such database.
@@ -40,6 +40,7 @@ impl Pooler {
         let databases = self.chosen(database)?;
         self.all_paused.fetch_or(database.is_none(), Ordering::AcqRel);
         databases.iter().for_each(|database| database.pause());
+        self.hold_probes();
         Ok(databases)
     }
 
@@ -53,6 +54,7 @@ impl Pooler {
             self.all_paused.store(false, Ordering::Release);
         }
         databases.iter().for_each(|database| database.resume());
+        self.hold_probes();
         Ok(())
     }
 
@@ -77,6 +79,7 @@ impl Pooler {
             database.reconnect();
             self.ask_clients(Some(&database.name), Leave::Killed);
         }
+        self.hold_probes();
         Ok(())
     }
 

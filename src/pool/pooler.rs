@@ -32,6 +32,7 @@ use crate::{
         listener::Listener,
         lookup::Lookups,
         metrics::{OTHER, PoolMetrics},
+        names::{self, Lookup, Names, Outcome, Ttl},
         prepared::Interner,
         probe::Probes,
         registry::{self, ClientState, Leave, ServerState},
@@ -51,6 +52,8 @@ pub struct Deps {
     pub drain: Drain,
     pub ready: Ready,
     pub metrics: Registry,
+    /// How the host names of servers are found.
+    pub lookup: Arc<dyn Lookup>,
     /// What RELOAD in the console does: reads the files again.
     pub reload: Arc<dyn Fn() -> Result<(), String> + Send + Sync>,
     /// What SHUTDOWN in the console does: asks the process to leave.
@@ -91,10 +94,11 @@ impl Pooler {
         rand::rng().fill_bytes(&mut process_key);
         let deriver = Arc::new(Deriver::new(process_key));
         let registry = registry::Registry::new(Instant::now(), SystemTime::now());
+        let names = Names::new(deps.lookup, ttl(&pool));
         let pooler = Arc::new_cyclic(|me| Self {
             auth: ArcSwap::from_pointee(auth(&pool, &deriver)),
             running: ArcSwap::from_pointee(running(pool)),
-            shared: Shared { registry, deriver, metrics: metrics.clone(), spill, users: UserBudgets::default() },
+            shared: Shared { registry, deriver, metrics: metrics.clone(), spill, users: UserBudgets::default(), names },
             statements: Arc::default(),
             lookups: Arc::default(),
             throttle: Throttle::default(),
@@ -123,6 +127,7 @@ impl Pooler {
         *self.runtime.lock() = Some(tokio::runtime::Handle::current());
         tokio::spawn(upkeep(self.me.clone()));
         tokio::spawn(leave(self.me.clone(), self.drain.clone()));
+        tokio::spawn(self.keep_names());
         self.warm();
         self.probe();
         self.warm_keys();
@@ -146,6 +151,7 @@ impl Pooler {
         self.lookups.clear();
         let running = self.running.load_full();
         self.shared.users.apply(&running);
+        self.shared.names.set_ttl(ttl(pool));
         for database in self.databases() {
             match rules::resolve(pool, &database.name) {
                 Some(config) => database.apply(&running, config, &self.shared),
@@ -280,6 +286,32 @@ impl Pooler {
             database.map_or(0, |database| database.stats.query_count.load(Ordering::Relaxed))
         };
         self.probes.apply(&self.running.load().pool, &self.board, &self.ready, answered, on_look);
+        self.hold_probes();
+    }
+
+    /// Keeps the probes of paused databases, and no others, from having sessions.
+    pub(super) fn hold_probes(&self) {
+        let paused = |name: &str| self.known(name).map_or(self.is_paused(), |database| database.is_paused());
+        self.probes.hold(paused);
+    }
+
+    /// Looks host names up, and closes what leads to addresses that they no longer have.
+    fn keep_names(&self) -> impl Future<Output = ()> + use<> {
+        let (me, metrics) = (self.me.clone(), self.metrics.clone());
+        names::keep(Arc::downgrade(&self.shared.names), move |name, outcome, gone| {
+            metrics.looked_up(outcome);
+            match outcome {
+                Outcome::Same => {}
+                Outcome::Changed => tracing::info!(host = %name.host(), ?gone, "the addresses of a host have changed"),
+                Outcome::Failed => tracing::warn!(host = %name.host(), "a host could not be looked up"),
+            }
+            if !gone.is_empty()
+                && let Some(pooler) = me.upgrade()
+            {
+                let pools = pooler.databases().into_iter().flat_map(|database| database.pools());
+                pools.for_each(|pool| pool.moved(name.host(), gone));
+            }
+        })
     }
 
     /// Opens the pools that are to be warm before any client comes.
@@ -309,6 +341,10 @@ impl Pooler {
             }
         }
     }
+}
+
+fn ttl(pool: &config::Pool) -> Ttl {
+    Ttl { found: pool.servers.dns_max_ttl, failed: pool.servers.dns_nxdomain_ttl }
 }
 
 fn auth(pool: &config::Pool, deriver: &Arc<Deriver>) -> Auth {

@@ -7,13 +7,16 @@
 //! A look that is not answered in time is no failure while clients' queries were answered meanwhile: then it is the probe
 //! (or this machine) that is starved, not the database, and refusing requests would make an outage of a load peak.
 //!
+//! While a database is paused its probe has no session and does not look: what was seen last stands, and the database can be
+//! dropped, renamed or moved.
+//!
 //! A refusal by PostgreSQL itself can still prove that it serves: a password it does not accept (the probe may not know
 //! one) or a full house (`53300`) comes from a living server. Starting up or shutting down (`57P03`) does not.
 
 use std::{collections::HashMap, num::NonZeroU32, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
-use tokio::task::JoinHandle;
+use tokio::{sync::watch, task::JoinHandle};
 use tokio_postgres::{Client, Config, NoTls, SimpleQueryMessage, config::SslMode, error::SqlState};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
@@ -41,6 +44,7 @@ pub struct Probes {
 
 struct Running {
     target: Target,
+    held: watch::Sender<bool>,
     task: JoinHandle<()>,
 }
 
@@ -70,7 +74,7 @@ impl Probes {
         board: &Board,
         ready: &Ready,
         answered: impl Fn(&str) -> u64 + Clone + Send + Sync + 'static,
-        on_look: impl Fn(&str, Duration, bool) + Clone + Send + 'static,
+        on_look: impl Fn(&str, Duration, bool) + Clone + Send + Sync + 'static,
     ) {
         let mut running = self.running.lock();
         let named = |database: &&config::Database| &*database.name != "*";
@@ -88,8 +92,17 @@ impl Probes {
             }
             let entry = board.database(&database.name);
             let latch = ready.latch(format!("first look at database {}", database.name));
-            let task = tokio::spawn(watch(target.clone(), entry, latch, answered.clone(), on_look.clone()));
-            running.insert(database.name.clone(), Running { target, task });
+            let (held, hold) = watch::channel(false);
+            let task = tokio::spawn(look_after(target.clone(), entry, latch, hold, answered.clone(), on_look.clone()));
+            running.insert(database.name.clone(), Running { target, held, task });
+        }
+    }
+
+    /// Lets the probes of which `held` says so go of their sessions, and lets the others look.
+    pub fn hold(&self, held: impl Fn(&str) -> bool) {
+        for (name, probe) in self.running.lock().iter() {
+            let held = held(name);
+            probe.held.send_if_modified(|now| std::mem::replace(now, held) != held);
         }
     }
 }
@@ -117,7 +130,8 @@ fn login(pool: &Pool, database: &config::Database) -> Config {
     let mut login = Config::new();
     match database.host.strip_prefix('@') {
         Some(name) => login.host_path(format!("\0{name}")),
-        None => login.host(&database.host),
+        // Of several the first one that is there answers for all.
+        None => database.host.split(',').fold(&mut login, |login, host| login.host(host)),
     };
     login
         .port(database.port)
@@ -150,21 +164,21 @@ fn login(pool: &Pool, database: &config::Database) -> Config {
     login
 }
 
-async fn watch(
+async fn look_after(
     target: Target,
     entry: Arc<DatabaseEntry>,
     latch: Latch,
+    mut hold: watch::Receiver<bool>,
     answered: impl Fn(&str) -> u64 + Send + Sync + 'static,
-    on_look: impl Fn(&str, Duration, bool) + Send + 'static,
+    on_look: impl Fn(&str, Duration, bool) + Send + Sync + 'static,
 ) {
     let name = entry.name().clone();
-    let answered = Box::new(move || answered(&name));
+    let answered: Arc<dyn Fn() -> u64 + Send + Sync> = Arc::new(move || answered(&name));
     let patience = target.schedule.timeout;
-    let database =
-        DatabaseProbe { sessions: sessions(target.config, target.tls), patience, seen: answered(), answered };
-    let threshold = Threshold::new(target.rise, target.fall);
-    let mut latch = Some(latch);
-    let note = move |look: Look<Seen, Trouble>| {
+    let health = Mutex::new(Health::Unproven);
+    let latch = Mutex::new(Some(latch));
+    let mut note = |look: Look<Seen, Trouble>| {
+        *health.lock() = look.health;
         let serving = match look.health {
             Health::Up => Serving::Up,
             Health::Down => Serving::Down,
@@ -176,11 +190,27 @@ async fn watch(
         entry.publish(serving, state(&look, &entry.state()));
         // This look, not what `rise` and `fall` make of it: they keep a server up that is away, and down that is back.
         on_look(entry.name(), look.took, matches!(look.result, Ok(Seen::Answer { .. })));
-        latch.take();
+        latch.lock().take();
     };
     // The probe keeps the timeout itself, because it judges what that means; the loop's is behind it.
     let schedule = Schedule { timeout: patience * 2, ..target.schedule };
-    probe::run(database, schedule, threshold, rand::random, note).await;
+    loop {
+        if *hold.borrow_and_update() {
+            // Nobody waits for a look at a paused database.
+            latch.lock().take();
+        }
+        // Fails only when the probe has been forgotten.
+        if hold.wait_for(|held| !held).await.is_err() {
+            return;
+        }
+        let threshold = Threshold::resume(target.rise, target.fall, *health.lock());
+        let sessions = sessions(target.config.clone(), target.tls.clone());
+        let database = DatabaseProbe { sessions, patience, seen: answered(), answered: answered.clone() };
+        tokio::select! {
+            () = probe::run(database, schedule, threshold, rand::random, &mut note) => {}
+            _ = hold.wait_for(|held| *held) => {}
+        }
+    }
 }
 
 /// Returns what to publish: what was seen, or what was last known with the reason why not.
@@ -231,7 +261,7 @@ struct DatabaseProbe {
     patience: Duration,
     /// Queries of clients answered until the last look.
     seen: u64,
-    answered: Box<dyn Fn() -> u64 + Send + Sync>,
+    answered: Arc<dyn Fn() -> u64 + Send + Sync>,
 }
 
 impl Probe for DatabaseProbe {
@@ -402,10 +432,11 @@ mod tests {
         let latch = ready.latch("first look");
         assert!(!ready.is_ready());
         let (sender, mut looks) = tokio::sync::mpsc::unbounded_channel();
-        let task = tokio::spawn(watch(
+        let task = tokio::spawn(look_after(
             target,
             entry.clone(),
             latch,
+            hold(),
             |_| 0,
             move |_, _, answered| {
                 let _ = sender.send(answered);
@@ -417,6 +448,12 @@ mod tests {
         assert_eq!(entry.serving(), Serving::Down);
         assert!(entry.state().error.as_ref().unwrap().contains("refused"), "{:?}", entry.state().error);
         task.abort();
+    }
+
+    /// Held by nobody.
+    fn hold() -> watch::Receiver<bool> {
+        static NEVER: std::sync::LazyLock<watch::Sender<bool>> = std::sync::LazyLock::new(|| watch::Sender::new(false));
+        NEVER.subscribe()
     }
 
     /// A server that accepts connections and never says a word; what it is held to be, and whether it answered the look.
@@ -434,7 +471,7 @@ mod tests {
         let note = move |_: &str, _, answered| {
             let _ = sender.send((seen.serving(), answered));
         };
-        let task = tokio::spawn(watch(target, entry, ready.latch("look"), answered, note));
+        let task = tokio::spawn(look_after(target, entry, ready.latch("look"), hold(), answered, note));
         let seen = [looks.recv().await.unwrap(), looks.recv().await.unwrap()];
         task.abort();
         seen

@@ -9,6 +9,7 @@ use crate::{
     pool::{
         lease::{Settings, Sizes},
         relay::Limits,
+        socket::is_unix,
     },
 };
 
@@ -96,7 +97,7 @@ pub fn database_limit(pool: &Pool, database: &Database) -> Option<u32> {
 
 /// Returns how a list of hosts is gone through, as PgBouncer shows it; `None` for one host.
 pub fn load_balance(database: &Database) -> Option<&'static str> {
-    database.host.contains(',').then(|| database.servers.load_balance_hosts.word())
+    (!is_unix(&database.host) && database.host.contains(',')).then(|| database.servers.load_balance_hosts.word())
 }
 
 /// Returns how many server connections a user may have in all databases together.

@@ -9,8 +9,9 @@ use crate::{
     config::pool as config,
     health::{board::Serving, drain::WaitFor},
     pool::{
-        console::rows::{ConfigRow, DatabaseRow, MemoryRow, PoolRow, SocketRow, Source, StatsRow, UserRow},
+        console::rows::{ConfigRow, DatabaseRow, MemoryRow, NameRow, PoolRow, SocketRow, Source, StatsRow, UserRow},
         database::{Database, Pool},
+        names::Listed,
         pooler::Pooler,
         registry::{ClientEntry, ClientState, Group, Of, ServerEntry, ServerState},
         rules::{self, Rules},
@@ -77,6 +78,11 @@ impl Source for Pooler {
             }
         };
         running.pool.users.iter().map(row).collect()
+    }
+
+    fn names(&self) -> Vec<NameRow> {
+        let listed = self.shared.names.list(Instant::now()).into_iter();
+        listed.map(|Listed { host, ttl, addresses, asking }| NameRow { host, ttl, addresses, asking }).collect()
     }
 
     fn memory(&self) -> Vec<MemoryRow> {

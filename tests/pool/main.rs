@@ -6,6 +6,7 @@ mod auth;
 mod cancel;
 mod console;
 mod function_call;
+mod hosts;
 mod ini;
 mod leftovers;
 mod limits;

@@ -292,3 +292,36 @@ async fn the_console_shows_whose_sizes_count() {
     let shown = row("SHOW USERS").await.unwrap();
     assert_eq!((shown.get("reserve_pool_size"), shown.get("max_user_connections")), (Some("3"), Some("9")));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_paused_database_can_be_swapped_for_another_while_its_clients_wait() {
+    let cluster = Arc::new(Cluster::start());
+    let direct = cluster.direct().await;
+    direct.batch_execute("CREATE DATABASE live").await.unwrap();
+    direct.batch_execute("CREATE DATABASE next").await.unwrap();
+    let entry = Database { dbname: Some("live".into()), ..database(&cluster, DATABASE) };
+    let mut base = config(&cluster);
+    base.probe.interval = Duration::from_millis(50);
+    base.probe.down_interval = Duration::from_millis(50);
+    let pooled = start(Pool { databases: vec![entry], ..base }).await;
+    let client = pooled.client().await;
+    let oid = "SELECT oid FROM pg_database WHERE datname = current_database()";
+    let before = ask(&client, oid).await.unwrap();
+    has_sessions(&direct, "bookend probe", 1).await;
+    let console = postgres::connect(pooled.port, "pgbouncer", "").await.unwrap();
+    console.simple_query(&format!("PAUSE {DATABASE}")).await.unwrap();
+    let waiting = tokio::spawn(async move { ask(&client, oid).await });
+    has_sessions(&direct, "bookend probe", 0).await;
+    direct.batch_execute("ALTER DATABASE live RENAME TO former").await.unwrap();
+    direct.batch_execute("ALTER DATABASE next RENAME TO live").await.unwrap();
+    tokio::time::sleep(SECOND / 2).await;
+    assert!(!waiting.is_finished());
+    assert_eq!(sessions(&direct, "bookend probe").await, 0, "it does not come back before RESUME");
+    console.simple_query(&format!("RESUME {DATABASE}")).await.unwrap();
+    assert_ne!(waiting.await.unwrap().unwrap(), before);
+    has_sessions(&direct, "bookend probe", 1).await;
+    for command in ["KILL", "RESUME", "PAUSE", "RESUME"] {
+        console.simple_query(command).await.unwrap();
+        has_sessions(&direct, "bookend probe", usize::from(command == "RESUME")).await;
+    }
+}

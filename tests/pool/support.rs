@@ -20,6 +20,7 @@ use bookend::{
     },
     pool::{
         client::arrival,
+        names::{Lookup, System},
         peer::Peer,
         pooler::{Deps, Pooler},
         socket::Socket,
@@ -120,7 +121,13 @@ pub fn database(cluster: &Cluster, name: &str) -> Database {
     }
 }
 
+/// As the process does.
 pub async fn start(config: Pool) -> Pooled {
+    start_with(config, Arc::new(System)).await
+}
+
+/// Where names of servers are found by `lookup`.
+pub async fn start_with(config: Pool, lookup: Arc<dyn Lookup>) -> Pooled {
     let (control, drain) = drain::channel();
     let control = Arc::new(control);
     let left = control.clone();
@@ -130,6 +137,7 @@ pub async fn start(config: Pool) -> Pooled {
         drain: drain.clone(),
         ready: Ready::default(),
         metrics: metrics.clone(),
+        lookup,
         reload: Arc::new(|| Ok(())),
         leave: Arc::new(move |wait_for| {
             left.advance(match wait_for {

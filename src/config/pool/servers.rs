@@ -35,7 +35,7 @@ pub struct Servers {
     pub max_user_connections: Option<u32>,
     /// How long an address of a name is taken for right. Default 15 s.
     pub dns_max_ttl: Duration,
-    /// How long a name is not looked up again after that failed. Default 15 s.
+    /// How long a name is not looked up again after that failed. Default 1 s: clients wait for it.
     pub dns_nxdomain_ttl: Duration,
     /// When a database that only `*` knows is forgotten. Default 3,600 s. `None`: never.
     pub autodb_idle_timeout: Option<Duration>,
@@ -52,7 +52,7 @@ impl Default for Servers {
             fail_fast: false,
             max_user_connections: None,
             dns_max_ttl: 15 * SECOND,
-            dns_nxdomain_ttl: 15 * SECOND,
+            dns_nxdomain_ttl: SECOND,
             autodb_idle_timeout: Some(3_600 * SECOND),
             pool_idle_timeout: None,
         }

@@ -1,6 +1,7 @@
 //! What the console asks of the pool, as plain values.
 
 use std::{
+    net::IpAddr,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -22,6 +23,8 @@ pub trait Source: Send + Sync {
     fn servers(&self) -> Vec<SocketRow>;
     fn databases(&self) -> Vec<DatabaseRow>;
     fn users(&self) -> Vec<UserRow>;
+    /// The host names of servers.
+    fn names(&self) -> Vec<NameRow>;
     /// What is kept for everybody who is here.
     fn memory(&self) -> Vec<MemoryRow>;
     /// `(key, value, default, changeable)`; no secrets.
@@ -157,6 +160,17 @@ pub struct UserRow {
     /// 0 = no limit.
     pub max_user_client_connections: u32,
     pub current_client_connections: u32,
+}
+
+/// A row of SHOW DNS_HOSTS.
+#[derive(Debug, Clone)]
+pub struct NameRow {
+    pub host: Arc<str>,
+    /// Until it is looked up again.
+    pub ttl: Duration,
+    pub addresses: Vec<IpAddr>,
+    /// Whether it is being looked up now.
+    pub asking: bool,
 }
 
 /// A row of SHOW MEM.

@@ -5,6 +5,8 @@
 mod sockets;
 mod traffic;
 
+use std::net::SocketAddr;
+
 use super::{
     command::Show,
     rows::Source,
@@ -37,8 +39,8 @@ pub fn table(what: Show, source: &dyn Source) -> Table {
         ]),
         Show::Lists => lists(source),
         Show::Mem => memory(source),
-        // Names are looked up for each connection and not kept.
-        Show::DnsHosts => Table::new(&[("hostname", TEXT), ("ttl", INT8), ("addrs", TEXT)]),
+        Show::DnsHosts => names(source),
+        // Zones are not watched: every name is looked up again by itself.
         Show::DnsZones => Table::new(&[("zonename", TEXT), ("serial", INT8), ("count", INT4)]),
         Show::Config => config(source),
         Show::State => state(source),
@@ -181,9 +183,19 @@ fn users(source: &dyn Source) -> Table {
     table
 }
 
+fn names(source: &dyn Source) -> Table {
+    let mut table = Table::new(&[("hostname", TEXT), ("ttl", INT8), ("addrs", TEXT)]);
+    for row in source.names() {
+        // With a port, as PgBouncer writes them; an answer has none.
+        let addresses = row.addresses.iter().map(|address| SocketAddr::new(*address, 0).to_string());
+        table.push(vec![text(&row.host), text(row.ttl.as_secs()), text(addresses.collect::<Vec<_>>().join(","))]);
+    }
+    table
+}
+
 fn lists(source: &dyn Source) -> Table {
     let mut table = Table::new(&[("list", TEXT), ("items", INT4)]);
-    let (clients, strangers) = (source.clients(), source.strangers());
+    let (clients, strangers, names) = (source.clients(), source.strangers(), source.names());
     let login = clients.iter().chain(&strangers).filter(|client| client.state == "login").count();
     for (list, items) in [
         ("databases", source.databases().len()),
@@ -197,9 +209,9 @@ fn lists(source: &dyn Source) -> Table {
         ("login_clients", login),
         ("free_servers", 0),
         ("used_servers", source.servers().len()),
-        ("dns_names", 0),
+        ("dns_names", names.len()),
         ("dns_zones", 0),
-        ("dns_queries", 0),
+        ("dns_queries", names.iter().filter(|name| name.asking).count()),
         ("dns_pending", 0),
     ] {
         table.push(vec![text(list), text(items)]);

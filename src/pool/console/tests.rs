@@ -17,7 +17,7 @@ use tokio::{
 use super::{
     Rights,
     averages::{Period, Totals},
-    rows::{ConfigRow, DatabaseRow, MemoryRow, PoolRow, SocketRow, Source, StatsRow, UserRow},
+    rows::{ConfigRow, DatabaseRow, MemoryRow, NameRow, PoolRow, SocketRow, Source, StatsRow, UserRow},
     serve,
 };
 use crate::{
@@ -82,6 +82,11 @@ impl Source for Fixed {
 
     fn servers(&self) -> Vec<SocketRow> {
         vec![SocketRow { link: Some(5), application_name: String::new(), ..socket("active", 9) }]
+    }
+
+    fn names(&self) -> Vec<NameRow> {
+        let addresses = vec!["10.0.0.1".parse().unwrap(), "::1".parse().unwrap()];
+        vec![NameRow { host: "db".into(), ttl: Duration::from_millis(8_700), addresses, asking: true }]
     }
 
     fn memory(&self) -> Vec<MemoryRow> {

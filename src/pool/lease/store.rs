@@ -199,12 +199,17 @@ impl<C: Connect> Store<C> {
 
     /// Closes every connection at its next boundary, idle ones now. New ones are opened as they are needed.
     pub fn reconnect(&self) {
+        self.outdate(|_| true);
+    }
+
+    /// Closes the connections of which `outdated` says so at their next boundary, idle ones now.
+    pub fn outdate(&self, outdated: impl Fn(&ServerEntry) -> bool) {
         for server in self.registry.servers() {
-            if Arc::ptr_eq(server.group(), &self.group) {
+            if Arc::ptr_eq(server.group(), &self.group) && outdated(&server) {
                 server.set_close_needed();
             }
         }
-        let idle = std::mem::take(&mut self.inner.lock().idle);
+        let idle: Vec<_> = self.inner.lock().idle.extract_if(.., |held| held.handle.close_needed()).collect();
         self.bury(idle);
     }
 

@@ -98,6 +98,8 @@ pub struct ServerEntry {
 struct ServerAddress {
     peer: Peer,
     endpoint: Endpoint,
+    /// As the configuration names it.
+    host: Arc<str>,
     tls: Suite,
     key: BackendKey,
 }
@@ -161,17 +163,17 @@ impl ServerEntry {
     }
 
     /// Says where the connection goes, once it is open.
-    pub fn set_address(&self, peer: Peer, endpoint: Endpoint, tls: Suite, key: BackendKey) {
+    pub fn set_address(&self, peer: Peer, endpoint: Endpoint, host: Arc<str>, tls: Suite, key: BackendKey) {
         // A connection is opened once; a second call changes nothing.
-        drop(self.address.set(ServerAddress { peer, endpoint, tls, key }));
+        drop(self.address.set(ServerAddress { peer, endpoint, host, tls, key }));
     }
 
     /// Returns where and with what the session is cancelled; `None` before it is open, or when the server gave no key.
-    pub fn cancel_target(&self) -> Option<(&Endpoint, &BackendKey)> {
+    pub fn cancel_target(&self) -> Option<(&Endpoint, &str, &BackendKey)> {
         self.address
             .get()
             .filter(|address| !address.key.secret.is_empty())
-            .map(|address| (&address.endpoint, &address.key))
+            .map(|address| (&address.endpoint, &*address.host, &address.key))
     }
 
     /// Returns the two ends of the connection, once it is open.

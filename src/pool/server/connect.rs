@@ -1,16 +1,19 @@
 //! From a host name to a connection that is ready for its first query, within `server_connect_timeout`.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
-
-use tokio::{
-    net::lookup_host,
-    time::{Instant, timeout_at},
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
 };
+
+use tokio::time::{Instant, timeout_at};
 
 use super::{
     ask::ask,
     credential::ServerLogin,
     error::ServerError,
+    hosts::{Host, Hosts},
     login::{Fresh, Greeting, login},
     secure::secure,
     stream::ServerStream,
@@ -28,8 +31,7 @@ use crate::{
 /// Where to connect and as whom.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Spec {
-    /// A name, an address, or the folder of a Unix socket.
-    pub host: Arc<str>,
+    pub hosts: Arc<Hosts>,
     pub port: u16,
     /// The database's name on the server.
     pub dbname: Arc<str>,
@@ -52,6 +54,7 @@ pub struct Opened {
     pub fresh: Fresh<ServerStream>,
     pub peer: Peer,
     pub endpoint: Endpoint,
+    pub host: Host,
 }
 
 /// A socket that is connected, and where it leads.
@@ -62,14 +65,42 @@ pub struct Reached {
     pub endpoint: Endpoint,
 }
 
-/// Opens and logs in a connection. `nonce` must be random.
+/// Opens and logs in a connection, to the first of the hosts that is there. `nonce` must be random.
 ///
 /// Cancel safe: an abandoned call closes the connection.
 pub async fn open(spec: &Spec, deriver: &Deriver, nonce: [u8; NONCE_LEN]) -> Result<Opened, ServerError> {
     let deadline = Instant::now() + spec.connect_timeout;
-    let Reached { socket, peer, endpoint } = connect(&spec.host, spec.port, &spec.tcp, deadline).await?;
+    let mut last = ServerError::Resolve { why: "there is no host".into() };
+    let mut hosts = spec.hosts.in_turn();
+    while let Some((at, host)) = hosts.next() {
+        match open_at(host, spec, deriver, nonce, share(deadline, hosts.len() + 1)).await {
+            Err(error) if error.is_transient() => {
+                spec.hosts.failed(at);
+                last = error;
+            }
+            decided => return decided,
+        }
+    }
+    Err(last)
+}
+
+/// Returns when the next of so many that are left must be done, so that one that swallows packets does not keep the others
+/// from being tried.
+fn share(deadline: Instant, left: usize) -> Instant {
+    let now = Instant::now();
+    now + deadline.saturating_duration_since(now) / u32::try_from(left).unwrap_or(u32::MAX).max(1)
+}
+
+async fn open_at(
+    host: &Host,
+    spec: &Spec,
+    deriver: &Deriver,
+    nonce: [u8; NONCE_LEN],
+    deadline: Instant,
+) -> Result<Opened, ServerError> {
+    let Reached { socket, peer, endpoint } = connect(host, spec.port, &spec.tcp, deadline).await?;
     let talk = async {
-        let stream = secure(socket, &spec.host, spec.tls.as_deref()).await?;
+        let stream = secure(socket, &host.text, spec.tls.as_deref()).await?;
         let end_point = match &stream {
             ServerStream::Plain(_) => None,
             ServerStream::Tls(stream) => server_end_point(stream),
@@ -88,7 +119,7 @@ pub async fn open(spec: &Spec, deriver: &Deriver, nonce: [u8; NONCE_LEN]) -> Res
                 fresh.params.push((name, value));
             }
         }
-        Ok(Opened { fresh, peer, endpoint })
+        Ok(Opened { fresh, peer, endpoint, host: host.clone() })
     };
     timeout_at(deadline, talk).await.unwrap_or(Err(ServerError::Timeout))
 }
@@ -102,39 +133,38 @@ fn named(error: ServerError) -> ServerError {
 }
 
 /// Connects to `host`: the Unix socket that it names, or the first of its addresses that answers. Each address has its
-/// share of the time that is left, so that one that swallows packets does not keep the others from being tried.
-pub async fn connect(host: &str, port: u16, tcp: &Tcp, deadline: Instant) -> Result<Reached, ServerError> {
-    let endpoints: Vec<Endpoint> = match Endpoint::unix(host, port) {
-        Some(endpoint) => vec![endpoint],
-        None => lookup(host, port, deadline).await?.into_iter().map(Endpoint::Tcp).collect(),
+/// share of the time that is left.
+async fn connect(host: &Host, port: u16, tcp: &Tcp, deadline: Instant) -> Result<Reached, ServerError> {
+    let Some(name) = &host.name else {
+        let endpoint = Endpoint::unix(&host.text, port).ok_or(ServerError::Resolve { why: "no Unix socket".into() })?;
+        return reach(endpoint, tcp, deadline).await;
     };
+    let found = timeout_at(deadline, name.addresses()).await;
+    let slow = || ServerError::Resolve { why: "the resolver did not answer in time".into() };
+    let addresses: Vec<IpAddr> = found.unwrap_or_else(|_| Err(slow()))?; // bound: the resolver's answer
     let mut last = ServerError::Resolve { why: "the name has no address".into() };
-    let mut left = endpoints.len();
-    for endpoint in endpoints {
-        let time = deadline.saturating_duration_since(Instant::now());
-        let share = Instant::now() + time / u32::try_from(left).unwrap_or(u32::MAX);
-        left -= 1;
-        match timeout_at(share, endpoint.connect()).await {
-            Ok(Ok((socket, peer))) => {
-                if let Socket::Tcp(stream) = &socket {
-                    tune(stream, tcp).map_err(unreachable)?;
-                }
-                return Ok(Reached { socket, peer, endpoint });
-            }
-            Ok(Err(e)) => last = unreachable(e),
-            Err(_) => last = ServerError::Timeout,
+    for (tried, address) in addresses.iter().enumerate() {
+        let endpoint = Endpoint::Tcp(SocketAddr::new(*address, port));
+        let reached = reach(endpoint, tcp, share(deadline, addresses.len() - tried)).await;
+        name.tried(*address, reached.is_ok(), Instant::now());
+        match reached {
+            Ok(reached) => return Ok(reached),
+            Err(error) => last = error,
         }
     }
+    name.doubt(Instant::now());
     Err(last)
 }
 
-/// Returns the addresses of a name.
-async fn lookup(host: &str, port: u16, deadline: Instant) -> Result<Vec<SocketAddr>, ServerError> {
-    match timeout_at(deadline, lookup_host((host, port))).await {
-        Ok(Ok(found)) => Ok(found.collect()), // bound: the resolver's answer
-        Ok(Err(e)) => Err(ServerError::Resolve { why: e.to_string() }),
-        Err(_) => Err(ServerError::Resolve { why: "the resolver did not answer in time".into() }),
+async fn reach(endpoint: Endpoint, tcp: &Tcp, deadline: Instant) -> Result<Reached, ServerError> {
+    let (socket, peer) = match timeout_at(deadline, endpoint.connect()).await {
+        Ok(connected) => connected.map_err(unreachable)?,
+        Err(_) => return Err(ServerError::Timeout),
+    };
+    if let Socket::Tcp(stream) = &socket {
+        tune(stream, tcp).map_err(unreachable)?;
     }
+    Ok(Reached { socket, peer, endpoint })
 }
 
 /// Says what the system said without the address, which is not for clients.

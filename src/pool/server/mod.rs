@@ -8,6 +8,7 @@ pub mod cancel;
 pub mod connect;
 pub mod credential;
 pub mod error;
+pub mod hosts;
 pub mod login;
 pub mod pooled;
 pub mod secure;

@@ -87,8 +87,12 @@ impl Connect for Connector {
     type Connection = Server;
 
     async fn connect(&self, entry: &ServerEntry) -> Result<Server, ServerError> {
-        let Opened { fresh, peer, endpoint } = self.open().await?;
-        entry.set_address(peer, endpoint, fresh.stream.suite(), fresh.key);
+        let Opened { fresh, peer, endpoint, host } = self.open().await?;
+        entry.set_address(peer, endpoint, host.text, fresh.stream.suite(), fresh.key);
+        // Looked at after the address is known: who takes an address from the name first closes what is known to go there.
+        if host.name.zip(peer.ip()).is_some_and(|(name, address)| !name.has(address)) {
+            entry.set_close_needed();
+        }
         let state = ServerState::new(fresh.params.iter().map(|(name, value)| (name.as_str(), value.as_bytes())));
         self.learn(fresh.params, state.params());
         Ok(Server { stream: fresh.stream, state })

@@ -12,6 +12,7 @@ use super::{
     connect::{self, Spec},
     credential::{ServerLogin, ServerSecret},
     error::ServerError,
+    hosts::Hosts,
     login::{BackendKey, Fresh, Greeting, login},
 };
 use crate::{
@@ -30,6 +31,7 @@ use crate::{
             },
             users::Users,
         },
+        names::{Names, System, Ttl},
         socket::Endpoint,
         wire::{
             backend::{self, Report, Severity, TxStatus},
@@ -409,14 +411,15 @@ async fn keys_of_another_verifier_are_not_tried() {
 
 // --- whose secret ---
 
-fn database(user: Option<&str>, password: Option<&str>) -> Database {
+/// A database at `host`, and nothing more.
+pub fn database(host: &str) -> Database {
     Database {
         name: "shop".into(),
         dbname: None,
-        host: "127.0.0.1".into(),
+        host: host.into(),
         port: 5432,
-        user: user.map(Into::into),
-        password: password.map(Secret::new),
+        user: None,
+        password: None,
         pool_size: None,
         min_pool_size: None,
         reserve_pool_size: None,
@@ -441,7 +444,9 @@ fn the_databases_user_and_password_come_before_the_clients() {
     let login = |user: Option<&str>, password: Option<&str>, client: &str| {
         let gained = if client == "bob" { Gained::Keys(Arc::clone(&captured)) } else { Gained::Nothing };
         let client = Authenticated { user: client.into(), gained };
-        let login = ServerLogin::of_client(&database(user, password), &client, &users);
+        let database =
+            Database { user: user.map(Into::into), password: password.map(Secret::new), ..database("127.0.0.1") };
+        let login = ServerLogin::of_client(&database, &client, &users);
         (login.user.to_string(), login.secret)
     };
     assert_eq!(login(None, None, "ann"), ("ann".into(), plain("anns")));
@@ -452,7 +457,7 @@ fn the_databases_user_and_password_come_before_the_clients() {
     assert_eq!(login(None, None, "bob"), ("bob".into(), ServerSecret::PassThrough(Arc::clone(&captured))));
     // The keys of one user are never used for another.
     assert!(matches!(login(Some("app"), None, "bob"), (user, ServerSecret::Nothing(_)) if user == "app"));
-    assert!(matches!(ServerLogin::of_user(&database(None, None), "bob", &users).secret, ServerSecret::Nothing(_)));
+    assert!(matches!(ServerLogin::of_user(&database("127.0.0.1"), "bob", &users).secret, ServerSecret::Nothing(_)));
 }
 
 #[test]
@@ -467,8 +472,9 @@ fn secrets_do_not_print() {
 
 fn spec(port: u16, connect_timeout: Duration) -> Spec {
     let login = ServerLogin { user: "ann".into(), secret: plain(), gained: false };
+    let names = Names::new(Arc::new(System), Ttl { found: Duration::ZERO, failed: Duration::ZERO });
     Spec {
-        host: "127.0.0.1".into(),
+        hosts: Hosts::of(&database("127.0.0.1"), &names),
         port,
         dbname: "shop".into(),
         login,
