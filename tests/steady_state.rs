@@ -117,6 +117,7 @@ impl Bench {
                 max_packet_size: i32::MAX as u32,
                 max_held_message: 1 << 20,
                 max_prepared_statements: 10,
+                prepare_unnamed_statements: true,
                 query_timeout: Some(Duration::from_secs(30)),
                 transaction_timeout: None,
                 idle_transaction_timeout: None,
@@ -191,6 +192,30 @@ fn bind_execute_sync(out: &mut Vec<u8>, name: &[u8]) {
     });
     frame::write(out, tag::frontend::EXECUTE, |out| out.extend_from_slice(&[0; 5]));
     frontend::sync(out);
+}
+
+#[tokio::test]
+async fn a_statement_without_a_name_that_the_server_has_allocates_nothing() {
+    let mut bench = Bench::new();
+    let mut run = Vec::new();
+    frontend::parse(&mut run, b"", b"select 1\0\0\0");
+    bind_execute_sync(&mut run, b"");
+    let answers = |parsed| {
+        answer(|out| {
+            if parsed {
+                backend::parse_complete(out);
+            }
+            frame::write(out, tag::backend::BIND_COMPLETE, |_| {});
+            rows(out);
+        })
+    };
+    for _ in 0..2 {
+        bench.lease(&run, &mut Canned::new(Vec::new()), &mut Canned::new(answers(true)));
+    }
+    let (mut client, mut server) = (Canned::new(Vec::new()), Canned::new(answers(false)));
+    assert_eq!(bench.allocations(&run, &mut client, &mut server), 0);
+    assert_eq!(server.writes, 1, "the batch is one write");
+    assert!(client.writes <= 2, "what the pool answers goes with what the server answers: {}", client.writes);
 }
 
 #[tokio::test]

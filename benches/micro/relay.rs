@@ -120,6 +120,7 @@ impl Ends {
                 max_packet_size: i32::MAX as u32,
                 max_held_message: 1 << 24,
                 max_prepared_statements: 200,
+                prepare_unnamed_statements: true,
                 query_timeout: None,
                 transaction_timeout: None,
                 idle_transaction_timeout: None,

@@ -44,6 +44,7 @@ async fn scripted(data: &[u8]) {
         max_packet_size: 1 << 20,
         max_held_message: 1 << 10,
         max_prepared_statements: 2,
+        prepare_unnamed_statements: true,
         query_timeout: Some(Duration::from_secs(2)),
         transaction_timeout: None,
         idle_transaction_timeout: Some(Duration::from_secs(1)),

@@ -118,6 +118,8 @@ pub enum PoolError {
     DuplicatePreparedStatement { name: String },
     #[error("too many prepared statements on this connection (limit {limit}, {bytes} bytes of text)")]
     TooManyPreparedStatements { limit: usize, bytes: usize },
+    #[error("no room for another prepared statement (max_statement_memory {limit})")]
+    StatementMemory { limit: usize },
 
     // --- ends that the operator asked for ---
     #[error("terminating connection due to administrator command")]
@@ -261,7 +263,7 @@ impl PoolError {
             Self::HeldMessageTooLarge { .. } => "54000",
             Self::NoPreparedStatement { .. } => "26000",
             Self::DuplicatePreparedStatement { .. } => "42P05",
-            Self::TooManyPreparedStatements { .. } => "53400",
+            Self::TooManyPreparedStatements { .. } | Self::StatementMemory { .. } => "53400",
             Self::ServerProtocol { .. } => "08P01",
             Self::ParametersRefused { sqlstate, .. } => sqlstate,
             Self::Shutdown | Self::Killed => "57P01",
@@ -283,7 +285,8 @@ impl PoolError {
         match self {
             Self::NoPreparedStatement { .. }
             | Self::DuplicatePreparedStatement { .. }
-            | Self::TooManyPreparedStatements { .. } => Severity::Error,
+            | Self::TooManyPreparedStatements { .. }
+            | Self::StatementMemory { .. } => Severity::Error,
             _ => Severity::Fatal,
         }
     }
@@ -338,6 +341,7 @@ impl PoolError {
             Self::PacketTooLarge { .. } => "raise max_packet_size",
             Self::HeldMessageTooLarge { .. } => "raise max_held_message, or send the value as a parameter",
             Self::TooManyPreparedStatements { .. } => "close statements that are not needed any more",
+            Self::StatementMemory { .. } => "raise max_statement_memory, or write values as parameters",
             Self::NoPreparedStatement { .. } => "statements made by SQL PREPARE need pool_mode: session",
             _ => return None,
         };
@@ -370,7 +374,8 @@ impl PoolError {
             Self::PacketTooLarge { .. } | Self::HeldMessageTooLarge { .. } => Kind::TooLarge,
             Self::NoPreparedStatement { .. }
             | Self::DuplicatePreparedStatement { .. }
-            | Self::TooManyPreparedStatements { .. } => Kind::PreparedStatement,
+            | Self::TooManyPreparedStatements { .. }
+            | Self::StatementMemory { .. } => Kind::PreparedStatement,
             Self::ServerProtocol { .. } => Kind::ServerGone,
             Self::ParametersRefused { .. } => Kind::Protocol,
             Self::Shutdown => Kind::Shutdown,
@@ -484,6 +489,7 @@ mod tests {
             (PoolError::ClientIdleTimeout { limit: LIMIT }, "client_idle_timeout"),
             (PoolError::PacketTooLarge { len: 9, limit: 8 }, "max_packet_size"),
             (PoolError::HeldMessageTooLarge { len: 9, limit: 8 }, "max_held_message"),
+            (PoolError::StatementMemory { limit: 8 }, "max_statement_memory"),
         ] {
             assert!(e.hint().is_some_and(|h| h.contains(setting)), "{e:?}");
         }

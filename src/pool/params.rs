@@ -8,7 +8,7 @@
 //!
 //! The replay is SQL made of a client's words, so it is ASCII whatever they are: see [`put_literal`].
 
-use std::sync::Arc;
+use std::{hash::Hash, sync::Arc};
 
 use crate::pool::error::PoolError;
 
@@ -102,6 +102,12 @@ impl Params {
         standard.chain(self.extra.iter().map(|(name, value)| (&**name, value)))
     }
 
+    /// Returns the values that a statement's text may be read by. `application_name` is not among them.
+    pub fn reading(&self) -> impl Hash + '_ {
+        let [encoding, dates, zone, strings, _, intervals, path] = &self.standard;
+        ([encoding, dates, zone, strings, intervals, path], &self.extra)
+    }
+
     /// Iterates over what differs: name, our value, the server's. A name the server does not report is left out.
     pub fn differing<'a>(&'a self, server: &'a Self) -> impl Iterator<Item = (&'a str, &'a Value, &'a Value)> {
         let pairs = self.standard.iter().zip(&server.standard).zip(STANDARD);
@@ -150,7 +156,7 @@ fn standard_index(name: &str) -> Option<usize> {
 }
 
 /// Settings a client asked for at startup that no server reports, by name.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct Options {
     settings: Vec<(Box<str>, Value)>,
 }

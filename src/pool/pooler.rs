@@ -33,7 +33,7 @@ use crate::{
         lookup::Lookups,
         metrics::{OTHER, PoolMetrics},
         names::{self, Lookup, Names, Outcome, Ttl},
-        prepared::Interner,
+        prepared::{self, Interner},
         probe::Probes,
         registry::{self, ClientState, Leave, ServerState},
         relay::SpillMemory,
@@ -90,6 +90,8 @@ impl Pooler {
     pub fn new(pool: Arc<config::Pool>, deps: Deps) -> Result<Arc<Self>, MetricsError> {
         let spill = SpillMemory::new(pool.spill_memory);
         let metrics = PoolMetrics::register(&deps.metrics, spill.clone())?;
+        let statements = Arc::new(Interner::new(pool.max_statement_memory));
+        prepared::metrics::register(&deps.metrics, &statements)?;
         let mut process_key = [0; 32];
         rand::rng().fill_bytes(&mut process_key);
         let deriver = Arc::new(Deriver::new(process_key));
@@ -99,7 +101,7 @@ impl Pooler {
             auth: ArcSwap::from_pointee(auth(&pool, &deriver)),
             running: ArcSwap::from_pointee(running(pool)),
             shared: Shared { registry, deriver, metrics: metrics.clone(), spill, users: UserBudgets::default(), names },
-            statements: Arc::default(),
+            statements,
             lookups: Arc::default(),
             throttle: Throttle::default(),
             metrics,
@@ -148,6 +150,7 @@ impl Pooler {
         self.auth.store(Arc::new(auth(pool, &self.shared.deriver)));
         self.running.store(Arc::new(running(pool.clone())));
         self.shared.spill.set_limit(pool.spill_memory);
+        self.statements.set_bytes_max(pool.max_statement_memory);
         self.lookups.clear();
         let running = self.running.load_full();
         self.shared.users.apply(&running);

@@ -68,6 +68,7 @@ impl Rules {
                 max_packet_size: pool.max_packet_size,
                 max_held_message: pool.max_held_message,
                 max_prepared_statements: pool.max_prepared_statements,
+                prepare_unnamed_statements: pool.prepare_unnamed_statements,
                 query_timeout: own.query.unwrap_or(pool.query_timeout),
                 transaction_timeout: own.transaction.unwrap_or(pool.transaction_timeout),
                 idle_transaction_timeout: own.idle_transaction.unwrap_or(pool.idle_transaction_timeout),

@@ -1,10 +1,7 @@
 //! FunctionCall, which no driver here sends any more, as frames by hand.
 
 use bookend::config::pool::{AuthType, Pool};
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
-};
+use tokio::io::AsyncWriteExt;
 
 use crate::support::*;
 
@@ -12,30 +9,6 @@ use crate::support::*;
 const INT4PL: u32 = 177;
 /// A function nobody has.
 const NONE: u32 = 1;
-
-/// Logs in by trust.
-async fn raw(port: u16) -> TcpStream {
-    let mut stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
-    let parameters = format!("user\0{USER}\0database\0{DATABASE}\0\0");
-    let length = u32::try_from(parameters.len() + 8).unwrap();
-    stream.write_all(&[&length.to_be_bytes()[..], &[0, 3, 0, 0], parameters.as_bytes()].concat()).await.unwrap();
-    assert!(answer(&mut stream).await.ends_with(&[(b'Z', b"I".to_vec())]));
-    stream
-}
-
-/// Reads messages to the next ReadyForQuery.
-async fn answer(stream: &mut TcpStream) -> Vec<(u8, Vec<u8>)> {
-    let mut messages = Vec::new();
-    loop {
-        let tag = tokio::time::timeout(5 * SECOND, stream.read_u8()).await.expect("an answer in time").unwrap();
-        let mut body = vec![0; stream.read_u32().await.unwrap() as usize - 4];
-        stream.read_exact(&mut body).await.unwrap();
-        messages.push((tag, body));
-        if tag == b'Z' {
-            return messages;
-        }
-    }
-}
 
 /// A FunctionCall with two int4 in binary, and its result so.
 fn call(function: u32, left: i32, right: i32) -> Vec<u8> {

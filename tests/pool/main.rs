@@ -12,6 +12,7 @@ mod leftovers;
 mod limits;
 mod listening;
 mod mechanics;
+mod prepared;
 mod process;
 mod reload;
 mod resets;

@@ -26,7 +26,11 @@ use bookend::{
         socket::Socket,
     },
 };
-use tokio::{net::TcpListener, time::Instant};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    time::Instant,
+};
 
 pub use self::postgres::{Cluster, PASSWORD, USER};
 
@@ -84,6 +88,8 @@ pub fn config(cluster: &Cluster) -> Pool {
         rollback_timeout: 5 * SECOND,
         cancel_wait_timeout: 10 * SECOND,
         max_prepared_statements: 200,
+        prepare_unnamed_statements: true,
+        max_statement_memory: 64 << 20,
         max_packet_size: i32::MAX as u32,
         max_held_message: 16 << 20,
         spill_buffer: 256 << 10,
@@ -180,6 +186,16 @@ impl Pooled {
         metric.get_gauge().get_value() + metric.get_counter().get_value()
     }
 
+    /// The value of a metric with one label.
+    pub fn metric_of(&self, name: &str, label: &str) -> f64 {
+        let families = self.metrics.gather();
+        let family = families.iter().find(|family| family.name() == name).unwrap_or_else(|| panic!("no {name}"));
+        let labelled =
+            |metric: &&prometheus::proto::Metric| metric.get_label().iter().any(|pair| pair.value() == label);
+        let metric = family.get_metric().iter().find(labelled).unwrap_or_else(|| panic!("no {label} of {name}"));
+        metric.get_gauge().get_value() + metric.get_counter().get_value()
+    }
+
     /// Server connections that are open now.
     pub fn servers(&self) -> usize {
         self.pooler.registry().servers().len()
@@ -210,4 +226,33 @@ pub async fn ask(client: &tokio_postgres::Client, sql: &str) -> Result<String, t
         }
     }
     Ok(String::new())
+}
+
+/// A client whose frames a test writes by hand. Logs in by trust.
+pub async fn raw(port: u16) -> TcpStream {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+    let parameters = format!("user\0{USER}\0database\0{DATABASE}\0\0");
+    let length = u32::try_from(parameters.len() + 8).unwrap();
+    stream.write_all(&[&length.to_be_bytes()[..], &[0, 3, 0, 0], parameters.as_bytes()].concat()).await.unwrap();
+    assert!(answer(&mut stream).await.ends_with(&[(b'Z', b"I".to_vec())]));
+    stream
+}
+
+/// Reads messages to the next ReadyForQuery.
+pub async fn answer(stream: &mut TcpStream) -> Vec<(u8, Vec<u8>)> {
+    let mut messages = Vec::new();
+    loop {
+        messages.push(message(stream).await);
+        if messages.last().is_some_and(|(tag, _)| *tag == b'Z') {
+            return messages;
+        }
+    }
+}
+
+/// Reads a message: its tag and body.
+pub async fn message(stream: &mut TcpStream) -> (u8, Vec<u8>) {
+    let tag = tokio::time::timeout(5 * SECOND, stream.read_u8()).await.expect("an answer in time").unwrap();
+    let mut body = vec![0; stream.read_u32().await.unwrap() as usize - 4];
+    stream.read_exact(&mut body).await.unwrap();
+    (tag, body)
 }

@@ -97,6 +97,10 @@ pub struct Pool {
     pub cancel_wait_timeout: Duration,
     /// Per server; 0 turns named statements off (forwarded untouched). Default 200.
     pub max_prepared_statements: usize,
+    /// Statements without a name are prepared once for each server too. Default true.
+    pub prepare_unnamed_statements: bool,
+    /// Bytes of all prepared statements' texts, for the whole process. Default 64 MiB.
+    pub max_statement_memory: usize,
     /// Bytes of one protocol message. Default 2^31 - 1.
     pub max_packet_size: u32,
     /// Bytes of messages that must be held whole (Parse, Bind headers, parameters). Default 16 MiB.

@@ -46,6 +46,8 @@ pub(super) fn read(reading: &Reading<'_>, section: &mut Section<'_>, auth: user:
         rollback_timeout: section.duration("rollback_timeout", 5 * SECOND),
         cancel_wait_timeout: section.duration("cancel_wait_timeout", 10 * SECOND),
         max_prepared_statements: section.integer("max_prepared_statements", 200, 0..=1_000_000),
+        prepare_unnamed_statements: section.flag("prepare_unnamed_statements", true),
+        max_statement_memory: section.size("max_statement_memory", 64 << 20, 1 << 20..=1 << 40) as usize,
         max_packet_size: section.size("max_packet_size", i32::MAX as u64, 16 << 10..=i32::MAX as u64) as u32,
         max_held_message: section.size("max_held_message", 16 << 20, 16 << 10..=1 << 30) as usize,
         spill_buffer: section.size("spill_buffer", 256 << 10, 0..=1 << 30) as usize,

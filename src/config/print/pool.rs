@@ -79,6 +79,8 @@ fn settings(pool: &Pool) -> Yaml {
     map.put("rollback_timeout", pool.rollback_timeout);
     map.put("cancel_wait_timeout", pool.cancel_wait_timeout);
     map.put("max_prepared_statements", pool.max_prepared_statements);
+    map.put("prepare_unnamed_statements", pool.prepare_unnamed_statements);
+    map.put("max_statement_memory", Yaml::size(pool.max_statement_memory as u64));
     map.put("max_packet_size", Yaml::size(pool.max_packet_size.into()));
     map.put("max_held_message", Yaml::size(pool.max_held_message as u64));
     map.put("spill_buffer", Yaml::size(pool.spill_buffer as u64));

@@ -92,6 +92,16 @@ impl ClientStatements {
         }
     }
 
+    /// Makes `name` stand for `statement`, which is the same text read under other settings, unless an answer is still to
+    /// decide about the name.
+    pub fn replace(&mut self, name: &[u8], statement: &Arc<Statement>) {
+        if let Some(entry) = self.by_name.get_mut(name)
+            && entry.state == State::Present
+        {
+            entry.statement = statement.clone(); // as long as the one it had
+        }
+    }
+
     /// Notes a Close that was sent; returns what it closes, to take it back.
     pub fn closing(&mut self, name: &[u8], ticket: Ticket) -> Option<Closed> {
         let (key, _) = self.by_name.get_key_value(name)?;

@@ -2,12 +2,14 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use super::{Batch, Statement, Ticket};
+use super::{Batch, Statement, Ticket, statement::Key};
 
 /// The statements of one server connection, by use.
 #[derive(Debug, Default)]
 pub struct ServerStatements {
     by_id: HashMap<u64, Entry, ahash::RandomState>,
+    /// Ids by [`Statement::hash`]: a text is found without asking the interner. Two of one hash: the younger.
+    by_hash: HashMap<u64, u64, ahash::RandomState>,
     /// Entries that are not being closed.
     count: usize,
     uses: u64,
@@ -68,6 +70,7 @@ impl ServerStatements {
         let Some(entry) = self.by_id.get_mut(&statement.id) else {
             let entry = Entry { statement: statement.clone(), last_use, state: State::Parsing(ticket) };
             self.by_id.insert(statement.id, entry);
+            self.by_hash.insert(statement.hash(), statement.id);
             self.count += 1;
             return Need::Parse { fresh: true };
         };
@@ -122,7 +125,7 @@ impl ServerStatements {
             return;
         }
         if fresh {
-            self.by_id.remove(&id);
+            self.remove(id);
             self.count -= 1;
         } else {
             entry.state = State::Unknown;
@@ -132,8 +135,22 @@ impl ServerStatements {
     /// Notes that the Close of `ticket` was answered.
     pub fn closed(&mut self, id: u64, ticket: Ticket) {
         if self.by_id.get(&id).is_some_and(|entry| entry.state == State::Closing(ticket)) {
-            self.by_id.remove(&id);
+            self.remove(id);
         }
+    }
+
+    fn remove(&mut self, id: u64) {
+        let Some(entry) = self.by_id.remove(&id) else { return };
+        let hash = entry.statement.hash();
+        if self.by_hash.get(&hash) == Some(&id) {
+            self.by_hash.remove(&hash);
+        }
+    }
+
+    /// Returns the statement of this key if the server has it, or had it when its tables were others.
+    pub fn find(&self, key: Key<'_>) -> Option<&Arc<Statement>> {
+        let entry = self.by_id.get(self.by_hash.get(&key.hash())?)?;
+        entry.statement.is(key).then_some(&entry.statement)
     }
 
     /// Takes back a Close that was discarded.
@@ -162,6 +179,11 @@ impl ServerStatements {
         }
     }
 
+    /// Returns the schema that [`ServerStatements::refresh`] was last told.
+    pub fn schema(&self) -> u64 {
+        self.schema
+    }
+
     /// Doubts everything when tables have changed since the last call.
     pub fn refresh(&mut self, schema: u64) {
         if self.schema != schema {
@@ -173,6 +195,7 @@ impl ServerStatements {
     /// Forgets all that was there when `DEALLOCATE ALL` ran; what is still to be answered came after it.
     pub fn clear(&mut self) {
         self.by_id.retain(|_, entry| matches!(entry.state, State::Parsing(_) | State::Closing(_)));
+        self.by_hash.retain(|_, id| self.by_id.contains_key(id));
         self.count = self.by_id.values().filter(|entry| matches!(entry.state, State::Parsing(_))).count();
     }
 

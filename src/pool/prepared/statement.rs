@@ -1,10 +1,19 @@
 //! Statements, each kept once for the whole process.
+//!
+//! Two texts are one statement when everything is equal that PostgreSQL reads them by: the text, the parameter types that
+//! came with it, and its *scope*, a hash of the settings its client lives under. The scope is there because the first Parse
+//! decides more than the text says: a literal is turned into a value under the `DateStyle` and `TimeZone` of that moment, a
+//! parameter without a type gets one from the table that `search_path` finds, and later plans keep both.
+//!
+//! All texts together are bounded by `max_statement_memory`. Half of it is for statements that clients have named; those
+//! without a name are only given one for speed.
 
 use std::{
     collections::HashMap,
+    hash::Hash,
     sync::{
         Arc, OnceLock, Weak,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
 };
 
@@ -18,6 +27,10 @@ static LAST_ID: AtomicU64 = AtomicU64::new(0);
 
 /// Entries before dead ones are first looked for.
 const SWEEP_MIN: usize = 256;
+/// Bytes of bookkeeping counted for each statement, beside its text.
+const STATEMENT_LEN: usize = 192;
+/// Texts without a name that are remembered as seen once, each in the one slot its hash falls into: 32 KiB.
+const SEEN_LEN: usize = 4096;
 
 /// A prepared statement's text and parameter types, and the name servers know it by.
 #[derive(Debug)]
@@ -25,13 +38,26 @@ pub struct Statement {
     pub id: u64,
     name: Box<[u8]>,
     definition: Box<[u8]>,
+    scope: u64,
+    hash: u64,
     noteworthy: OnceLock<bool>,
+    /// What all statements weigh together.
+    bytes: Arc<AtomicUsize>,
 }
 
 impl Statement {
-    fn new(id: u64, definition: &[u8]) -> Self {
+    fn new(id: u64, key: Key<'_>, bytes: &Arc<AtomicUsize>) -> Self {
         let name = format!("{NAME_PREFIX}{id}").into_bytes().into();
-        Self { id, name, definition: definition.into(), noteworthy: OnceLock::new() }
+        bytes.fetch_add(weight(key.definition), Ordering::Relaxed);
+        Self {
+            id,
+            name,
+            definition: key.definition.into(),
+            scope: key.scope,
+            hash: key.hash,
+            noteworthy: OnceLock::new(),
+            bytes: bytes.clone(),
+        }
     }
 
     /// Returns the name servers know it by.
@@ -44,46 +70,158 @@ impl Statement {
         &self.definition
     }
 
+    /// Returns the scope it was made in.
+    pub fn scope(&self) -> u64 {
+        self.scope
+    }
+
+    /// Returns what [`Key::hash`] is of its own key.
+    pub fn hash(&self) -> u64 {
+        self.hash
+    }
+
+    /// Returns whether this is the statement of `key`.
+    pub fn is(&self, key: Key<'_>) -> bool {
+        self.hash == key.hash && self.scope == key.scope && *self.definition == *key.definition
+    }
+
     /// Returns what `look` says of the definition. It is asked once, and every Bind after that costs nothing.
     pub fn is_noteworthy(&self, look: impl FnOnce(&[u8]) -> bool) -> bool {
         *self.noteworthy.get_or_init(|| look(&self.definition))
     }
 }
 
+impl Drop for Statement {
+    fn drop(&mut self) {
+        self.bytes.fetch_sub(weight(&self.definition), Ordering::Relaxed);
+    }
+}
+
+fn weight(definition: &[u8]) -> usize {
+    definition.len() + STATEMENT_LEN
+}
+
+/// What makes a statement: made by [`Interner::key`].
+#[derive(Debug, Clone, Copy)]
+pub struct Key<'a> {
+    pub scope: u64,
+    pub definition: &'a [u8],
+    hash: u64,
+}
+
+impl Key<'_> {
+    /// Returns a hash that no client can foresee.
+    pub fn hash(&self) -> u64 {
+        self.hash
+    }
+}
+
+/// All statements together would be longer than `max_statement_memory`, this many bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Full(pub usize);
+
 /// Makes equal statements one. Holds nothing alive: a statement nobody has any more is forgotten.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Interner {
     shelf: Mutex<Shelf>,
+    hasher: ahash::RandomState,
+    /// Hashes of texts without a name that came once.
+    seen: OnceLock<Box<[AtomicU64]>>,
     schema: AtomicU64,
+    bytes: Arc<AtomicUsize>,
+    bytes_max: AtomicUsize,
+    /// Batches sent again after a server refused a plan, and refusals that clients were told.
+    healed: AtomicU64,
+    told: AtomicU64,
 }
 
 #[derive(Debug, Default)]
 struct Shelf {
-    /// By hash of the definition. Its size is bounded by twice what clients and servers hold, whose maps are bounded.
+    /// By hash of the key. Its size is bounded by twice what clients and servers hold, whose maps are bounded.
     by_hash: HashMap<u64, Weak<Statement>>,
-    hasher: ahash::RandomState,
     sweep_at: usize,
 }
 
+impl Default for Interner {
+    fn default() -> Self {
+        Self::new(usize::MAX)
+    }
+}
+
 impl Interner {
-    /// Returns the statement of this definition, made if it is new. A short lock; called for named Parse messages only.
-    pub fn intern(&self, definition: &[u8]) -> Arc<Statement> {
+    /// Starts empty; `bytes_max` bounds all statements together.
+    pub fn new(bytes_max: usize) -> Self {
+        Self {
+            shelf: Mutex::default(),
+            hasher: ahash::RandomState::new(),
+            seen: OnceLock::new(),
+            schema: AtomicU64::new(0),
+            bytes: Arc::default(),
+            bytes_max: AtomicUsize::new(bytes_max),
+            healed: AtomicU64::new(0),
+            told: AtomicU64::new(0),
+        }
+    }
+
+    /// Changes the bound. What there is stays.
+    pub fn set_bytes_max(&self, bytes_max: usize) {
+        self.bytes_max.store(bytes_max, Ordering::Relaxed);
+    }
+
+    /// Returns a number that stands for `settings`: equal ones have the same, others have another.
+    pub fn scope(&self, settings: impl Hash) -> u64 {
+        self.hasher.hash_one(settings)
+    }
+
+    /// Makes the key of a definition.
+    pub fn key<'a>(&self, scope: u64, definition: &'a [u8]) -> Key<'a> {
+        Key { scope, definition, hash: self.hasher.hash_one((scope, definition)) }
+    }
+
+    /// Returns the statement of this key, made if it is new. A short lock: called when a client names a statement, and when
+    /// a server is to have one without a name that it has not.
+    ///
+    /// # Errors
+    /// When it is new and there is no room for it.
+    pub fn intern(&self, key: Key<'_>) -> Result<Arc<Statement>, Full> {
+        self.intern_up_to(key, self.bytes_max.load(Ordering::Relaxed))
+    }
+
+    /// As [`Interner::intern`], for a text that its client did not name: only half of the room is for those.
+    pub fn intern_unnamed(&self, key: Key<'_>) -> Result<Arc<Statement>, Full> {
+        self.intern_up_to(key, self.bytes_max.load(Ordering::Relaxed) / 2)
+    }
+
+    fn intern_up_to(&self, key: Key<'_>, bytes_max: usize) -> Result<Arc<Statement>, Full> {
         let mut shelf = self.shelf.lock();
-        let hash = shelf.hasher.hash_one(definition);
-        if let Some(known) = shelf.by_hash.get(&hash).and_then(Weak::upgrade)
-            && *known.definition == *definition
+        if let Some(known) = shelf.by_hash.get(&key.hash).and_then(Weak::upgrade)
+            && known.is(key)
         {
-            return known;
+            return Ok(known);
+        }
+        if self.bytes().saturating_add(weight(key.definition)) > bytes_max {
+            return Err(Full(self.bytes_max.load(Ordering::Relaxed)));
         }
         if shelf.by_hash.len() >= shelf.sweep_at {
             shelf.by_hash.retain(|_, statement| statement.strong_count() > 0);
             shelf.sweep_at = (shelf.by_hash.len() * 2).max(SWEEP_MIN);
         }
         let id = LAST_ID.fetch_add(1, Ordering::Relaxed) + 1;
-        let statement = Arc::new(Statement::new(id, definition));
+        let statement = Arc::new(Statement::new(id, key, &self.bytes));
         // Two definitions of one hash: the younger is found from now on, the older stays right for who has it.
-        shelf.by_hash.insert(hash, Arc::downgrade(&statement));
-        statement
+        shelf.by_hash.insert(key.hash, Arc::downgrade(&statement));
+        Ok(statement)
+    }
+
+    /// Returns whether a text without a name came before, and remembers that it came. A text that comes once, with its
+    /// values written into it, is thus never prepared under a name. No lock; a slot that two texts share forgets one.
+    pub fn seen(&self, key: Key<'_>) -> bool {
+        let seen = self.seen.get_or_init(|| (0..SEEN_LEN).map(|_| AtomicU64::new(0)).collect());
+        let slot = &seen[key.hash as usize % SEEN_LEN];
+        slot.load(Ordering::Relaxed) == key.hash || {
+            slot.store(key.hash, Ordering::Relaxed);
+            false
+        }
     }
 
     /// Returns how often a server refused a statement because tables had changed since it was prepared.
@@ -91,9 +229,26 @@ impl Interner {
         self.schema.load(Ordering::Relaxed)
     }
 
-    /// Notes that tables changed under prepared statements: every server prepares its own again before their next use.
-    pub fn schema_changed(&self) {
-        self.schema.fetch_add(1, Ordering::Relaxed);
+    /// Notes that tables changed under statements that were prepared while [`Interner::schema`] was `then`: every server
+    /// prepares its own again before their next use. When somebody has noted it meanwhile, it is not noted again.
+    pub fn schema_changed(&self, then: u64) {
+        let _ = self.schema.compare_exchange(then, then + 1, Ordering::Relaxed, Ordering::Relaxed);
+    }
+
+    /// Counts a plan that a server refused; `healed` when its client did not see it.
+    pub fn count_refused(&self, healed: bool) {
+        let counter = if healed { &self.healed } else { &self.told };
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Returns how many refused plans clients did not see, and how many they did.
+    pub fn refused(&self) -> (u64, u64) {
+        (self.healed.load(Ordering::Relaxed), self.told.load(Ordering::Relaxed))
+    }
+
+    /// Returns what all statements weigh: their texts and what is kept beside each.
+    pub fn bytes(&self) -> usize {
+        self.bytes.load(Ordering::Relaxed)
     }
 
     #[cfg(test)]

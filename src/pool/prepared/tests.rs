@@ -11,8 +11,12 @@ fn t(batch: u64) -> Ticket {
     Ticket { batch, number: batch }
 }
 
+fn intern(interner: &Interner, scope: u64, definition: &[u8]) -> Arc<Statement> {
+    interner.intern(interner.key(scope, definition)).unwrap()
+}
+
 fn statement(interner: &Interner, text: &str) -> Arc<Statement> {
-    interner.intern(format!("{text}\0\0\0").as_bytes())
+    intern(interner, 0, format!("{text}\0\0\0").as_bytes())
 }
 
 fn means(client: &ClientStatements, name: &str, batch: u64) -> &'static str {
@@ -26,11 +30,61 @@ fn means(client: &ClientStatements, name: &str, batch: u64) -> &'static str {
 #[test]
 fn the_same_text_with_other_types_is_another_statement() {
     let interner = Interner::default();
-    let a = interner.intern(b"select $1\0\0\x01\0\0\0\x17");
-    let b = interner.intern(b"select $1\0\0\x01\0\0\0\x19");
+    let a = intern(&interner, 0, b"select $1\0\0\x01\0\0\0\x17");
+    let b = intern(&interner, 0, b"select $1\0\0\x01\0\0\0\x19");
     assert_ne!(a.id, b.id);
     assert_ne!(a.name(), b.name());
-    assert!(Arc::ptr_eq(&a, &interner.intern(b"select $1\0\0\x01\0\0\0\x17")));
+    assert!(Arc::ptr_eq(&a, &intern(&interner, 0, b"select $1\0\0\x01\0\0\0\x17")));
+}
+
+#[test]
+fn the_same_text_under_other_settings_is_another_statement() {
+    let interner = Interner::default();
+    let (a, b) = (interner.scope("UTC"), interner.scope("Europe/Oslo"));
+    let text = b"select timestamptz '2026-01-01'\0\0\0";
+    assert_ne!(intern(&interner, a, text).id, intern(&interner, b, text).id);
+    let mut server = ServerStatements::default();
+    let statement = intern(&interner, a, text);
+    server.prepare(&statement, t(1));
+    assert_eq!(server.find(interner.key(a, text)).map(|found| found.id), Some(statement.id));
+    assert!(server.find(interner.key(b, text)).is_none());
+}
+
+#[test]
+fn all_statements_together_are_bounded_and_what_is_dropped_makes_room() {
+    let interner = Interner::new(10_000);
+    let key = |text: &'static str| interner.key(0, text.as_bytes());
+    let long = "x".repeat(4_000).leak();
+    let other = "y".repeat(4_000).leak();
+    let third = "z".repeat(4_000).leak();
+    let first = interner.intern(key(long)).unwrap();
+    assert!(interner.intern_unnamed(key(other)).is_err(), "half of it is for statements with names");
+    let second = interner.intern(key(other)).unwrap();
+    assert!(interner.intern(key(third)).is_err());
+    assert!(Arc::ptr_eq(&interner.intern(key(long)).unwrap(), &first), "what there is needs no room");
+    assert!(interner.bytes() > 8_000);
+    drop((first, second));
+    assert_eq!(interner.bytes(), 0);
+    assert!(interner.intern_unnamed(key(third)).is_ok());
+}
+
+#[test]
+fn a_text_without_a_name_is_seen_the_second_time() {
+    let interner = Interner::default();
+    assert!(!interner.seen(interner.key(0, b"select 1")));
+    assert!(interner.seen(interner.key(0, b"select 1")));
+    assert!(!interner.seen(interner.key(1, b"select 1")), "under other settings it is another");
+}
+
+#[test]
+fn servers_that_find_the_same_change_together_note_it_once() {
+    let interner = Interner::default();
+    let then = interner.schema();
+    interner.schema_changed(then);
+    let now = interner.schema();
+    interner.schema_changed(then);
+    assert_ne!(then, now);
+    assert_eq!(interner.schema(), now);
 }
 
 #[test]
@@ -152,6 +206,7 @@ fn a_parse_that_failed_leaves_nothing_and_one_unanswered_is_not_relied_on() {
     let b = statement(&interner, "b");
     server.prepare(&b, t(4));
     server.undo_parse(b.id, t(4), true);
+    assert!(server.find(interner.key(0, b.definition())).is_none());
     assert_eq!(server.prepare(&b, t(5)), Need::Parse { fresh: true });
 }
 
@@ -199,7 +254,7 @@ fn changed_tables_make_every_server_prepare_again() {
     server.parsed(a.id, t(1));
     server.refresh(interner.schema());
     assert!(server.touch(a.id));
-    interner.schema_changed();
+    interner.schema_changed(interner.schema());
     server.refresh(interner.schema());
     assert_eq!(server.prepare(&a, t(2)), Need::CloseAndParse);
 }

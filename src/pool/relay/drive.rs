@@ -467,7 +467,7 @@ where
         if self.session.leaving {
             // What it sent before it left is answered first, as PostgreSQL does: the server is fit for others then. The answer
             // is the client's while it takes it; what does not fit is lost to it, rather than the server to everybody.
-            if !self.session.server.owed.is_empty() {
+            if !self.session.is_answered() {
                 return None;
             }
             let server = self.session.fate();

@@ -3,7 +3,7 @@
 use super::{
     framer::Verdict,
     owed::{Action, Kind},
-    session::{Back, Replay, Session},
+    session::{Replay, Session},
     sink::Sink,
 };
 use crate::pool::{
@@ -17,13 +17,7 @@ const SMALL_MESSAGE_MAX: usize = 10_000;
 
 impl Session<'_> {
     /// Decides one message. Called again with more of it while the answer is [`Verdict::NeedMore`].
-    pub(super) fn on_client(
-        &mut self,
-        header: Header,
-        body: &[u8],
-        out: &mut Sink<'_>,
-        back: &mut Back<'_>,
-    ) -> Result<Verdict, PoolError> {
+    pub(super) fn on_client(&mut self, header: Header, body: &[u8], out: &mut Sink<'_>) -> Result<Verdict, PoolError> {
         check(header)?;
         if self.leaving || self.replay == Replay::Awaited {
             return Ok(Verdict::Later);
@@ -35,16 +29,28 @@ impl Session<'_> {
         if self.discarding && header.tag != tag::SYNC {
             return Ok(Verdict::Skip);
         }
+        if let Some(verdict) = self.watch_batch(header, body.len(), out) {
+            return Ok(verdict);
+        }
         self.put_probe(out);
         let copies = matches!(header.tag, tag::COPY_DATA | tag::COPY_DONE | tag::COPY_FAIL);
         if !copies && (self.server.owed.is_past_copy() || self.probe) {
             return Ok(Verdict::Later);
         }
+        let verdict = self.decide(header, body, out)?;
+        if self.heal.is_keeping() && !matches!(verdict, Verdict::NeedMore | Verdict::Later) {
+            self.keep(header, body);
+        }
+        Ok(verdict)
+    }
+
+    /// Decides a message that nothing is in the way of.
+    pub(super) fn decide(&mut self, header: Header, body: &[u8], out: &mut Sink<'_>) -> Result<Verdict, PoolError> {
         match header.tag {
-            tag::PARSE => self.on_parse(header, body, out, back),
+            tag::PARSE => self.on_parse(header, body, out),
             tag::BIND => self.on_bind(header, body, out),
             tag::DESCRIBE => self.on_describe(header, body, out),
-            tag::CLOSE => self.on_close(header, body, back),
+            tag::CLOSE => self.on_close(header, body),
             tag::EXECUTE => Ok(self.pass_extended(Kind::Execute)),
             tag::SYNC => Ok(self.on_sync()),
             tag::QUERY if self.limits.disable_pqexec => Err(PoolError::SimpleQuery),

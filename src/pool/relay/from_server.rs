@@ -5,7 +5,7 @@
 
 use super::{
     framer::Verdict,
-    owed::{Action, Change, Kind},
+    owed::{Action, Change, Kind, Named},
     session::{Replay, Session},
     sink::Sink,
 };
@@ -15,7 +15,7 @@ use crate::{
         error::PoolError,
         wire::{
             backend::{self, TxStatus},
-            frame::Header,
+            frame::{self, Header},
             read::{ErrorFields, ParameterStatus},
             tag::backend as tag,
         },
@@ -24,13 +24,14 @@ use crate::{
 
 /// PostgreSQL's own limit on a command tag (`COMPLETION_TAG_BUFSIZE`).
 const COMMAND_TAG_MAX: usize = 64;
-/// PostgreSQL's function that finds that a statement's columns have changed (plancache.c).
-const STALE_PLAN_ROUTINE: &[u8] = b"RevalidateCachedQuery";
 
 impl Session<'_> {
     /// Decides one message. Called again with more of it while the answer is [`Verdict::NeedMore`].
     pub(super) fn on_server(&mut self, header: Header, body: &[u8], out: &mut Sink<'_>) -> Result<Verdict, PoolError> {
         self.put_fakes(out);
+        if !matches!(header.tag, tag::ERROR_RESPONSE | tag::PARAMETER_STATUS | tag::NOTICE_RESPONSE) {
+            self.put_description(out);
+        }
         match header.tag {
             tag::PARAMETER_STATUS => self.on_parameter(header, body),
             tag::NOTICE_RESPONSE | tag::NOTIFICATION_RESPONSE => {
@@ -53,6 +54,7 @@ impl Session<'_> {
         }
         let status = ParameterStatus::parse(body).map_err(|_| confused("malformed ParameterStatus"))?;
         self.server.params.set(status.name, status.value);
+        self.scope = None;
         if self.is_replaying() {
             return Ok(Verdict::Skip); // the client is told at the replay's end what it does not know
         }
@@ -75,6 +77,7 @@ impl Session<'_> {
             | (tag::CLOSE_COMPLETE, Kind::Close)
             | (tag::ROW_DESCRIPTION | tag::NO_DATA, Kind::Describe)
             | (tag::EMPTY_QUERY_RESPONSE | tag::PORTAL_SUSPENDED, Kind::Execute) => self.complete()?,
+            (tag::PARAMETER_DESCRIPTION, Kind::Describe) => return Ok(self.hold_description(header, body)),
             (tag::COMMAND_COMPLETE, Kind::Execute | Kind::Query) => {
                 if header.body_len() <= COMMAND_TAG_MAX {
                     if body.len() < header.body_len() {
@@ -88,8 +91,7 @@ impl Session<'_> {
                 self.copy_in = true;
                 self.server.owed.doubt_syncs_in_copy();
             }
-            (tag::PARAMETER_DESCRIPTION, Kind::Describe)
-            | (tag::DATA_ROW | tag::COPY_OUT_RESPONSE | tag::COPY_DATA | tag::COPY_DONE, Kind::Execute | Kind::Query)
+            (tag::DATA_ROW | tag::COPY_OUT_RESPONSE | tag::COPY_DATA | tag::COPY_DONE, Kind::Execute | Kind::Query)
             | (tag::ROW_DESCRIPTION | tag::EMPTY_QUERY_RESPONSE, Kind::Query)
             | (tag::FUNCTION_CALL_RESPONSE, Kind::FunctionCall)
             | (tag::ROW_DESCRIPTION | tag::DATA_ROW | tag::COMMAND_COMPLETE, Kind::Replay) => {}
@@ -104,6 +106,9 @@ impl Session<'_> {
         let Some(entry) = self.server.owed.pop() else { return Ok(()) };
         if matches!(entry.change.as_deref(), Some(Change::Reject(_))) {
             return Err(confused("what had to fail did not"));
+        }
+        if entry.action == Action::Forward {
+            self.heal.answered(entry.kind);
         }
         self.confirm(entry.change);
         self.pop_copy_ends();
@@ -143,6 +148,12 @@ impl Session<'_> {
         // Which of two Syncs was answered, if the first may have been ignored in COPY? What is answered next tells.
         let doubt = entry.doubtful || self.server.owed.front().is_some_and(|next| next.doubtful);
         self.probe = doubt && self.server.owed.doubt_leading_syncs();
+        if self.ends_failed_batch() {
+            if status != TxStatus::Idle {
+                return Err(confused("a transaction that failed goes on"));
+            }
+            return Ok(Verdict::Skip);
+        }
         if entry.action == Action::Skip {
             return Ok(Verdict::Skip);
         }
@@ -163,6 +174,7 @@ impl Session<'_> {
         self.client.params.adopt(&self.server.params, |name, value| {
             backend::parameter_status(out.writer(), name, value);
         });
+        self.scope = None;
         self.client.proven = true;
         self.replay = Replay::Done;
         self.control.set_replaying(false);
@@ -175,6 +187,7 @@ impl Session<'_> {
         }
         let fields = ErrorFields::parse(body);
         if fields.is_fatal() {
+            self.put_description(out);
             self.dying = true;
             return Ok(Verdict::Pass);
         }
@@ -187,34 +200,46 @@ impl Session<'_> {
             }),
             Some(Kind::Sync | Kind::Query | Kind::FunctionCall) => {
                 self.copy_in = false;
+                self.give_up_healing();
                 Ok(Verdict::Pass)
             }
+            Some(_) if self.heals(&fields) => Ok(Verdict::Skip),
             Some(_) => {
-                let told = self.reword(&fields);
+                self.give_up_healing();
+                self.put_description(out);
+                let verdict = self.tell(body, &fields, out);
                 self.copy_in = false;
                 self.discard_batch();
-                let Some(told) = told else { return Ok(Verdict::Pass) };
-                told.write(out.writer());
-                Ok(Verdict::Skip)
+                Ok(verdict)
             }
         }
     }
 
+    /// Says what went wrong, in the client's words.
+    fn tell(&self, body: &[u8], fields: &ErrorFields<'_>, out: &mut Sink<'_>) -> Verdict {
+        if let Some(told) = self.reword(fields) {
+            told.write(out.writer());
+            return Verdict::Skip;
+        }
+        let named = self.server.owed.front().and_then(|front| front.named.as_ref());
+        match named.and_then(|named| in_clients_words(body, named)) {
+            Some(body) => {
+                frame::write(out.writer(), tag::ERROR_RESPONSE, |out| out.extend_from_slice(&body));
+                Verdict::Skip
+            }
+            None => Verdict::Pass,
+        }
+    }
+
     /// Returns what to say instead of an error that names a statement as only servers know it.
-    fn reword(&mut self, fields: &ErrorFields<'_>) -> Option<PoolError> {
+    fn reword(&self, fields: &ErrorFields<'_>) -> Option<PoolError> {
         let front = self.server.owed.front()?;
         match (fields.code, front.change.as_deref()) {
             (b"42P05", Some(Change::Reject(error @ PoolError::DuplicatePreparedStatement { .. })))
             | (b"26000", Some(Change::Reject(error))) => Some(error.clone()),
             (b"26000", None) => {
-                let (name, id) = front.named.as_ref()?;
-                self.server.statements.doubt(*id);
+                let name = front.named.as_ref()?.name.as_deref().unwrap_or_default();
                 Some(PoolError::NoPreparedStatement { name: String::from_utf8_lossy(name).into_owned() })
-            }
-            (b"0A000", _) if fields.routine == STALE_PLAN_ROUTINE => {
-                self.client.interner.schema_changed();
-                self.server.statements.refresh(self.client.interner.schema());
-                None
             }
             _ => None,
         }
@@ -243,6 +268,24 @@ impl Session<'_> {
         }
         Ok(Verdict::NeedMore)
     }
+}
+
+/// Puts the client's name for a statement where an error has the servers' name, quoted as PostgreSQL quotes it: a Bind with
+/// too few values names the statement. Returns nothing when it does not have it.
+fn in_clients_words(body: &[u8], named: &Named) -> Option<Vec<u8>> {
+    let quoted = |name: &[u8]| [b"\"", name, b"\""].concat();
+    let theirs = quoted(named.statement.name());
+    let finder = memchr::memmem::Finder::new(&theirs);
+    finder.find(body)?;
+    let ours = quoted(named.name.as_deref().unwrap_or_default());
+    let (mut told, mut from) = (Vec::with_capacity(body.len()), 0);
+    for at in finder.find_iter(body) {
+        told.extend_from_slice(&body[from..at]);
+        told.extend_from_slice(&ours);
+        from = at + theirs.len();
+    }
+    told.extend_from_slice(&body[from..]);
+    Some(told)
 }
 
 fn confused(why: &'static str) -> PoolError {

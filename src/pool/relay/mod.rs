@@ -17,6 +17,7 @@
 //! | `session` | the state of a lease, and when it is over |
 //! | `from_client`, `statements` | what becomes of a client's message |
 //! | `unnamed` | the statement that lives until somebody parses another |
+//! | `heal` | sending a batch again whose statement's plan no longer held |
 //! | `from_server` | what becomes of a server's message |
 //! | `leftovers` | what SQL leaves on a server, and what is done about it |
 //! | `drive`, `backlog`, `pace` | sockets, backpressure, timeouts |
@@ -32,6 +33,7 @@ mod drive;
 mod framer;
 mod from_client;
 mod from_server;
+mod heal;
 mod leftovers;
 mod owed;
 mod pace;
@@ -67,6 +69,8 @@ pub struct Limits {
     pub max_held_message: usize,
     /// On each server. 0, or session mode: names pass as they are.
     pub max_prepared_statements: usize,
+    /// Statements without a name are given one ([`unnamed`]).
+    pub prepare_unnamed_statements: bool,
     pub query_timeout: Option<Duration>,
     pub transaction_timeout: Option<Duration>,
     pub idle_transaction_timeout: Option<Duration>,

@@ -47,14 +47,28 @@ pub(super) enum Action {
 /// What an answer decides.
 #[derive(Debug)]
 pub(super) enum Change {
-    /// A Parse: the client's name if it was the client's, the statement on the server if it was sent there.
-    Parsed { ticket: Ticket, statement: Arc<Statement>, name: Option<Arc<[u8]>>, sent: Sent },
+    /// A Parse: whose it is, and the statement on the server if it was sent there.
+    Parsed { ticket: Ticket, statement: Arc<Statement>, whose: Whose, sent: Sent },
     /// A Close by the client, answered by us.
     ClientClosed { ticket: Ticket, closed: Closed },
+    /// The client's Close of the statement without a name, which stood for this one.
+    UnnamedClosed { statement: Arc<Statement> },
     /// A Close of our own.
     ServerClosed { ticket: Ticket, id: u64 },
+    /// A message of our own that leaves nothing to remember.
+    Nothing,
     /// Sent so that the server fails, in its own order and state, where we want to say this.
     Reject(PoolError),
+}
+
+/// Who sent a Parse.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Whose {
+    /// The client, under this name of its own.
+    Client(Arc<[u8]>),
+    /// The client, without a name.
+    Unnamed,
+    Ours,
 }
 
 /// Whether a Parse went to the server.
@@ -67,6 +81,14 @@ pub(super) enum Sent {
     },
 }
 
+/// The statement a Bind or Describe was made to name.
+#[derive(Debug, Clone)]
+pub(super) struct Named {
+    /// The client's name for it; it may have none.
+    pub name: Option<Arc<[u8]>>,
+    pub statement: Arc<Statement>,
+}
+
 /// One request.
 #[derive(Debug)]
 pub(super) struct Entry {
@@ -74,8 +96,8 @@ pub(super) struct Entry {
     pub action: Action,
     /// A Sync that the server may have read, and ignored, while it was in COPY.
     pub doubtful: bool,
-    /// Of a Bind or Describe: the client's name for the statement, and the statement's id. For error texts.
-    pub named: Option<(Arc<[u8]>, u64)>,
+    /// Of a Bind or Describe whose name was replaced: for error texts.
+    pub named: Option<Named>,
     /// Boxed: most requests change nothing, and their entries stay small.
     pub change: Option<Box<Change>>,
 }
@@ -95,8 +117,8 @@ impl Owed {
         self.push_entry(Entry { kind, action, doubtful: false, named: None, change: None });
     }
 
-    pub(super) fn push_named(&mut self, kind: Kind, name: Arc<[u8]>, id: u64) {
-        let named = Some((name, id));
+    pub(super) fn push_named(&mut self, kind: Kind, named: Named) {
+        let named = Some(named);
         self.push_entry(Entry { kind, action: Action::Forward, doubtful: false, named, change: None });
     }
 
@@ -142,6 +164,17 @@ impl Owed {
 
     pub(super) fn len(&self) -> usize {
         self.queue.len()
+    }
+
+    /// Returns whether nothing is owed but the answer to a replay, after which the server is idle.
+    pub(super) fn is_at_most_replay(&self) -> bool {
+        self.queue.iter().all(|entry| entry.kind == Kind::Replay)
+    }
+
+    /// Returns whether all answers are given by us, and there are any: no answer of the server will bring their turn.
+    pub(super) fn is_all_fakes(&self) -> bool {
+        let is_fake = |entry: &Entry| entry.action == Action::Fake;
+        self.queue.front().is_some_and(is_fake) && self.queue.iter().all(is_fake)
     }
 
     /// One of the Syncs at the front may have been answered already, or ignored; which, the next answer will tell. Returns

@@ -3,10 +3,11 @@
 use super::{
     ClientState, Control, Fate, Limits, ServerState,
     framer::{Fed, Framer},
-    owed::{Action, Change, Kind, Sent},
+    heal::Heal,
+    owed::{Action, Change, Kind, Sent, Whose},
     pace::Pace,
     sink::Sink,
-    unnamed::{Unnamed, is_unnamed_parse},
+    unnamed::{Lost, Unnamed},
 };
 use crate::{
     config::pool::PoolMode,
@@ -37,6 +38,10 @@ pub(super) struct Session<'a> {
     /// The server discards everything up to a Sync that the client has not sent yet; so do we.
     pub(super) discarding: bool,
     pub(super) unnamed: Unnamed,
+    /// [`ClientState::scope`], once somebody has asked.
+    pub(super) scope: Option<u64>,
+    /// The batch under way, should it have to be sent again.
+    pub(super) heal: Heal,
     /// The server takes CopyData.
     pub(super) copy_in: bool,
     /// An empty Query is to be sent, to tell whether a doubtful Sync was answered.
@@ -67,13 +72,6 @@ pub(super) struct Counts {
     pub binds: u64,
 }
 
-/// The client's side of the output, for what we answer ourselves.
-pub(super) struct Back<'a> {
-    pub buf: &'a mut Vec<u8>,
-    /// The server's messages to the client stand between two of them.
-    pub open: bool,
-}
-
 impl<'a> Session<'a> {
     pub(super) fn new(
         client: &'a mut ClientState,
@@ -98,6 +96,8 @@ impl<'a> Session<'a> {
             batch_open: false,
             discarding: false,
             unnamed: Unnamed::default(),
+            scope: None,
+            heal: Heal::default(),
             copy_in: false,
             probe: false,
             replay: Replay::Due,
@@ -114,14 +114,25 @@ impl<'a> Session<'a> {
         back: &mut Vec<u8>,
     ) -> Result<Fed, PoolError> {
         self.link(out);
+        if self.heal.wants_turn() {
+            self.put_batch_again(out)?;
+        }
         let mut up = std::mem::take(&mut self.up);
-        let mut back = Back { buf: back, open: self.down.output_is_at_start() };
         if up.is_at_start() {
             self.put_probe(out);
         }
         let max_len = self.limits.max_packet_size;
-        let fed = up.feed(input, out, max_len, |header, body, out| self.on_client(header, body, out, &mut back));
+        let fed = up.feed(input, out, max_len, |header, body, out| self.on_client(header, body, out));
         self.up = up;
+        // With something behind them that the server answers they go in that answer's packet. `back` is behind the bytes
+        // that came from the server so far, which may end inside a message.
+        if self.down.output_is_at_start() && (fed.is_err() || self.server.owed.is_all_fakes()) {
+            debug_assert!(
+                fed.as_ref().map_or(true, |fed| !fed.waiting),
+                "what waits, waits for an answer of the server"
+            );
+            self.answer_fakes(back);
+        }
         fed
     }
 
@@ -189,9 +200,16 @@ impl<'a> Session<'a> {
 
     /// Writes the answers whose turn has come and that we give ourselves.
     pub(super) fn put_fakes(&mut self, out: &mut Sink<'_>) {
+        if self.server.owed.front().is_some_and(|entry| entry.action == Action::Fake) {
+            self.answer_fakes(out.writer());
+        }
+    }
+
+    fn answer_fakes(&mut self, out: &mut Vec<u8>) {
         while self.server.owed.front().is_some_and(|entry| entry.action == Action::Fake) {
             let Some(entry) = self.server.owed.pop() else { return };
-            write_fake(entry.kind, out.writer());
+            write_fake(entry.kind, out);
+            self.heal.answered(entry.kind);
             self.confirm(entry.change);
             self.pop_copy_ends();
         }
@@ -203,23 +221,13 @@ impl<'a> Session<'a> {
         Ticket { batch: self.batch, number: self.tickets }
     }
 
-    /// Answers a request ourselves: now, if it is its turn.
-    pub(super) fn fake(&mut self, kind: Kind, change: Change, back: &mut Back<'_>) {
-        if self.server.owed.is_empty() && back.open {
-            write_fake(kind, back.buf);
-            self.confirm(Some(Box::new(change)));
-        } else {
-            self.server.owed.push_change(kind, Action::Fake, change);
-        }
-    }
-
     /// An answer came: what the request changed holds.
     pub(super) fn confirm(&mut self, change: Option<Box<Change>>) {
         let Some(change) = change else { return };
         let (names, on_server) = (&mut self.client.statements, &mut self.server.statements);
         match *change {
-            Change::Parsed { ticket, statement, name, sent } => {
-                if let Some(name) = name {
+            Change::Parsed { ticket, statement, whose, sent } => {
+                if let Whose::Client(name) = whose {
                     names.parsed(&name, ticket);
                 }
                 if let Sent::Yes { .. } = sent {
@@ -228,7 +236,7 @@ impl<'a> Session<'a> {
             }
             Change::ClientClosed { ticket, closed } => names.closed(&closed.name, ticket),
             Change::ServerClosed { ticket, id } => on_server.closed(id, ticket),
-            Change::Reject(_) => {}
+            Change::UnnamedClosed { .. } | Change::Nothing | Change::Reject(_) => {}
         }
     }
 
@@ -236,21 +244,24 @@ impl<'a> Session<'a> {
     pub(super) fn discard_batch(&mut self) {
         let ServerState { owed, statements, .. } = &mut *self.server;
         let names = &mut self.client.statements;
-        let mut lost_unnamed = false;
-        self.discarding = !owed.discard_batch(|entry| {
-            lost_unnamed |= is_unnamed_parse(&entry);
+        let mut lost = Lost::default();
+        self.discarding = !owed.discard_batch(|mut entry| {
+            lost.note(&mut entry);
             if let Some(change) = entry.change {
                 undo(*change, names, statements);
             }
         });
-        if lost_unnamed {
-            self.undo_unnamed(self.batch - self.server.owed.syncs());
-        }
+        self.undo_unnamed(lost);
     }
 
     /// Returns whether `client_bytes` has something to do without new bytes.
     pub(super) fn wants_turn(&self) -> bool {
-        self.replay == Replay::Due || (self.may_probe() && self.up.is_at_start())
+        self.replay == Replay::Due || self.heal.wants_turn() || (self.may_probe() && self.up.is_at_start())
+    }
+
+    /// Returns the scope of the client's statements as its settings are now.
+    pub(super) fn scope(&mut self) -> u64 {
+        *self.scope.get_or_insert_with(|| self.client.scope())
     }
 
     /// Returns whether nothing is under way on the server.
@@ -261,6 +272,7 @@ impl<'a> Session<'a> {
             && !self.copy_in
             && !self.probe
             && !self.dying
+            && !self.heal.is_under_way()
             && self.up.is_at_start()
             && self.down.is_at_start()
     }
@@ -270,9 +282,14 @@ impl<'a> Session<'a> {
         self.is_at_rest() && self.server.tx == TxStatus::Idle
     }
 
+    /// Returns whether all that the client has sent is answered.
+    pub(super) fn is_answered(&self) -> bool {
+        self.server.owed.is_empty() && !self.heal.is_under_way()
+    }
+
     /// Returns whether it is the client's turn, in the middle of something.
     pub(super) fn is_idle_in_transaction(&self) -> bool {
-        self.server.owed.is_empty() && !self.is_at_boundary()
+        self.is_answered() && !self.is_at_boundary()
     }
 
     /// Returns what the server is fit for once the client has gone, or has let go of it.
@@ -305,8 +322,8 @@ fn write_fake(kind: Kind, out: &mut Vec<u8>) {
 
 fn undo(change: Change, names: &mut ClientStatements, on_server: &mut ServerStatements) {
     match change {
-        Change::Parsed { ticket, statement, name, sent } => {
-            if let Some(name) = name {
+        Change::Parsed { ticket, statement, whose, sent } => {
+            if let Whose::Client(name) = whose {
                 names.undo_parse(&name, &statement, ticket);
             }
             if let Sent::Yes { fresh } = sent {
@@ -315,6 +332,6 @@ fn undo(change: Change, names: &mut ClientStatements, on_server: &mut ServerStat
         }
         Change::ClientClosed { closed, .. } => names.undo_close(closed),
         Change::ServerClosed { ticket, id } => on_server.undo_close(id, ticket),
-        Change::Reject(_) => {}
+        Change::UnnamedClosed { .. } | Change::Nothing | Change::Reject(_) => {}
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::owed::Owed;
+use super::{heal::Batch, owed::Owed, unnamed::Kept};
 use crate::pool::{
     error::PoolError,
     params::{Applied, Options, Params, Value},
@@ -19,8 +19,10 @@ pub struct ClientState {
     /// runs under settings that turn out to be refused; afterwards it follows in the same packet.
     pub(super) proven: bool,
     pub(super) statements: ClientStatements,
-    /// Text and types of the statement without a name, if it was not bound yet ([`super::unnamed`]).
-    pub(super) unnamed: Option<Box<[u8]>>,
+    /// The statement without a name, if it was not bound yet ([`super::unnamed`]).
+    pub(super) unnamed: Option<Box<Kept>>,
+    /// Batches for which a statement without a name is left without: the client sends batch upon batch.
+    pub(super) pipelines: u8,
     pub(super) interner: Arc<Interner>,
 }
 
@@ -53,6 +55,7 @@ impl ClientState {
             proven: !asked,
             statements: ClientStatements::default(),
             unnamed: None,
+            pipelines: 0,
             interner: interner.clone(),
         })
     }
@@ -65,6 +68,11 @@ impl ClientState {
     /// Returns a setting of this client, such as `application_name`, as far as it is tracked.
     pub fn param(&self, name: &str) -> Option<&[u8]> {
         self.params.value(name).map(|value| &**value)
+    }
+
+    /// Returns the scope of its statements ([`crate::pool::prepared::statement`]): a hash of its settings.
+    pub(super) fn scope(&self) -> u64 {
+        self.interner.scope((self.params.reading(), self.options.as_deref()))
     }
 
     /// Returns how many statements the client has prepared.
@@ -81,6 +89,8 @@ pub struct ServerState {
     pub(super) statements: ServerStatements,
     pub(super) owed: Owed,
     pub(super) tx: TxStatus,
+    /// The batch under way, as far as it can be sent again ([`super::heal`]). Here, so that leases share its buffers.
+    pub(super) kept: Batch,
     /// SQL PREPARE left names on it that another client may want to give.
     pub(super) sql_prepared: bool,
     /// SQL left something on it that would reach another client: it is closed at the boundary.
@@ -96,6 +106,7 @@ impl ServerState {
             statements: ServerStatements::default(),
             owed: Owed::default(),
             tx: TxStatus::Idle,
+            kept: Batch::default(),
             sql_prepared: false,
             unfit: false,
         }

@@ -9,13 +9,18 @@ use std::sync::Arc;
 
 use super::{
     framer::Verdict,
-    owed::{Action, Change, Kind, Sent},
-    session::{Back, Session},
+    owed::{Action, Change, Kind, Named, Sent, Whose},
+    session::Session,
     sink::Sink,
 };
 use crate::pool::{
     error::PoolError,
-    prepared::{Statement, Ticket, client::Meaning, server::Need, statement::NAME_PREFIX},
+    prepared::{
+        Statement, Ticket,
+        client::Meaning,
+        server::Need,
+        statement::{Full, NAME_PREFIX},
+    },
     wire::{
         backend::TxStatus,
         frame::{self, Header, put_cstr},
@@ -39,19 +44,13 @@ const TAKEN: &[u8] = b"bookend_taken";
 const EMPTY: &[u8] = b"\0\0\0";
 
 impl Session<'_> {
-    pub(super) fn on_parse(
-        &mut self,
-        header: Header,
-        body: &[u8],
-        out: &mut Sink<'_>,
-        back: &mut Back<'_>,
-    ) -> Result<Verdict, PoolError> {
+    pub(super) fn on_parse(&mut self, header: Header, body: &[u8], out: &mut Sink<'_>) -> Result<Verdict, PoolError> {
         if !self.maps_names() {
             return Ok(self.pass_extended(Kind::Parse));
         }
         match body.first() {
             None if header.body_len() > 0 => return Ok(Verdict::NeedMore),
-            None | Some(0) => return Ok(self.parse_unnamed(header, body)),
+            None | Some(0) => return Ok(self.parse_unnamed(header, body, out)),
             Some(_) => {}
         }
         let (len, limit) = (header.body_len() as u64, self.limits.max_held_message as u64);
@@ -67,7 +66,7 @@ impl Session<'_> {
             // A Query on its way may be DEALLOCATE ALL. In COPY the server does not answer before it has read this.
             Meaning::Statement(..) if self.server.owed.awaits_ready() && !self.copy_in => return Ok(Verdict::Later),
             Meaning::Statement(..) => self.refuse_duplicate(parse, out),
-            Meaning::Nothing => self.prepare(parse, out, back),
+            Meaning::Nothing => self.prepare(parse, out),
         }
         self.batch_open = true;
         self.pace.sent();
@@ -76,8 +75,13 @@ impl Session<'_> {
     }
 
     /// A new name: the server may have the statement already.
-    fn prepare(&mut self, parse: ParseBody<'_>, out: &mut Sink<'_>, back: &mut Back<'_>) {
-        let statement = self.client.interner.intern(parse.definition);
+    fn prepare(&mut self, parse: ParseBody<'_>, out: &mut Sink<'_>) {
+        let scope = self.scope();
+        let interner = &self.client.interner;
+        let statement = match interner.intern(interner.key(scope, parse.definition)) {
+            Ok(statement) => statement,
+            Err(Full(limit)) => return self.reject(PoolError::StatementMemory { limit }, out),
+        };
         let text_max = self.limits.max_held_message.saturating_mul(CLIENT_STATEMENT_TEXT);
         if self.client.statements.is_full(&statement, CLIENT_STATEMENTS_MAX, text_max) {
             let error = PoolError::TooManyPreparedStatements { limit: CLIENT_STATEMENTS_MAX, bytes: text_max };
@@ -91,8 +95,8 @@ impl Session<'_> {
         let tx_is_sound = self.server.tx != TxStatus::Failed && !self.server.owed.awaits_ready();
         let has = on_server.touch(statement.id) || on_server.is_parsing(statement.id, ticket.batch);
         if has && tx_is_sound {
-            let change = Change::Parsed { ticket, statement, name: Some(name), sent: Sent::No };
-            return self.fake(Kind::Parse, change, back);
+            let change = Change::Parsed { ticket, statement, whose: Whose::Client(name), sent: Sent::No };
+            return self.server.owed.push_change(Kind::Parse, Action::Fake, change);
         }
         let need = if has {
             on_server.prepare_again(&statement, ticket);
@@ -100,7 +104,7 @@ impl Session<'_> {
         } else {
             on_server.prepare(&statement, ticket)
         };
-        self.send_parse(&statement, need, ticket, Some(name), out);
+        self.send_parse(&statement, need, ticket, Whose::Client(name), out);
     }
 
     /// A name that is taken: PostgreSQL looks at the text first and then says 42P05, so the server is given the text under a
@@ -112,7 +116,7 @@ impl Session<'_> {
         frontend::close_statement(writer, TAKEN);
         owed.push(Kind::Close, Action::Skip);
         frontend::parse(writer, TAKEN, EMPTY);
-        owed.push(Kind::Parse, Action::Skip);
+        owed.push_change(Kind::Parse, Action::Skip, Change::Nothing);
         frontend::parse(writer, TAKEN, parse.definition);
         let change = Change::Reject(PoolError::DuplicatePreparedStatement { name });
         owed.push_change(Kind::Parse, Action::Forward, change);
@@ -132,9 +136,9 @@ impl Session<'_> {
             };
         };
         let name = &body[portal_end + 1..name_end];
-        let (known, statement) = match self.named(name, out) {
-            Named::Statement(name, statement) => (name, statement),
-            Named::Verdict(verdict) => {
+        let named = match self.named(name, out) {
+            Found::Statement(named) => named,
+            Found::Verdict(verdict) => {
                 self.counts.binds += u64::from(verdict != Verdict::Later);
                 return Ok(match verdict {
                     Verdict::Pass if name.is_empty() => self.bind_unnamed(),
@@ -143,19 +147,20 @@ impl Session<'_> {
                 });
             }
         };
+        let statement = &named.statement;
         let body_len = (header.body_len() - name.len() + statement.name().len()) as u64;
         let Ok(len) = i32::try_from(body_len + 4) else {
             return Err(PoolError::PacketTooLarge { len: body_len, limit: i32::MAX as u64 });
         };
-        self.ensure(&statement, out);
-        self.note_statement(&statement);
+        self.ensure(statement, out);
+        self.note_statement(statement);
         let writer = out.writer();
         writer.push(tag::BIND);
         writer.extend_from_slice(&len.to_be_bytes());
         put_cstr(writer, &body[..portal_end]);
         put_cstr(writer, statement.name());
         self.counts.binds += 1;
-        self.sent_named(Kind::Bind, known, &statement);
+        self.sent_named(Kind::Bind, named);
         Ok(Verdict::PassBodyFrom(name_end + 1))
     }
 
@@ -176,22 +181,22 @@ impl Session<'_> {
             Target::Statement(name) => name,
         };
         match self.named(name, out) {
-            Named::Verdict(Verdict::Pass) => Ok(self.pass_extended(Kind::Describe)),
-            Named::Verdict(verdict) => Ok(verdict),
-            Named::Statement(known, statement) => {
-                self.ensure(&statement, out);
+            Found::Verdict(Verdict::Pass) => Ok(self.pass_extended(Kind::Describe)),
+            Found::Verdict(verdict) => Ok(verdict),
+            Found::Statement(named) => {
+                self.ensure(&named.statement, out);
                 frame::write(out.writer(), tag::DESCRIBE, |out| {
                     out.push(b'S');
-                    put_cstr(out, statement.name());
+                    put_cstr(out, named.statement.name());
                 });
-                self.sent_named(Kind::Describe, known, &statement);
+                self.sent_named(Kind::Describe, named);
                 Ok(Verdict::Skip)
             }
         }
     }
 
     /// Others use the statement too, so it stays on the server; the client's name goes.
-    pub(super) fn on_close(&mut self, header: Header, body: &[u8], back: &mut Back<'_>) -> Result<Verdict, PoolError> {
+    pub(super) fn on_close(&mut self, header: Header, body: &[u8]) -> Result<Verdict, PoolError> {
         if !self.maps_names() || body.first() == Some(&b'P') {
             return Ok(self.pass_extended(Kind::Close));
         }
@@ -200,10 +205,7 @@ impl Session<'_> {
         }
         let name = match Target::parse(body).map_err(malformed)? {
             Target::Portal(_) => return Ok(self.pass_extended(Kind::Close)),
-            Target::Statement(b"") => {
-                self.drop_unnamed();
-                return Ok(self.pass_extended(Kind::Close));
-            }
+            Target::Statement(b"") => return Ok(self.close_unnamed()),
             Target::Statement(name) => name,
         };
         match self.client.statements.look_up(name, self.batch) {
@@ -215,42 +217,66 @@ impl Session<'_> {
         self.batch_open = true;
         self.pace.sent();
         let ticket = self.ticket();
-        match self.client.statements.closing(name, ticket) {
-            Some(closed) => self.fake(Kind::Close, Change::ClientClosed { ticket, closed }, back),
-            None => self.fake(Kind::Close, Change::ServerClosed { ticket, id: 0 }, back), // no statement has id 0
-        }
+        let closed = self.client.statements.closing(name, ticket);
+        let change = closed.map_or(Change::Nothing, |closed| Change::ClientClosed { ticket, closed });
+        self.server.owed.push_change(Kind::Close, Action::Fake, change);
         Ok(Verdict::Skip)
     }
 
     /// Finds what a Bind or Describe means by a name.
-    fn named(&mut self, name: &[u8], out: &mut Sink<'_>) -> Named {
+    fn named(&mut self, name: &[u8], out: &mut Sink<'_>) -> Found {
         if name.is_empty() {
-            return Named::Verdict(self.ensure_unnamed(out));
+            return self.ensure_unnamed(out);
         }
         match self.client.statements.look_up(name, self.batch) {
-            Meaning::Undecided => Named::Verdict(Verdict::Later),
+            Meaning::Undecided => Found::Verdict(Verdict::Later),
             // A Query on its way may be DEALLOCATE ALL: the name may mean nothing by the time this is read.
             Meaning::Statement(..) if self.server.owed.awaits_query() && !self.copy_in => {
-                Named::Verdict(Verdict::Later)
+                Found::Verdict(Verdict::Later)
             }
-            Meaning::Statement(name, statement) => Named::Statement(name, statement),
+            Meaning::Statement(name, statement) => self.in_scope(name, statement, out),
             // Made by SQL PREPARE, or not at all: the server knows.
-            Meaning::Nothing if !is_ours(name) => Named::Verdict(Verdict::Pass),
+            Meaning::Nothing if !is_ours(name) => Found::Verdict(Verdict::Pass),
             Meaning::Nothing => {
                 let name = String::from_utf8_lossy(name).into_owned();
-                self.reject(PoolError::NoPreparedStatement { name }, out);
-                self.batch_open = true;
-                self.pace.sent();
-                Named::Verdict(Verdict::Skip)
+                self.refuse(PoolError::NoPreparedStatement { name }, out)
             }
         }
     }
 
-    /// A message went to the server with the statement's name in place of the client's.
-    fn sent_named(&mut self, kind: Kind, name: Arc<[u8]>, statement: &Statement) {
+    /// A client whose settings have changed since it prepared a statement must not have the text read under these where
+    /// others look for it as read under those.
+    fn in_scope(&mut self, name: Arc<[u8]>, statement: Arc<Statement>, out: &mut Sink<'_>) -> Found {
+        let scope = self.scope();
+        if scope == statement.scope() {
+            return Found::Statement(Named { name: Some(name), statement });
+        }
+        let interner = &self.client.interner;
+        match interner.intern(interner.key(scope, statement.definition())) {
+            Ok(statement) => {
+                self.client.statements.replace(&name, &statement);
+                Found::Statement(Named { name: Some(name), statement })
+            }
+            Err(Full(limit)) => self.refuse(PoolError::StatementMemory { limit }, out),
+        }
+    }
+
+    /// A Bind or Describe is refused in the server's own order and state.
+    fn refuse(&mut self, error: PoolError, out: &mut Sink<'_>) -> Found {
+        self.reject(error, out);
         self.batch_open = true;
         self.pace.sent();
-        self.server.owed.push_named(kind, name, statement.id);
+        Found::Verdict(Verdict::Skip)
+    }
+
+    /// A message went to the server with the statement's name in place of the client's.
+    fn sent_named(&mut self, kind: Kind, named: Named) {
+        self.batch_open = true;
+        self.pace.sent();
+        if named.name.is_none() {
+            self.named_unnamed(kind);
+        }
+        self.server.owed.push_named(kind, named);
     }
 
     /// Makes the server have `statement` before what is sent next.
@@ -258,17 +284,17 @@ impl Session<'_> {
         let ticket = self.ticket();
         let need = self.server.statements.prepare(statement, ticket);
         if need != Need::Nothing {
-            self.send_parse(statement, need, ticket, None, out);
+            self.send_parse(statement, need, ticket, Whose::Ours, out);
         }
     }
 
-    /// Sends a Parse: the client's when it has the client's `name`, else our own. Makes room for it first.
-    fn send_parse(
+    /// Sends a Parse, the client's or our own. Makes room for it first.
+    pub(super) fn send_parse(
         &mut self,
         statement: &Arc<Statement>,
         need: Need,
         ticket: Ticket,
-        name: Option<Arc<[u8]>>,
+        whose: Whose,
         out: &mut Sink<'_>,
     ) {
         loop {
@@ -281,9 +307,9 @@ impl Session<'_> {
         }
         frontend::parse(out.writer(), statement.name(), statement.definition());
         self.counts.server_parses += 1;
-        let action = if name.is_some() { Action::Forward } else { Action::Skip };
+        let action = if whose == Whose::Ours { Action::Skip } else { Action::Forward };
         let sent = Sent::Yes { fresh: need == Need::Parse { fresh: true } };
-        let change = Change::Parsed { ticket, statement: statement.clone(), name, sent };
+        let change = Change::Parsed { ticket, statement: statement.clone(), whose, sent };
         self.server.owed.push_change(Kind::Parse, action, change);
     }
 
@@ -304,8 +330,10 @@ impl Session<'_> {
     }
 }
 
-enum Named {
-    Statement(Arc<[u8]>, Arc<Statement>),
+/// What a Bind or Describe is about.
+pub(super) enum Found {
+    Statement(Named),
+    /// Decided already.
     Verdict(Verdict),
 }
 

@@ -6,40 +6,112 @@
 //! ran would be that client's statement. So nothing that stood on a server before a lease is ever used. A client's last
 //! text is kept when a batch ends without having bound it, and sent again ahead of the first Bind or Describe of a lease;
 //! where there is none, a Close goes ahead and PostgreSQL itself says that there is no such statement.
+//!
+//! Parsing and planning the same text for every transaction is most of what a short query costs PostgreSQL. So a text that
+//! came before is prepared under a name, once for each server ([`crate::pool::prepared`]), its Parse is answered by us, and
+//! Bind and Describe go to the server with that name. Nothing else changes:
+//!
+//! - a text is parsed as it is the first time, so its errors are PostgreSQL's; one that comes once costs nothing;
+//! - a plan that no longer holds, which a statement without a name never is, must be healed unseen ([`super::heal`]): only
+//!   the first Bind or Describe of a batch that could be sent again names it. So not inside a transaction block, nor for a
+//!   client that sends batch upon batch; where it cannot be named, the text is parsed again, without a name;
+//! - once its first Bind or Describe has passed, the rest of the batch may use it: the transaction holds the tables;
+//! - what decides how a text is read is part of what makes it the same ([`crate::pool::prepared::statement`]), and one that
+//!   means another day tomorrow is left alone ([`crate::pool::prepared::text`]).
+
+use std::sync::Arc;
 
 use super::{
     framer::Verdict,
     leftovers::TEXT_MAX,
-    owed::{Action, Entry, Kind},
+    owed::{Action, Change, Entry, Kind, Named, Whose},
     session::Session,
     sink::Sink,
+    statements::Found,
 };
 use crate::pool::{
-    prepared::Batch,
-    wire::{frame::Header, frontend},
+    prepared::{Batch, Statement, server::Need, text},
+    wire::{
+        frame::{self, Header},
+        frontend,
+        read::ParseBody,
+        tag::frontend as tag,
+    },
 };
 
-/// Longest message whose text is kept for another lease.
+/// Longest message whose text is kept for another lease, or given a name.
 const KEPT_MAX: usize = TEXT_MAX;
+
+/// A client's statement without a name, between two leases.
+#[derive(Debug, Clone)]
+pub(super) enum Kept {
+    /// Text and types.
+    Text(Arc<[u8]>),
+    /// It was given a name.
+    Statement(Arc<Statement>),
+}
+
+/// What there was of it before a batch.
+#[derive(Debug, Default)]
+pub(super) struct Before {
+    own: bool,
+    kept: Option<Box<Kept>>,
+}
 
 /// What a lease knows of it.
 #[derive(Debug, Default)]
 pub(super) struct Unnamed {
-    /// Text and types of the last Parse; empty when it was too long.
+    /// Text and types of the last Parse; empty when it was too long, or was given a name.
     definition: Vec<u8>,
+    /// What the last Parse was given a name for. The server knows it under that name alone, unless `own`.
+    statement: Option<Arc<Statement>>,
+    /// The batch in which `statement` was bound or described by its name.
+    used: Option<Batch>,
     /// The batch of the last Parse.
     batch: Batch,
     bound: bool,
-    /// What is on the server is this client's, or nothing.
+    /// What is on the server without a name is this client's, or nothing.
     own: bool,
 }
 
+/// What of it a failed batch has lost.
+#[derive(Debug, Default)]
+pub(super) struct Lost {
+    /// A Parse of the client's.
+    parse: bool,
+    /// A Parse of ours, which put the client's text where this lease looks for it.
+    ours: bool,
+    /// A Close of the client's did not happen.
+    kept: Option<Arc<Statement>>,
+}
+
+impl Lost {
+    /// Notes a request that was discarded. Comes last one first.
+    pub(super) fn note(&mut self, entry: &mut Entry) {
+        match (entry.kind, entry.action, entry.change.as_deref_mut()) {
+            (Kind::Parse, Action::Skip, None) => self.ours = true,
+            (Kind::Parse, _, None | Some(Change::Parsed { whose: Whose::Unnamed, .. })) => self.parse = true,
+            (Kind::Close, _, Some(Change::UnnamedClosed { statement })) => self.kept = Some(statement.clone()),
+            _ => {}
+        }
+    }
+}
+
 impl Session<'_> {
-    /// A Parse without a name passes.
-    pub(super) fn parse_unnamed(&mut self, header: Header, body: &[u8]) -> Verdict {
+    /// A Parse without a name: it is given one, or passes.
+    pub(super) fn parse_unnamed(&mut self, header: Header, body: &[u8], out: &mut Sink<'_>) -> Verdict {
+        if let Some(statement) = self.find_unnamed(header, body) {
+            self.name_unnamed(statement, out);
+            return Verdict::Skip;
+        }
         if !self.note_text(header, body) {
             return Verdict::NeedMore;
         }
+        self.passes_unnamed(header, body);
+        self.pass_extended(Kind::Parse)
+    }
+
+    fn passes_unnamed(&mut self, header: Header, body: &[u8]) {
         self.client.unnamed = None;
         let unnamed = &mut self.unnamed;
         unnamed.definition.clear();
@@ -47,20 +119,107 @@ impl Session<'_> {
             unnamed.definition.extend_from_slice(body.get(1..).unwrap_or_default());
         }
         (unnamed.own, unnamed.bound, unnamed.batch) = (true, false, self.batch);
-        self.pass_extended(Kind::Parse)
+        (unnamed.statement, unnamed.used) = (None, None);
+    }
+
+    /// Returns the statement that a Parse without a name stands for, if it may be given its name.
+    fn find_unnamed(&mut self, header: Header, body: &[u8]) -> Option<Arc<Statement>> {
+        let may = self.limits.prepare_unnamed_statements && self.client.pipelines == 0 && self.heal.would_heal();
+        if !may || body.len() < header.body_len() || body.len() > KEPT_MAX {
+            return None;
+        }
+        let parse = ParseBody::parse(body).ok()?; // the server will say what is wrong with it
+        let scope = self.scope();
+        let interner = &self.client.interner;
+        let key = interner.key(scope, parse.definition);
+        if let Some(known) = self.server.statements.find(key) {
+            return Some(known.clone());
+        }
+        if !text::is_worth_a_name(parse.definition) || !interner.seen(key) {
+            return None;
+        }
+        interner.intern_unnamed(key).ok() // without room it is parsed as it is
+    }
+
+    fn name_unnamed(&mut self, statement: Arc<Statement>, out: &mut Sink<'_>) {
+        self.batch_open = true;
+        self.pace.sent();
+        self.counts.client_parses += 1;
+        if self.server.statements.touch(statement.id) {
+            self.server.owed.push(Kind::Parse, Action::Fake);
+        } else {
+            let ticket = self.ticket();
+            match self.server.statements.prepare(&statement, ticket) {
+                Need::Nothing => self.server.owed.push(Kind::Parse, Action::Fake), // sent in this very batch
+                need => self.send_parse(&statement, need, ticket, Whose::Unnamed, out),
+            }
+        }
+        self.stands_for(statement);
+    }
+
+    fn stands_for(&mut self, statement: Arc<Statement>) {
+        self.client.unnamed = None;
+        let unnamed = &mut self.unnamed;
+        unnamed.definition.clear();
+        (unnamed.own, unnamed.bound, unnamed.batch) = (false, false, self.batch);
+        (unnamed.statement, unnamed.used) = (Some(statement), None);
+    }
+
+    /// Returns what there is of it before a batch that may be sent again.
+    pub(super) fn unnamed_before(&self) -> Before {
+        let unnamed = &self.unnamed;
+        let statement = unnamed.statement.as_ref().filter(|_| !unnamed.own);
+        let named = statement.map(|statement| Box::new(Kept::Statement(statement.clone())));
+        Before { own: unnamed.own, kept: named.or_else(|| self.client.unnamed.clone()) }
+    }
+
+    /// The batch is sent again: what it did to it has not been.
+    pub(super) fn restore_unnamed(&mut self, before: Before) {
+        self.drop_unnamed();
+        self.unnamed.own = before.own;
+        self.client.unnamed = before.kept;
+    }
+
+    /// A message of a batch that is sent again, which was answered: a Parse or Close of it must have been, for those behind.
+    pub(super) fn repeat_unnamed(&mut self, header: Header, body: &[u8], out: &mut Sink<'_>) {
+        let kind = match (header.tag, body) {
+            (tag::PARSE, [0, ..]) => {
+                if let Some(statement) = self.find_unnamed(header, body) {
+                    return self.stands_for(statement);
+                }
+                self.passes_unnamed(header, body);
+                Kind::Parse
+            }
+            (tag::CLOSE, b"S\0") => {
+                self.drop_unnamed();
+                Kind::Close
+            }
+            _ => return,
+        };
+        frame::write(out.writer(), header.tag, |out| out.extend_from_slice(body));
+        self.server.owed.push(kind, Action::Skip);
     }
 
     /// A Bind or Describe is about to pass: what it finds on the server must be the client's own.
-    pub(super) fn ensure_unnamed(&mut self, out: &mut Sink<'_>) -> Verdict {
-        let parsed_here = self.unnamed.own && self.unnamed.batch == self.batch;
+    pub(super) fn ensure_unnamed(&mut self, out: &mut Sink<'_>) -> Found {
+        let unnamed = &self.unnamed;
+        let parsed_here = (unnamed.own || unnamed.statement.is_some()) && unnamed.batch == self.batch;
         if !parsed_here && self.server.owed.awaits_ready() && !self.copy_in {
-            return Verdict::Later; // the batch of its Parse may yet fail
+            return Found::Verdict(Verdict::Later); // the batch of its Parse may yet fail
         }
         if self.unnamed.own {
-            return Verdict::Pass;
+            return Found::Verdict(Verdict::Pass);
+        }
+        if let Some(statement) = self.unnamed_by_name() {
+            return Found::Statement(Named { name: None, statement });
         }
         self.unnamed.own = true;
-        match &self.client.unnamed {
+        let definition = match (&self.unnamed.statement, self.client.unnamed.as_deref()) {
+            (Some(statement), _) | (None, Some(Kept::Statement(statement))) => Some(statement.definition()),
+            (None, Some(Kept::Text(definition))) => Some(&**definition),
+            (None, None) => None,
+        };
+        match definition {
             Some(definition) => {
                 frontend::parse(out.writer(), b"", definition);
                 self.server.owed.push(Kind::Parse, Action::Skip);
@@ -71,7 +230,24 @@ impl Session<'_> {
                 self.server.owed.push(Kind::Close, Action::Skip);
             }
         }
-        Verdict::Pass
+        Found::Verdict(Verdict::Pass)
+    }
+
+    /// Returns the statement that was given a name, if it may be used by it now.
+    fn unnamed_by_name(&mut self) -> Option<Arc<Statement>> {
+        let statement = match (&self.unnamed.statement, self.client.unnamed.as_deref()) {
+            (Some(statement), _) | (None, Some(Kept::Statement(statement))) => statement.clone(),
+            _ => return None,
+        };
+        let may = self.heal.would_heal() || self.unnamed.used == Some(self.batch);
+        (may && statement.scope() == self.scope()).then_some(statement)
+    }
+
+    /// A Bind or Describe of it goes out with the name it was given.
+    pub(super) fn named_unnamed(&mut self, kind: Kind) {
+        self.unnamed.used = Some(self.batch);
+        self.unnamed.bound |= kind == Kind::Bind;
+        self.heal.rely();
     }
 
     /// A Bind of it passes: what is parsed and bound in one batch need not be kept.
@@ -82,27 +258,54 @@ impl Session<'_> {
 
     /// A batch ends: a text that was not bound in it may be in another lease.
     pub(super) fn keep_unnamed(&mut self) {
-        if !self.unnamed.bound && !self.unnamed.definition.is_empty() {
-            self.client.unnamed = Some(self.unnamed.definition.as_slice().into());
+        let unnamed = &self.unnamed;
+        if unnamed.bound {
+            return;
         }
+        if let Some(statement) = &unnamed.statement {
+            self.client.unnamed = Some(Box::new(Kept::Statement(statement.clone())));
+        } else if !unnamed.definition.is_empty() {
+            self.client.unnamed = Some(Box::new(Kept::Text(unnamed.definition.as_slice().into())));
+        }
+    }
+
+    /// A Close of it passes. What was given a name, the server does not have without one: closing that is no error.
+    pub(super) fn close_unnamed(&mut self) -> Verdict {
+        let statement = self.unnamed.statement.take();
+        self.drop_unnamed();
+        self.batch_open = true;
+        self.pace.sent();
+        match statement {
+            Some(statement) => {
+                let change = Change::UnnamedClosed { statement };
+                self.server.owed.push_change(Kind::Close, Action::Forward, change);
+            }
+            None => self.server.owed.push(Kind::Close, Action::Forward),
+        }
+        Verdict::Pass
     }
 
     /// A simple Query or a Close passes: the server drops it.
     pub(super) fn drop_unnamed(&mut self) {
         self.unnamed.definition.clear();
+        (self.unnamed.statement, self.unnamed.used) = (None, None);
         self.client.unnamed = None;
     }
 
-    /// A Parse of it in `batch` failed or was discarded: it left nothing, or what had been there before.
-    pub(super) fn undo_unnamed(&mut self, batch: Batch) {
-        if self.unnamed.batch <= batch {
+    /// A batch failed: a Parse of it left nothing, or what had been there before.
+    pub(super) fn undo_unnamed(&mut self, lost: Lost) {
+        if let Some(statement) = lost.kept
+            && !self.unnamed.own
+        {
+            self.unnamed.statement.get_or_insert(statement);
+        }
+        if lost.ours {
+            self.unnamed.own = false;
+        }
+        // Syncs that are not answered are of later batches.
+        if lost.parse && self.unnamed.batch <= self.batch - self.server.owed.syncs() {
             self.drop_unnamed();
             self.unnamed.own = false;
         }
     }
-}
-
-/// Returns whether a request was a Parse without a name, passed on for the client.
-pub(super) fn is_unnamed_parse(entry: &Entry) -> bool {
-    entry.kind == Kind::Parse && entry.action != Action::Fake && entry.change.is_none()
 }

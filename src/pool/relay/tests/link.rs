@@ -22,6 +22,7 @@ pub fn limits() -> Limits {
         max_packet_size: i32::MAX as u32,
         max_held_message: 1 << 16,
         max_prepared_statements: 2,
+        prepare_unnamed_statements: true,
         query_timeout: None,
         transaction_timeout: None,
         idle_transaction_timeout: None,
@@ -83,6 +84,8 @@ pub struct Pool {
     pub interner: Arc<Interner>,
     pub control: Control,
     pub leases: usize,
+    /// Somebody changes the tables, now and then.
+    pub altered: bool,
 }
 
 impl Pool {
@@ -98,6 +101,7 @@ impl Pool {
             interner: Arc::new(Interner::default()),
             control: Control::default(),
             leases: 0,
+            altered: false,
         }
     }
 
@@ -143,6 +147,7 @@ impl Pool {
             to_server: Vec::new(),
             to_client: Vec::new(),
             stalled: false,
+            altered: self.altered,
         };
         lease.run(schedule)
     }
@@ -169,12 +174,16 @@ struct Lease<'a> {
     to_server: Vec<u8>,
     to_client: Vec<u8>,
     stalled: bool,
+    altered: bool,
 }
 
 impl Lease<'_> {
     fn run(&mut self, schedule: &mut Schedule) -> Result<Fate, PoolError> {
         let mut started = false;
         loop {
+            if self.altered && schedule.below(8) == 0 {
+                self.model.alter();
+            }
             let mut moves = Vec::new();
             if !self.unsent.is_empty() && !self.stalled && !self.session.leaving {
                 moves.push(0);

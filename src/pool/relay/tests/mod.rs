@@ -2,9 +2,11 @@
 //! core and the model without sockets. The rest are tests, one file for each idea.
 
 mod driver;
+mod heal;
 mod limits;
 mod link;
 mod model;
+mod named_unasked;
 mod random;
 mod script;
 mod settings;

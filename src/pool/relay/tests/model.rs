@@ -30,7 +30,7 @@ pub struct Model {
     saved: Option<World>,
     defaults: BTreeMap<String, String>,
     reported: BTreeMap<String, String>,
-    pub statements: HashMap<Vec<u8>, Vec<u8>>,
+    pub statements: HashMap<Vec<u8>, Statement>,
     portals: HashMap<Vec<u8>, String>,
     ignore_till_sync: bool,
     copy: Option<Copy>,
@@ -41,8 +41,17 @@ pub struct Model {
     pub parses: usize,
     /// It says something of its own before each setting it is given.
     pub noisy: bool,
-    /// Statements whose tables have changed since they were prepared.
-    pub stale: bool,
+    /// How often somebody has changed the tables. What was prepared before returns other columns than it did then.
+    schema: usize,
+    /// Plans that no longer held, and were asked for.
+    pub refused: usize,
+    /// No plan ever holds.
+    pub stubborn: bool,
+}
+
+pub struct Statement {
+    pub definition: Vec<u8>,
+    schema: usize,
 }
 
 struct Copy {
@@ -75,8 +84,17 @@ impl Model {
             statements_max: 0,
             parses: 0,
             noisy: false,
-            stale: false,
+            schema: 0,
+            refused: 0,
+            stubborn: false,
         }
+    }
+
+    /// Changes the tables; returns false when a transaction holds them.
+    pub fn alter(&mut self) -> bool {
+        let free = self.tx == TxStatus::Idle && self.saved.is_none() && self.pending.is_empty();
+        self.schema += usize::from(free);
+        free
     }
 
     /// A connection that asked for settings when it began.
@@ -171,6 +189,9 @@ impl Model {
     fn parse(&mut self, body: &[u8]) -> Result<(), Failure> {
         let parse = ParseBody::parse(body).unwrap();
         self.parses += 1;
+        if parse.name.is_empty() {
+            self.statements.remove(parse.name); // before anything can go wrong (`exec_parse_message`)
+        }
         self.start();
         let text = text_of(parse.definition);
         if text.starts_with("syntax") {
@@ -181,7 +202,8 @@ impl Model {
             let name = String::from_utf8_lossy(parse.name);
             return Err(("42P05", format!("prepared statement \"{name}\" already exists")));
         }
-        self.statements.insert(parse.name.to_vec(), parse.definition.to_vec());
+        let statement = Statement { definition: parse.definition.to_vec(), schema: self.schema };
+        self.statements.insert(parse.name.to_vec(), statement);
         self.statements_max = self.statements_max.max(self.statements.len());
         backend::parse_complete(&mut self.output);
         Ok(())
@@ -189,7 +211,7 @@ impl Model {
 
     fn statement(&self, name: &[u8]) -> Result<String, Failure> {
         match self.statements.get(name) {
-            Some(definition) => Ok(text_of(definition)),
+            Some(statement) => Ok(text_of(&statement.definition)),
             None if name.is_empty() => Err(("26000", "unnamed prepared statement does not exist".to_owned())),
             None => {
                 let name = String::from_utf8_lossy(name);
@@ -198,16 +220,32 @@ impl Model {
         }
     }
 
+    /// As `RevalidateCachedQuery`: a statement's columns are fixed when it is parsed.
+    fn revalidate(&mut self, name: &[u8]) -> Result<(), Failure> {
+        let Some(statement) = self.statements.get(name) else { return Ok(()) };
+        if (statement.schema != self.schema || self.stubborn) && text_of(&statement.definition).starts_with("select") {
+            self.refused += 1;
+            return Err(("0A000", "cached plan must not change result type".to_owned()));
+        }
+        Ok(())
+    }
+
     fn bind(&mut self, body: &[u8]) -> Result<(), Failure> {
         let mut reader = Reader::new(body);
         let portal = reader.cstr().unwrap();
-        let text = self.statement(reader.cstr().unwrap())?;
+        let name = reader.cstr().unwrap();
+        let text = self.statement(name)?;
         self.start();
         self.check_sound(&text)?;
-        if self.stale {
-            self.stale = false;
-            return Err(("0A000", "cached plan must not change result type".to_owned()));
+        let _formats = reader.i16().unwrap();
+        let values = reader.i16().unwrap();
+        if values != 0 {
+            let name = String::from_utf8_lossy(name);
+            let message =
+                format!("bind message supplies {values} parameters, but prepared statement \"{name}\" requires 0");
+            return Err(("08P01", message));
         }
+        self.revalidate(name)?;
         if !portal.is_empty() && self.portals.contains_key(portal) {
             return Err(("42P03", format!("cursor \"{}\" already exists", String::from_utf8_lossy(portal))));
         }
@@ -222,6 +260,7 @@ impl Model {
             Target::Statement(name) => {
                 let text = self.statement(name)?;
                 frame::write(&mut self.output, b't', |out| out.extend_from_slice(&[0, 0]));
+                self.revalidate(name)?;
                 text
             }
             Target::Portal(name) => self.portal(name)?,
@@ -327,7 +366,8 @@ impl Model {
                 "ROLLBACK"
             }
             "PREPARE" => {
-                if self.statements.insert(rest.as_bytes().to_vec(), b"\0\0\0".to_vec()).is_some() {
+                let statement = Statement { definition: b"\0\0\0".to_vec(), schema: self.schema };
+                if self.statements.insert(rest.as_bytes().to_vec(), statement).is_some() {
                     return Err(("42P05", format!("prepared statement \"{rest}\" already exists")));
                 }
                 "PREPARE"

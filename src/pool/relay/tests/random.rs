@@ -24,6 +24,10 @@ enum Ext {
     Close(u8),
     ClosePortal(bool),
     Text(u8),
+    /// Described before it is bound.
+    DescribedText(u8),
+    /// Bound twice, the second time after a Flush.
+    TextTwice(u8),
     Run(u8),
     Query(Vec<u8>),
     Flush,
@@ -37,6 +41,8 @@ enum Turn {
     Copy(u8, bool, bool, u8, bool),
     Late,
     DeallocateAll,
+    /// Described in a batch, run in the next.
+    Split(u8),
 }
 
 /// `who` keeps the rows of clients apart.
@@ -79,6 +85,10 @@ fn write(ext: &Ext, who: usize, to: Script) -> Script {
         Ext::Close(n) => to.close_statement(&name(n)),
         Ext::ClosePortal(named) => to.close_portal(portal(*named)),
         Ext::Text(kind) => to.run_text(&prepared(*kind, who)),
+        Ext::DescribedText(kind) => {
+            to.parse("", &prepared(*kind, who)).describe_statement("").bind("", "").describe_portal("").execute("")
+        }
+        Ext::TextTwice(kind) => to.run_text(&prepared(*kind, who)).flush().run(""),
         Ext::Run(n) => to.run(&name(n)),
         Ext::Query(kinds) => to.query(&sql(kinds, who)),
         Ext::Flush => to.flush(),
@@ -107,6 +117,7 @@ fn turn(turn: &Turn, who: usize, to: Script) -> Script {
         }
         Turn::Late => to.copy_data("late").copy_done(),
         Turn::DeallocateAll => to.query("deallocate all"),
+        Turn::Split(kind) => to.parse("", &prepared(*kind, who)).describe_statement("").sync().run("").sync(),
     }
 }
 
@@ -124,7 +135,9 @@ fn ext() -> impl Strategy<Value = Ext> {
         2 => any::<bool>().prop_map(Ext::Execute),
         2 => name.clone().prop_map(Ext::Close),
         1 => any::<bool>().prop_map(Ext::ClosePortal),
-        2 => (0u8..16).prop_map(Ext::Text),
+        3 => (0u8..16).prop_map(Ext::Text),
+        1 => (0u8..16).prop_map(Ext::DescribedText),
+        1 => (0u8..16).prop_map(Ext::TextTwice),
         4 => name.prop_map(Ext::Run),
         1 => proptest::collection::vec(0u8..14, 0..3).prop_map(Ext::Query),
         1 => Just(Ext::Flush),
@@ -139,6 +152,22 @@ fn any_turn() -> impl Strategy<Value = Turn> {
             .prop_map(|(kind, extended, first, rows, well)| Turn::Copy(kind, extended, first, rows, well)),
         1 => Just(Turn::Late),
         1 => Just(Turn::DeallocateAll),
+        1 => (0u8..16).prop_map(Turn::Split),
+    ]
+}
+
+/// A client that names nothing: a plan that no longer holds is none of its business.
+fn nameless_turn() -> impl Strategy<Value = Turn> {
+    let ext = prop_oneof![
+        4 => (0u8..16).prop_map(Ext::Text),
+        1 => (0u8..16).prop_map(Ext::DescribedText),
+        1 => (0u8..16).prop_map(Ext::TextTwice),
+        1 => proptest::collection::vec(0u8..14, 0..3).prop_map(Ext::Query),
+        1 => Just(Ext::Flush),
+    ];
+    prop_oneof![
+        1 => proptest::collection::vec(0u8..14, 0..4).prop_map(Turn::Simple),
+        8 => proptest::collection::vec(ext, 0..4).prop_map(Turn::Batch),
     ]
 }
 
@@ -161,6 +190,32 @@ proptest! {
         pool.serve_all(&mut Schedule::new(seed, piece));
         for (who, script) in scripts.iter().enumerate() {
             prop_assert_eq!(pool.clients[who].lines(), Pool::alone_asking(asked(who), script), "client {}", who);
+        }
+    }
+    /// While somebody changes the tables, who prepares nothing sees nothing of it, and who does, at most PostgreSQL's error.
+    #[test]
+    fn changed_tables_reach_only_those_who_named_statements(
+        clients in proptest::collection::vec(proptest::collection::vec(any_turn(), 1..6), 1..3),
+        nameless in proptest::collection::vec(nameless_turn(), 1..8),
+        seed: u64,
+        piece in prop_oneof![Just(1usize), Just(7), Just(64), Just(4096)],
+    ) {
+        let mut pool = Pool::new();
+        pool.altered = true;
+        let mut scripts: Vec<_> = clients.iter().enumerate().map(|(who, turns)| whole(turns, who)).collect();
+        scripts.push(whole(&nameless, scripts.len()));
+        for script in &scripts {
+            pool.client(script.clone());
+        }
+        pool.serve_all(&mut Schedule::new(seed, piece));
+        let last = scripts.len() - 1;
+        prop_assert_eq!(pool.clients[last].lines(), Pool::alone(&scripts[last]));
+        for (who, script) in scripts.iter().enumerate() {
+            let (got, alone) = (pool.clients[who].lines(), Pool::alone(script));
+            let told = got.iter().any(|line| line.starts_with("E 0A000"));
+            prop_assert!(told || got == alone, "client {}: {:?} for {:?}", who, got, alone);
+            let ready = |lines: &[String]| lines.iter().filter(|line| line.starts_with('Z')).count();
+            prop_assert!(told || ready(&got) == ready(&alone), "client {}", who);
         }
     }
 }

@@ -33,6 +33,16 @@ impl Script {
         self
     }
 
+    /// A Bind with a value that its statement does not take.
+    pub fn bind_too_much(mut self, name: &str) -> Self {
+        frame::write(&mut self.0, tag::BIND, |out| {
+            put_cstr(out, b"");
+            put_cstr(out, name.as_bytes());
+            out.extend_from_slice(&[0, 0, 0, 1, 0xff, 0xff, 0xff, 0xff, 0, 0]); // a NULL
+        });
+        self
+    }
+
     pub fn execute(mut self, portal: &str) -> Self {
         frame::write(&mut self.0, tag::EXECUTE, |out| {
             put_cstr(out, portal.as_bytes());
