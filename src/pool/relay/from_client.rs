@@ -53,6 +53,8 @@ impl Session<'_> {
             tag::CLOSE => self.on_close(header, body),
             tag::EXECUTE => Ok(self.pass_extended(Kind::Execute)),
             tag::SYNC => Ok(self.on_sync()),
+            // What it asked before is answered first, so that it can tell what was refused.
+            tag::QUERY if self.limits.disable_pqexec && self.server.owed.awaits_ready() => Ok(Verdict::Later),
             tag::QUERY if self.limits.disable_pqexec => Err(PoolError::SimpleQuery),
             tag::QUERY => {
                 if !self.note_text(header, body) {
