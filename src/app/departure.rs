@@ -35,9 +35,11 @@ enum State {
         until: Instant,
         deadline: Instant,
     },
-    /// `idle`; a wish to wait for transactions only; `stop` cuts. Without an end of its own.
+    /// `idle`; a wish to wait for transactions only; `stop` cuts; `tick` at the first of `end`, when the second is the deadline.
+    /// Without an end of its own where there is none.
     PoolClosed {
         front: Instant,
+        end: Option<(Instant, Instant)>,
     },
     /// `idle`; `tick` at `deadline`; `stop` cuts.
     PoolDraining {
@@ -58,11 +60,13 @@ pub struct Departure {
     grace_period: Duration,
     /// Whether the pool's clients are to go by themselves.
     waits_for_clients: bool,
+    /// Whether that has an end.
+    in_time: bool,
 }
 
 impl Default for Departure {
     fn default() -> Self {
-        Self { state: State::Running, grace_period: Duration::ZERO, waits_for_clients: false }
+        Self { state: State::Running, grace_period: Duration::ZERO, waits_for_clients: false, in_time: false }
     }
 }
 
@@ -83,6 +87,15 @@ impl Departure {
         }
     }
 
+    /// The process was asked to stop when the pool's clients have gone, and all the same within the grace period: in its last
+    /// quarter those who are left are drained.
+    pub fn stop_for_clients(&mut self, shutdown: Shutdown, now: Instant) {
+        if self.state == State::Running {
+            (self.waits_for_clients, self.in_time) = (true, true);
+        }
+        self.stop(shutdown, now);
+    }
+
     /// The pool's console was told SHUTDOWN. Unlike a signal, the same wish again changes nothing, and a more patient one
     /// does not put the end off.
     pub fn leave(&mut self, wait_for: WaitFor, shutdown: Shutdown, now: Instant) {
@@ -93,8 +106,9 @@ impl Departure {
                 self.waits_for_clients = wait_for == WaitFor::Clients;
                 self.stop(shutdown, now);
             }
-            (WaitFor::Transactions, State::PoolClosed { front }) => {
-                self.state = State::PoolDraining { front, deadline: now + self.grace_period };
+            (WaitFor::Transactions, State::PoolClosed { front, end }) => {
+                let deadline = end.map_or(now + self.grace_period, |(_, deadline)| deadline);
+                self.state = State::PoolDraining { front, deadline };
             }
             (WaitFor::Transactions, _) => self.waits_for_clients = false,
             (WaitFor::Clients, _) => {}
@@ -109,6 +123,9 @@ impl Departure {
                 self.state = State::FrontDraining { until, deadline: now + self.grace_period };
             }
             State::FrontDraining { until, .. } if now >= until => self.front_idle(),
+            State::PoolClosed { front, end: Some((from, deadline)) } if now >= from => {
+                self.state = State::PoolDraining { front, deadline };
+            }
             State::PoolDraining { deadline, .. } if now >= deadline => self.cut(now),
             State::Cutting { until } if now >= until => self.state = State::Gone,
             _ => {}
@@ -119,7 +136,8 @@ impl Departure {
     pub fn front_idle(&mut self) {
         if let State::FrontDraining { until: front, deadline } = self.state {
             self.state = if self.waits_for_clients {
-                State::PoolClosed { front }
+                let drain = deadline.checked_sub(self.grace_period.mul_f64(1.0 - FRONT_SHARE)).unwrap_or(deadline);
+                State::PoolClosed { front, end: self.in_time.then_some((drain, deadline)) }
             } else {
                 State::PoolDraining { front, deadline }
             };
@@ -143,7 +161,7 @@ impl Departure {
             State::Running => Phase::Running,
             State::Leaving { .. } => Phase::Leaving,
             State::FrontDraining { until: deadline, .. }
-            | State::PoolClosed { front: deadline }
+            | State::PoolClosed { front: deadline, .. }
             | State::PoolDraining { front: deadline, .. } => Phase::Draining { deadline },
             State::Cutting { .. } | State::Gone => Phase::Cut,
         }
@@ -163,7 +181,8 @@ impl Departure {
     /// Returns when [`Self::tick`] is due.
     pub fn wakes_at(&self) -> Option<Instant> {
         match self.state {
-            State::Running | State::PoolClosed { .. } | State::Gone => None,
+            State::Running | State::PoolClosed { end: None, .. } | State::Gone => None,
+            State::PoolClosed { end: Some((until, _)), .. } => Some(until),
             State::Leaving { until } | State::FrontDraining { until, .. } | State::Cutting { until } => Some(until),
             State::PoolDraining { deadline, .. } => Some(deadline),
         }
@@ -268,6 +287,38 @@ mod tests {
         assert_eq!(departure.pool(), Phase::Closed);
         departure.idle();
         assert!(departure.is_gone());
+    }
+
+    #[test]
+    fn a_signal_that_waits_for_clients_drains_the_rest_in_time_for_the_deadline() {
+        let (mut departure, begin) = (Departure::default(), Instant::now());
+        departure.stop_for_clients(AT_ONCE, begin);
+        departure.front_idle();
+        assert_eq!((departure.pool(), departure.wakes_at()), (Phase::Closed, Some(seconds(begin, 30))));
+        departure.tick(seconds(begin, 29));
+        assert_eq!(departure.pool(), Phase::Closed);
+        departure.tick(seconds(begin, 30));
+        assert_eq!(departure.pool(), Phase::Draining { deadline: seconds(begin, 40) });
+        departure.tick(seconds(begin, 40));
+        assert_eq!(departure.pool(), Phase::Cut);
+    }
+
+    #[test]
+    fn a_second_signal_cuts_though_the_first_one_waits_for_clients() {
+        let (mut departure, begin) = (Departure::default(), Instant::now());
+        departure.stop_for_clients(AT_ONCE, begin);
+        departure.front_idle();
+        departure.stop_for_clients(AT_ONCE, seconds(begin, 1));
+        assert_eq!(departure.pool(), Phase::Cut);
+    }
+
+    #[test]
+    fn a_console_that_is_less_patient_than_the_signal_keeps_its_deadline() {
+        let (mut departure, begin) = (Departure::default(), Instant::now());
+        departure.stop_for_clients(AT_ONCE, begin);
+        departure.front_idle();
+        departure.leave(WaitFor::Transactions, AT_ONCE, seconds(begin, 10));
+        assert_eq!(departure.pool(), Phase::Draining { deadline: seconds(begin, 40) });
     }
 
     #[test]

@@ -48,6 +48,8 @@ pub struct Life {
     pub control: Arc<dyn Control>,
     /// The settings that hold when the process is told to stop: a reload may have changed them.
     pub shutdown: Arc<dyn Fn() -> Shutdown + Send + Sync>,
+    /// No front runs: signals have PgBouncer's meanings.
+    pub pool_alone: bool,
 }
 
 impl Life {
@@ -72,7 +74,10 @@ impl Life {
 
     fn on_signal(&self, signal: Signal, departure: &mut Departure) {
         match signal {
-            Signal::Stop => departure.stop((self.shutdown)(), Instant::now()),
+            // PgBouncer's meanings. Beside a front they are nginx's: go when what is in flight is done.
+            Signal::Stop if self.pool_alone => departure.stop_for_clients((self.shutdown)(), Instant::now()),
+            Signal::Quit if self.pool_alone => departure.leave(WaitFor::Nothing, (self.shutdown)(), Instant::now()),
+            Signal::Stop | Signal::Interrupt | Signal::Quit => departure.stop((self.shutdown)(), Instant::now()),
             Signal::Reload if departure.front() != Phase::Running => info!("shutting down: not reloading"),
             Signal::Reload => {
                 // Reading files and hashing passwords blocks; the log tells how it went.
@@ -83,9 +88,6 @@ impl Life {
                 if !self.control.pause(signal == Signal::Pause) {
                     warn!(?signal, "no pool runs here: nothing to pause or resume; ignored");
                 }
-            }
-            Signal::Upgrade => {
-                warn!("SIGQUIT: handing over to a new process is not available in this version; ignored")
             }
         }
     }

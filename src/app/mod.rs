@@ -50,13 +50,14 @@ use crate::{
         reload::Reloader,
         service::{Governed, Stops},
     },
-    config::{self, Config, Errors, Surroundings, lb::Sources, open_files_needed},
+    config::{self, Config, Errors, Loader, Surroundings, lb::Sources, open_files_needed},
     health::{
         board::Board,
         control::Control,
         drain::{Drain, WaitFor},
         ready::Ready,
     },
+    pool::pooler::SetSetting,
     proxy::{Front, Pages},
     telemetry::{
         log::{self, Log},
@@ -104,16 +105,15 @@ pub fn run(sources: &Sources, voice: Voice, user: Option<&str>) -> Result<(), Ve
     let one = |error: String| vec![error];
     let log = log::init(voice).map_err(one)?;
     let signals = signals::catch().map_err(|error| one(format!("cannot catch signals: {error}")))?;
-    let config = load(sources.clone())()?;
+    let loader = Loader::new(sources.clone(), Surroundings::system());
+    let config = loader.load().map_err(|errors| lines(&errors))?;
     let daemon = config.pool.as_ref().map(|pool| pool.daemon.clone()).unwrap_or_default();
     if let Some(user) = user.or(daemon.user.as_deref()) {
         daemon::become_user(user).map_err(one)?;
     }
     reload::apply_log(&log, &config).map_err(one)?;
     config.notes.iter().for_each(|note| warn!("{note}"));
-    // What was found at the start is what is read again: a file that turns up later is not a half that starts.
-    let load = load(config.sources.clone());
-    let app = App::build(config, load, signals, started, log)?;
+    let app = App::build(config, load(loader), signals, started, log)?;
     let _pidfile = daemon.pidfile.map(|path| daemon::PidFile::claim(&path)).transpose().map_err(one)?;
     app.run();
     Ok(())
@@ -161,8 +161,9 @@ impl App {
             halves.push(half);
         }
         if let Some(pool) = &config.pool {
-            let (reload, leave) = (reload_later(reloader.clone()), leave_later(shutdowns));
-            halves.push(pool::build(pool, &config.sources, &shared, reload, leave).map_err(one)?);
+            let (reload, set) = (reload_later(reloader.clone()), set_later(reloader.clone()));
+            let leave = leave_later(shutdowns);
+            halves.push(pool::build(pool, &config.sources, &shared, reload, set, leave).map_err(one)?);
         }
         let control = Arc::new(Reloader {
             load,
@@ -202,7 +203,8 @@ impl App {
             Arc::new(move || control.shutdown())
         };
         let ready = shared.ready;
-        let life = Life { signals, shutdowns: shutdowns_asked, front, pool, ready, control, shutdown };
+        let pool_alone = config.lb.is_none();
+        let life = Life { signals, shutdowns: shutdowns_asked, front, pool, ready, control, shutdown, pool_alone };
         Ok(Self { services, life, front: built_front, background })
     }
 
@@ -235,14 +237,24 @@ fn reload_later(reloader: Arc<OnceLock<Weak<Reloader>>>) -> Arc<dyn Fn() -> Resu
     })
 }
 
+/// What the pool's console calls for SET.
+fn set_later(reloader: Arc<OnceLock<Weak<Reloader>>>) -> Arc<SetSetting> {
+    Arc::new(move |key, value| {
+        let reloader = reloader.get().and_then(Weak::upgrade).ok_or("the process is starting or leaving")?;
+        reloader.set(key, value)
+    })
+}
+
 /// What the pool's console calls for SHUTDOWN.
 fn leave_later(shutdowns: mpsc::Sender<WaitFor>) -> Arc<dyn Fn(WaitFor) -> Result<(), String> + Send + Sync> {
     Arc::new(move |wait_for| shutdowns.try_send(wait_for).map_err(|_| "the process is leaving already".to_owned()))
 }
 
-fn load(sources: Sources) -> Load {
-    let surroundings = Surroundings::system();
-    Box::new(move || Config::load(&sources, &surroundings).map_err(|errors| lines(&errors)))
+fn load(loader: Loader) -> Load {
+    Box::new(move |overrides| {
+        let loaded = if overrides.is_empty() { loader.load() } else { loader.load_with(overrides) };
+        loaded.map_err(|errors| lines(&errors))
+    })
 }
 
 fn lines(errors: &Errors) -> Vec<String> {

@@ -19,11 +19,11 @@ use crate::{
     pool::{
         listener::PoolService,
         names::System,
-        pooler::{Deps, Pooler},
+        pooler::{Deps, Pooler, SetSetting},
     },
 };
 
-/// Builds the pool; it starts with its service. `reload` and `leave` are what RELOAD and SHUTDOWN in its console do.
+/// Builds the pool; it starts with its service. `reload`, `set` and `leave` are what RELOAD, SET and SHUTDOWN in its console do.
 ///
 /// # Errors
 /// Why it cannot serve.
@@ -32,6 +32,7 @@ pub fn build(
     sources: &Sources,
     shared: &Shared,
     reload: Arc<dyn Fn() -> Result<(), String> + Send + Sync>,
+    set: Arc<SetSetting>,
     leave: Arc<dyn Fn(WaitFor) -> Result<(), String> + Send + Sync>,
 ) -> Result<Half, String> {
     let deps = Deps {
@@ -41,6 +42,7 @@ pub fn build(
         metrics: (*shared.registry).clone(),
         lookup: Arc::new(System),
         reload,
+        set,
         leave,
     };
     let pooler = Pooler::new(pool.clone(), deps).map_err(|error| error.to_string())?;

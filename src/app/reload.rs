@@ -13,7 +13,7 @@ use tracing::{error, info, warn};
 
 use crate::{
     app::{daemon, limits},
-    config::{Config, lb::Shutdown, open_files_needed},
+    config::{Config, Override, SET, is_changeable, lb::Shutdown, open_files_needed},
     health::control::{Control, DrainError, ReloadSummary},
     telemetry::{
         log::Log,
@@ -21,8 +21,9 @@ use crate::{
     },
 };
 
-/// Reads the files again. Errors are lines for the operator, each with its place.
-pub type Load = Box<dyn Fn() -> Result<Config, Vec<String>> + Send + Sync>;
+/// Reads the files again, or, with settings on top, checks them as they were last found to be right. Errors are lines for the
+/// operator, each with its place.
+pub type Load = Box<dyn Fn(&[Override]) -> Result<Config, Vec<String>> + Send + Sync>;
 
 /// A half of the program as a reload sees it.
 pub trait Part: Send + Sync {
@@ -58,8 +59,8 @@ pub struct Reloader {
     pub started: Config,
     /// Replaced when a reload is over; never locked, since pages and signals look at it while one goes on.
     pub running: Arc<ArcSwap<Config>>,
-    /// Held through a whole reload.
-    pub turn: Mutex<()>,
+    /// Held through a whole reload. What SET in the console has put on top of the files since the last one.
+    pub turn: Mutex<Vec<Override>>,
     pub parts: Vec<Arc<dyn Part>>,
     pub servers: Option<Arc<dyn Servers>>,
     pub databases: Option<Arc<dyn Databases>>,
@@ -72,6 +73,27 @@ impl Reloader {
     /// Returns the shutdown settings that hold now.
     pub fn shutdown(&self) -> Shutdown {
         self.running.load().shutdown
+    }
+
+    /// Gives a setting of the pool another value, until the next reload. The configuration is checked as a whole with it.
+    ///
+    /// # Errors
+    /// A text for the operator; nothing has changed then.
+    pub fn set(&self, key: &str, value: &str) -> Result<(), String> {
+        if !is_changeable(key) {
+            return Err(format!("{key} cannot be changed while the process runs"));
+        }
+        let mut overrides = self.turn.lock();
+        let mut wanted: Vec<Override> = overrides.iter().filter(|own| own.key != key).cloned().collect();
+        wanted.push(Override { key: key.to_owned(), value: value.to_owned() });
+        let new = (self.load)(&wanted).map_err(|errors| {
+            let plain = |error: &String| error.strip_prefix(&format!("{SET}:1:1: ")).unwrap_or(error).to_owned();
+            errors.iter().map(plain).collect::<Vec<_>>().join("; ")
+        })?;
+        self.apply(new);
+        *overrides = wanted;
+        info!(key, value, "setting changed until the next reload");
+        Ok(())
     }
 
     fn apply(&self, new: Config) -> ReloadSummary {
@@ -97,13 +119,14 @@ impl Reloader {
 impl Control for Reloader {
     fn reload(&self) -> Result<ReloadSummary, Vec<String>> {
         // Held while the files are read: the reload that began last is the one that counts.
-        let _turn = self.turn.lock();
+        let mut overrides = self.turn.lock();
         let _told = daemon::tell_reloading();
-        let loaded = (self.load)();
+        let loaded = (self.load)(&[]);
         let now = SystemTime::now();
         match loaded {
             Ok(new) => {
                 let summary = self.apply(new);
+                overrides.clear();
                 self.metrics.reloaded(ReloadResult::Applied, now);
                 info!(changed = summary.changed.join("; "), "configuration reloaded");
                 if !summary.needs_restart.is_empty() {

@@ -17,12 +17,14 @@ const QUEUE: usize = 16;
 /// What a signal asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Signal {
-    /// SIGTERM, SIGINT.
+    /// SIGTERM.
     Stop,
+    /// SIGINT: of a pool that runs alone, go when transactions have ended.
+    Interrupt,
+    /// SIGQUIT: of a pool that runs alone, go at once.
+    Quit,
     /// SIGHUP.
     Reload,
-    /// SIGQUIT: hand over to a new process.
-    Upgrade,
     /// SIGUSR1: hold the databases, as PgBouncer does.
     Pause,
     /// SIGUSR2: serve them again.
@@ -65,9 +67,9 @@ impl Caught {
         loop {
             let signal = tokio::select! {
                 _ = self.terminate.recv() => Signal::Stop,
-                _ = self.interrupt.recv() => Signal::Stop,
+                _ = self.interrupt.recv() => Signal::Interrupt,
                 _ = self.hangup.recv() => Signal::Reload,
-                _ = self.quit.recv() => Signal::Upgrade,
+                _ = self.quit.recv() => Signal::Quit,
                 _ = self.user1.recv() => Signal::Pause,
                 _ = self.user2.recv() => Signal::Resume,
             };

@@ -9,9 +9,11 @@ mod cross;
 mod env;
 mod error;
 mod field;
+mod in_effect;
 mod ini;
 pub mod lb;
 mod load;
+mod loader;
 mod node;
 mod open_files;
 pub mod pool;
@@ -28,6 +30,8 @@ use std::{path::Path, sync::Arc};
 
 pub use self::{
     error::{ConfigError, Errors, Position},
+    in_effect::{InEffect, in_effect, is_changeable},
+    loader::{Loader, Override, SET},
     open_files::open_files_needed,
     print::print,
     reading::Surroundings,
@@ -63,8 +67,17 @@ impl Config {
     /// # Errors
     /// Everything that is wrong in both files, at once.
     pub fn load(flags: &Sources, surroundings: &Surroundings) -> Result<Self, Errors> {
+        Self::load_from(flags, surroundings, &[], &load::read_file)
+    }
+
+    fn load_from(
+        flags: &Sources,
+        surroundings: &Surroundings,
+        overrides: &[Override],
+        text: Text<'_>,
+    ) -> Result<Self, Errors> {
         let sources = if *flags == Sources::default() { found_in(Path::new(""))? } else { flags.clone() };
-        Self::check(sources, surroundings, &load::read_file)
+        Self::check(sources, surroundings, overrides, text)
     }
 
     /// Checks texts as if they stood in `lb.yaml` and `pool.yaml`, which need not exist.
@@ -77,12 +90,18 @@ impl Config {
             let text = if file == Path::new(LB_FILE) { lb } else { pool };
             Ok(text.unwrap_or_default().to_owned())
         };
-        Self::check(sources, surroundings, &text)
+        Self::check(sources, surroundings, &[], &text)
     }
 
-    fn check(sources: Sources, surroundings: &Surroundings, text: Text<'_>) -> Result<Self, Errors> {
-        let lb = sources.lb.as_deref().map(|file| File::read(file, surroundings, text, false, lb::read));
-        let pool = sources.pool.as_deref().map(|file| File::read(file, surroundings, text, true, pool::read));
+    fn check(
+        sources: Sources,
+        surroundings: &Surroundings,
+        overrides: &[Override],
+        text: Text<'_>,
+    ) -> Result<Self, Errors> {
+        let lb = sources.lb.as_deref().map(|file| File::read(file, surroundings, text, None, lb::read));
+        let pool =
+            sources.pool.as_deref().map(|file| File::read(file, surroundings, text, Some(overrides), pool::read));
         if let (Some(lb), Some(pool)) = (&lb, &pool) {
             cross::databases(lb, pool);
         }
@@ -120,18 +139,22 @@ impl<'a, T> File<'a, T> {
         path: &'a Path,
         surroundings: &'a Surroundings,
         text: Text<'_>,
-        may_be_ini: bool,
+        of_pool: Option<&[Override]>,
         sections: fn(&Reading<'_>, &Node) -> T,
     ) -> Self {
         let reading = Reading::new(path, surroundings);
         let mut errors = Vec::new();
         let tree = text(path).and_then(|main| {
-            if may_be_ini && ini::is_ini(path, &main) {
+            if of_pool.is_some() && ini::is_ini(path, &main) {
                 return ini::parse(&reading, &main, text);
             }
             load::parse(path, &main, reading.env(), &mut errors)
         });
-        let found = tree.map_err(|error| errors.push(error)).ok().map(|tree| sections(&reading, &tree));
+        let mut tree = tree.map_err(|error| errors.push(error)).ok();
+        if let (Some(tree), Some(overrides)) = (&mut tree, of_pool) {
+            loader::apply(&reading, overrides, tree);
+        }
+        let found = tree.map(|tree| sections(&reading, &tree));
         reading.extend(errors);
         Self { reading, found }
     }

@@ -46,6 +46,9 @@ use crate::{
 /// How often idle connections are looked at and counts for averages taken.
 const UPKEEP: Duration = Duration::from_millis(500);
 
+/// Takes a key and a value as PgBouncer writes them; an error is a text for the operator.
+pub type SetSetting = dyn Fn(&str, &str) -> Result<(), String> + Send + Sync;
+
 /// What the pool needs of the process.
 pub struct Deps {
     pub board: Arc<Board>,
@@ -56,6 +59,8 @@ pub struct Deps {
     pub lookup: Arc<dyn Lookup>,
     /// What RELOAD in the console does: reads the files again.
     pub reload: Arc<dyn Fn() -> Result<(), String> + Send + Sync>,
+    /// What SET in the console does: gives a setting another value until the next reload.
+    pub set: Arc<SetSetting>,
     /// What SHUTDOWN in the console does: asks the process to leave.
     pub leave: Arc<dyn Fn(WaitFor) -> Result<(), String> + Send + Sync>,
 }
@@ -71,6 +76,7 @@ pub struct Pooler {
     pub(super) metrics: PoolMetrics,
     pub(super) drain: Drain,
     pub(super) reload: Arc<dyn Fn() -> Result<(), String> + Send + Sync>,
+    pub(super) set: Arc<SetSetting>,
     pub(super) leave: Arc<dyn Fn(WaitFor) -> Result<(), String> + Send + Sync>,
     pub(super) board: Arc<Board>,
     ready: Ready,
@@ -107,6 +113,7 @@ impl Pooler {
             metrics,
             drain: deps.drain,
             reload: deps.reload,
+            set: deps.set,
             leave: deps.leave,
             board: deps.board,
             ready: deps.ready,

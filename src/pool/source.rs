@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use tokio::time::Instant;
 
 use crate::{
-    config::pool as config,
+    config::{InEffect, in_effect, pool as config},
     health::{board::Serving, drain::WaitFor},
     pool::{
         console::rows::{ConfigRow, DatabaseRow, MemoryRow, NameRow, PoolRow, SocketRow, Source, StatsRow, UserRow},
@@ -97,7 +97,8 @@ impl Source for Pooler {
     }
 
     fn config(&self) -> Vec<ConfigRow> {
-        config_rows(&self.running.load().pool)
+        let row = |InEffect { key, value, default, changeable }| ConfigRow { key, value, default, changeable };
+        in_effect(&self.running.load().pool).into_iter().map(row).collect()
     }
 
     fn serving(&self) -> Vec<(Arc<str>, &'static str, bool)> {
@@ -156,6 +157,11 @@ impl Source for Pooler {
         let reload = self.reload.clone();
         // Reads files.
         tokio::task::spawn_blocking(move || reload()).await.map_err(|_| "the reload did not end".to_owned())?
+    }
+
+    async fn set(&self, key: &str, value: &str) -> Result<(), String> {
+        let (set, key, value) = (self.set.clone(), key.to_owned(), value.to_owned());
+        tokio::task::spawn_blocking(move || set(&key, &value)).await.map_err(|_| "the change did not end".to_owned())?
     }
 }
 
@@ -265,104 +271,4 @@ fn database_row(pooler: &Pooler, pool: &config::Pool, config: &config::Database,
 
 fn servers_of(group: &Group) -> u32 {
     ServerState::ALL.map(|state| group.servers(state)).iter().sum()
-}
-
-/// The general settings with PgBouncer's defaults beside them. Times in seconds, as PgBouncer shows them.
-fn config_rows(pool: &config::Pool) -> Vec<ConfigRow> {
-    let seconds = |time: Option<std::time::Duration>| {
-        time.map_or_else(|| "0".to_owned(), |time| format!("{}", time.as_secs_f64()))
-    };
-    let row = |key, value: String, default: &str| ConfigRow { key, value, default: default.into(), changeable: true };
-    let fixed = |key, value: String, default: &str| ConfigRow { changeable: false, ..row(key, value, default) };
-    let unix = pool.listen.unix.as_ref();
-    let check_query = match pool.servers.check_query.as_deref() {
-        None => "",
-        Some("") => "<empty>",
-        Some(query) => query,
-    };
-    let lookup = &pool.access.lookup;
-    let or_empty = |text: &Option<String>| text.clone().unwrap_or_default();
-    let switch = |on: bool| u8::from(on).to_string();
-    vec![
-        row("admin_users", pool.admin_users.join(","), ""),
-        row("auth_dbname", or_empty(&lookup.dbname), ""),
-        row("auth_hba_file", or_empty(&pool.access.hba_file), ""),
-        row("auth_ident_file", or_empty(&pool.access.ident_file), ""),
-        row("auth_query", lookup.query.clone(), config::access::DEFAULT_AUTH_QUERY),
-        row("auth_type", pool.auth_type.word().into(), "md5"),
-        row("auth_user", or_empty(&lookup.user), ""),
-        row("cancel_wait_timeout", seconds(Some(pool.cancel_wait_timeout)), "10"),
-        row("client_idle_timeout", seconds(pool.client_idle_timeout), "0"),
-        row("client_login_timeout", seconds(Some(pool.client_login_timeout)), "60"),
-        row("application_name_add_host", u8::from(pool.sessions.application_name_add_host).to_string(), "0"),
-        row("autodb_idle_timeout", seconds(pool.servers.autodb_idle_timeout), "3600"),
-        row("default_pool_size", pool.default_pool_size.to_string(), "20"),
-        row("disable_pqexec", u8::from(pool.sessions.disable_pqexec).to_string(), "0"),
-        row("dns_max_ttl", seconds(Some(pool.servers.dns_max_ttl)), "15"),
-        row("dns_nxdomain_ttl", seconds(Some(pool.servers.dns_nxdomain_ttl)), "15"),
-        row("fail_fast", u8::from(pool.servers.fail_fast).to_string(), "0"),
-        row("idle_transaction_timeout", seconds(pool.idle_transaction_timeout), "0"),
-        row("ignore_startup_parameters", pool.ignore_startup_parameters.join(","), ""),
-        fixed("listen_addr", listen_addr(&pool.listen), ""),
-        fixed("listen_backlog", pool.listen.backlog.to_string(), "128"),
-        fixed("listen_port", pool.listen.port.to_string(), "6432"),
-        row("log_connections", switch(pool.access.log.connections), "1"),
-        row("log_disconnections", switch(pool.access.log.disconnections), "1"),
-        row("log_pooler_errors", switch(pool.access.log.pooler_errors), "1"),
-        row("max_client_conn", pool.max_client_conn.to_string(), "100"),
-        row("max_db_client_connections", pool.max_db_client_connections.unwrap_or(0).to_string(), "0"),
-        row("max_db_connections", pool.max_db_connections.unwrap_or(0).to_string(), "0"),
-        row("max_packet_size", pool.max_packet_size.to_string(), "2147483647"),
-        row("max_prepared_statements", pool.max_prepared_statements.to_string(), "200"),
-        row("max_user_client_connections", pool.max_user_client_connections.unwrap_or(0).to_string(), "0"),
-        row("max_user_connections", pool.servers.max_user_connections.unwrap_or(0).to_string(), "0"),
-        row("min_pool_size", pool.min_pool_size.to_string(), "0"),
-        row("pool_idle_timeout", seconds(pool.servers.pool_idle_timeout), "0"),
-        row("pool_mode", rules::mode_word(pool.pool_mode).into(), "session"),
-        row("query_timeout", seconds(pool.query_timeout), "0"),
-        row("query_wait_notify", seconds(pool.sessions.query_wait_notify), "5"),
-        row("query_wait_timeout", seconds(pool.query_wait_timeout), "120"),
-        row("reserve_pool_size", pool.reserve_pool_size.to_string(), "0"),
-        row("reserve_pool_timeout", seconds(pool.reserve_pool_timeout), "5"),
-        row("scram_iterations", pool.scram_iterations.to_string(), "4096"),
-        row("server_check_delay", seconds(Some(pool.servers.check_delay)), "30"),
-        row("server_check_query", check_query.into(), "<empty>"),
-        row("server_connect_timeout", seconds(Some(pool.server_connect_timeout)), "15"),
-        row("server_fast_close", u8::from(pool.sessions.fast_close).to_string(), "0"),
-        row("server_idle_timeout", seconds(pool.server_idle_timeout), "600"),
-        row("server_lifetime", seconds(Some(pool.server_lifetime)), "3600"),
-        row("server_login_retry", seconds(Some(pool.server_login_retry)), "15"),
-        row("server_reset_query", pool.sessions.reset_query.clone(), "DISCARD ALL"),
-        row("server_reset_query_always", u8::from(pool.sessions.reset_query_always).to_string(), "0"),
-        row("server_round_robin", u8::from(pool.servers.round_robin).to_string(), "0"),
-        row("stats_period", seconds(Some(pool.stats_period)), "60"),
-        fixed("so_reuseport", u8::from(pool.listen.reuse_port).to_string(), "0"),
-        row("stats_users", pool.stats_users.join(","), ""),
-        row("tcp_defer_accept", seconds(pool.tcp.defer_accept), "1"),
-        row("tcp_keepalive", u8::from(pool.tcp.keepalive).to_string(), "1"),
-        row("tcp_keepcnt", pool.tcp.keepcnt.unwrap_or(0).to_string(), "0"),
-        row("tcp_keepidle", seconds(pool.tcp.keepidle), "0"),
-        row("tcp_keepintvl", seconds(pool.tcp.keepintvl), "0"),
-        row("tcp_socket_buffer", pool.tcp.socket_buffer.unwrap_or(0).to_string(), "0"),
-        // Of all times this one alone is in milliseconds.
-        row("tcp_user_timeout", pool.tcp.user_timeout.map_or(0, |time| time.as_millis()).to_string(), "0"),
-        row("track_extra_parameters", pool.track_extra_parameters.join(","), "IntervalStyle"),
-        row("transaction_timeout", seconds(pool.transaction_timeout), "0"),
-        fixed("unix_socket_dir", unix.map_or("", |unix| &unix.dir).into(), "/tmp"),
-        fixed(
-            "unix_socket_group",
-            unix.and_then(|unix| unix.group.as_ref()).map_or("", |group| &group.name).into(),
-            "",
-        ),
-        fixed("unix_socket_mode", format!("{:04o}", unix.map_or(0o777, |unix| unix.mode)), "0777"),
-    ]
-}
-
-/// Addresses as `listen_addr` has them; with their ports where those are not `listen_port`.
-fn listen_addr(listen: &config::Listen) -> String {
-    let one = |address: &std::net::SocketAddr| match address.port() {
-        port if port == listen.port => address.ip().to_string(),
-        _ => address.to_string(),
-    };
-    listen.addresses.iter().map(one).collect::<Vec<_>>().join(",")
 }

@@ -236,3 +236,17 @@ async fn sockets_and_memory_are_those_that_are_there_strangers_too() {
     let expected = [("db_cache", "1"), ("pool_cache", "1"), ("client_cache", "3"), ("server_cache", "1")];
     assert_eq!(used, expected.map(|(name, used)| (name.to_owned(), used.to_owned())));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_open_console_does_not_hold_a_shutdown_back() {
+    let cluster = postgres::shared();
+    let pooled = start(config(&cluster)).await;
+    let (watching, console, client) = (console(&pooled).await, console(&pooled).await, pooled.client().await);
+    console.simple_query("SHUTDOWN WAIT_FOR_CLIENTS").await.unwrap();
+    tokio::time::sleep(SECOND / 3).await;
+    assert_eq!(ask(&client, "SELECT 1").await.unwrap(), "1");
+    assert!(!watching.is_closed(), "it can be watched while somebody is left");
+    drop(client);
+    eventually("the consoles go with the last client", || watching.is_closed() && console.is_closed()).await;
+    eventually("nobody is left", || pooled.pooler.registry().client_count() == 0).await;
+}

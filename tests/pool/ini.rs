@@ -151,10 +151,96 @@ async fn a_quiet_process_logs_to_its_file_alone_and_takes_its_pidfile_with_it() 
         ini(&cluster, dir, port, &format!("logfile = {0}/log\npidfile = {0}/pid", dir.display()))
     });
     drop(process.connect("shop").await);
-    assert!(postgres::connect(process.port, "nowhere", "").await.is_err());
-    eventually("what clients are told is logged", || process.text("log").contains("\"level\":\"DEBUG\"")).await;
+    eventually("logins are logged", || process.text("log").contains("\"INFO\"")).await;
     assert_eq!(process.text("stderr"), "");
     process.signal(libc::SIGTERM);
     assert!(process.ends().await.success());
     assert!(!process.file("pid").exists());
+}
+
+#[tokio::test]
+async fn a_setting_of_the_console_holds_until_the_next_reload() {
+    let cluster = postgres::shared();
+    let process = Process::start(&[], |dir, port| ini(&cluster, dir, port, "pool_mode = transaction"));
+    let console = process.connect("pgbouncer").await;
+    let (first, second) = (process.connect("shop").await, process.connect("shop").await);
+    console.simple_query("SET default_pool_size = 1").await.unwrap();
+    console.simple_query("SET query_wait_timeout TO '0.2'").await.unwrap();
+    assert_eq!(setting(&console, "default_pool_size").await, "1");
+    assert_eq!(setting(&console, "query_wait_timeout").await, "0.2");
+    first.batch_execute("BEGIN").await.unwrap();
+    let error = ask(&second, "SELECT 1").await.unwrap_err();
+    assert!(told(&error).1.starts_with("query_wait_timeout"), "{error:?}");
+
+    // A mistake is answered and changes nothing; what has been written into the file meanwhile waits for a reload.
+    fs::write(process.file("pgbouncer.ini"), ini(&cluster, process.dir.path(), process.port, "reserve_pool_size = 7"))
+        .unwrap();
+    let refusals = [
+        ("SET max_client_conn = many", "max_client_conn: must be"),
+        ("SET nonsense = 1", "nonsense: unknown key"),
+        ("SET listen_port = 1", "listen_port cannot be changed while the process runs"),
+        ("SET auth_type = nonsense", "auth_type: "),
+    ];
+    for (text, reason) in refusals {
+        let error = console.simple_query(text).await.unwrap_err();
+        assert!(told(&error).1.starts_with(reason), "{error:?}");
+    }
+    console.simple_query("SET max_client_conn = 50").await.unwrap();
+    assert_eq!(setting(&console, "default_pool_size").await, "1", "the ones before stay");
+    assert_eq!(setting(&console, "reserve_pool_size").await, "0");
+    console.simple_query("RELOAD").await.unwrap();
+    assert_eq!(setting(&console, "default_pool_size").await, "20");
+    assert_eq!(setting(&console, "max_client_conn").await, "100");
+    assert_eq!(setting(&console, "reserve_pool_size").await, "7");
+}
+
+#[tokio::test]
+async fn a_pool_alone_goes_by_pgbouncers_signals() {
+    let cluster = postgres::shared();
+    let start = || Process::start(&[], |dir, port| ini(&cluster, dir, port, "pool_mode = transaction"));
+
+    // SIGTERM waits for clients.
+    let mut process = start();
+    let (console, client) = (process.connect("pgbouncer").await, process.connect("shop").await);
+    process.signal(libc::SIGTERM);
+    eventually("it waits", || process.text("stderr").contains("waits for its clients to go")).await;
+    for _ in 0..3 {
+        assert_eq!(ask(&client, "SELECT 1").await.unwrap(), "1");
+    }
+    assert!(!console.is_closed());
+    drop(client);
+    assert!(process.ends().await.success());
+
+    // SIGINT waits for transactions.
+    let mut process = start();
+    let (idle, busy) = (process.connect("shop").await, process.connect("shop").await);
+    busy.batch_execute("BEGIN").await.unwrap();
+    process.signal(libc::SIGINT);
+    eventually("the idle one is gone", || idle.is_closed()).await;
+    assert_eq!(ask(&busy, "SELECT 1").await.unwrap(), "1");
+    busy.batch_execute("COMMIT").await.unwrap();
+    assert!(process.ends().await.success());
+
+    // SIGQUIT waits for nothing.
+    let mut process = start();
+    let busy = process.connect("shop").await;
+    busy.batch_execute("BEGIN").await.unwrap();
+    process.signal(libc::SIGQUIT);
+    assert!(process.ends().await.success());
+    eventually("the client is cut", || busy.is_closed()).await;
+}
+
+#[tokio::test]
+async fn the_grace_period_is_the_longest_that_clients_are_waited_for() {
+    let cluster = postgres::shared();
+    let mut process = Process::start(&[], |dir, port| {
+        ini(&cluster, dir, port, "pool_mode = transaction") + "shutdown.grace_period = 2\n"
+    });
+    let (idle, busy) = (process.connect("shop").await, process.connect("shop").await);
+    busy.batch_execute("BEGIN").await.unwrap();
+    let begun = tokio::time::Instant::now();
+    process.signal(libc::SIGTERM);
+    assert!(process.ends().await.success());
+    assert!((2 * SECOND..8 * SECOND).contains(&begun.elapsed()), "{:?}", begun.elapsed());
+    eventually("nobody stays", || idle.is_closed() && busy.is_closed()).await;
 }

@@ -145,6 +145,7 @@ pub async fn start_with(config: Pool, lookup: Arc<dyn Lookup>) -> Pooled {
         metrics: metrics.clone(),
         lookup,
         reload: Arc::new(|| Ok(())),
+        set: Arc::new(|_, _| Ok(())),
         leave: Arc::new(move |wait_for| {
             left.advance(match wait_for {
                 WaitFor::Nothing => Phase::Cut,

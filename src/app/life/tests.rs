@@ -60,6 +60,7 @@ fn world(pre_stop_delay: u64, grace_period: u64) -> World {
         ready: ready.clone(),
         control: control.clone(),
         shutdown: Arc::new(move || shutdown),
+        pool_alone: false,
     };
     let life = tokio::spawn(life.run());
     World { signals, shutdowns, front: front_drain, pool: pool_drain, ready, control, life }

@@ -43,7 +43,7 @@ fn world(load: impl Fn() -> Result<Config, Vec<String>> + Send + Sync + 'static)
     let registry = Arc::new(Registry::new());
     let started = config(30, "127.0.0.1:9180");
     let reloader = Reloader {
-        load: Box::new(load),
+        load: Box::new(move |_| load()),
         running: Arc::new(ArcSwap::from_pointee(started.clone())),
         turn: Mutex::default(),
         started,

@@ -19,7 +19,7 @@ mod tree;
 
 use std::path::Path;
 
-pub(super) use self::settle::settle;
+pub(super) use self::{settle::settle, tree::setting_node};
 use crate::config::{Text, error::ConfigError, node::Node, reading::Reading};
 
 /// Files that one ini may consist of, and how deep they may name each other (PgBouncer: 10 deep, any number).

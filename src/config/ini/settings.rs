@@ -44,7 +44,7 @@ pub(in crate::config) struct Setting {
     /// As SHOW CONFIG has it.
     pub default: &'static str,
     /// Whether PgBouncer takes a new value by SET or RELOAD.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for SHOW CONFIG"))]
+    #[cfg_attr(not(test), expect(dead_code, reason = "what PgBouncer answers; a test compares the table with it"))]
     pub changeable: bool,
     pub without: Without,
 }

@@ -37,9 +37,17 @@ pub fn print(config: &Config) -> String {
     documents.join("---\n")
 }
 
+/// Returns the keys and values of `pool:` as they are printed.
+pub(super) fn settings(pool: &super::pool::Pool) -> Vec<(String, Yaml)> {
+    match pool::settings(pool) {
+        Yaml::Map(entries) => entries,
+        _ => Vec::new(),
+    }
+}
+
 /// A YAML value whose mappings keep their order.
 #[derive(Debug, Clone)]
-enum Yaml {
+pub(super) enum Yaml {
     Null,
     Bool(bool),
     Number(u64),

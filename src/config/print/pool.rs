@@ -24,7 +24,7 @@ pub(super) fn pool(pool: &Pool) -> Yaml {
     map
 }
 
-fn settings(pool: &Pool) -> Yaml {
+pub(super) fn settings(pool: &Pool) -> Yaml {
     // PgBouncer writes "never" and "no limit" as 0.
     let timeout = |timeout: Option<_>| Yaml::Text(timeout.map_or("0".to_owned(), format_duration));
     let mut map = Yaml::map();

@@ -4,7 +4,7 @@
 //! console has a few places of its own, because it is needed most when the rest are taken. Nothing is said about databases
 //! before the client has proven who it is.
 
-use std::{borrow::Cow, sync::Arc};
+use std::{borrow::Cow, sync::Arc, time::Duration};
 
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt},
@@ -29,7 +29,7 @@ use crate::{
         lease::Patience,
         lookup::Finder,
         pooler::Pooler,
-        registry::{ClientHandle, ClientState, Leave, Of, Place},
+        registry::{ClientEntry, ClientHandle, ClientState, Leave, Of, Place},
         relay::ClientState as RelayState,
         rules,
         server::pooled::Welcome,
@@ -39,7 +39,7 @@ use crate::{
 
 /// What the console tells about itself as a server. Drivers parse `server_version`.
 const CONSOLE_PARAMS: [(&str, &str); 7] = [
-    ("server_version", concat!("1.25.0/bookend-", env!("CARGO_PKG_VERSION"))),
+    ("server_version", concat!("1.26.1/bookend-", env!("CARGO_PKG_VERSION"))),
     ("client_encoding", "UTF8"),
     ("server_encoding", "UTF8"),
     ("DateStyle", "ISO"),
@@ -275,5 +275,23 @@ where
         served = console::serve(io, &*source, rights) => served.map_err(|_| PoolError::ClientGone),
         // The console watches a drain: it stays until the time is over.
         leave = client.asked_to_leave(Leave::Killed) => Err(farewell(leave)),
+        () = last_one(pooler) => Err(PoolError::Shutdown),
+    }
+}
+
+/// How often a console that watches a shutdown looks whether anybody else is left.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
+
+/// Waits until the pool is being left and nobody but consoles is here: they must not hold it back. Cancel safe.
+async fn last_one(pooler: &Pooler) {
+    pooler.drain.clone().closed().await;
+    loop {
+        // First of all, so that whoever has sent it away gets an answer.
+        tokio::time::sleep(LOOK_AGAIN).await;
+        let is_console =
+            |client: &Arc<ClientEntry>| client.group().is_some_and(|group| &*group.database == console::DATABASE);
+        if pooler.registry().clients().iter().all(is_console) {
+            return;
+        }
     }
 }

@@ -28,8 +28,8 @@ pub enum Command {
     Reload,
     Shutdown(WaitFor),
     Suspend,
-    /// The name of a setting, in lower case.
-    Set(String),
+    /// The name of a setting, in lower case, and its value.
+    Set(String, String),
 }
 
 /// What can be shown.
@@ -80,7 +80,7 @@ impl Command {
             Self::Empty => false,
             Self::Show(show) => *show == Show::Fds,
             // Sets nothing then.
-            Self::Set(name) => parameter(name).is_none(),
+            Self::Set(name, _) => parameter(name).is_none(),
             Self::Pause(_)
             | Self::Resume(_)
             | Self::Reconnect(_)
@@ -111,7 +111,7 @@ impl Command {
             Self::Reload => "RELOAD",
             Self::Shutdown(_) => "SHUTDOWN",
             Self::Suspend => "SUSPEND",
-            Self::Set(_) => "SET",
+            Self::Set(..) => "SET",
         }
     }
 
@@ -130,7 +130,7 @@ impl Command {
             | Self::Reload
             | Self::Shutdown(_)
             | Self::Suspend
-            | Self::Set(_) => None,
+            | Self::Set(..) => None,
         }
     }
 }
@@ -168,7 +168,7 @@ pub fn parse(text: &str) -> Result<Command, String> {
         "RELOAD" if rest.is_empty() => Ok(Command::Reload),
         "SHUTDOWN" => shutdown(rest).map(Command::Shutdown).ok_or_else(invalid),
         "SUSPEND" if rest.is_empty() => Ok(Command::Suspend),
-        "SET" => setting(rest).map(Command::Set).ok_or_else(invalid),
+        "SET" => setting(rest).map(|(key, value)| Command::Set(key, value)).ok_or_else(invalid),
         _ => Err(invalid()),
     }
 }
@@ -215,16 +215,22 @@ fn shutdown(how: &str) -> Option<WaitFor> {
     }
 }
 
-/// Reads `key = value` or `key TO value` and returns the key; what the value is interests nobody.
-fn setting(rest: &str) -> Option<String> {
-    let end = rest.find(|char: char| char != '_' && !char.is_ascii_alphanumeric())?;
+/// Reads `key = value` or `key TO value`; the value may stand in quotes, which are doubled inside.
+fn setting(rest: &str) -> Option<(String, String)> {
+    let end = rest.find(|char: char| !matches!(char, '_' | '.') && !char.is_ascii_alphanumeric())?;
     let (name, rest) = rest.split_at(end);
     let rest = rest.trim_start();
     let to = || rest.get(..2).filter(|word| word.eq_ignore_ascii_case("to")).and_then(|_| rest.get(2..));
     let value = rest.strip_prefix('=').or_else(|| to().filter(|value| value.starts_with(char::is_whitespace)))?.trim();
-    // A second command after a semicolon is not to be lost without a word.
-    let one = !value.is_empty() && (value.starts_with('\'') || !value.contains(';'));
-    (!name.is_empty() && one).then(|| name.to_ascii_lowercase())
+    let value = match value.strip_prefix('\'') {
+        Some(quoted) => {
+            let inner = quoted.strip_suffix('\'')?.replace("\'\'", "\u{0}");
+            (!inner.contains('\'')).then(|| inner.replace('\u{0}', "\'"))?
+        }
+        // A second command after a semicolon is not to be lost without a word.
+        None => Some(value).filter(|value| !value.is_empty() && !value.contains(';'))?.to_owned(),
+    };
+    (!name.is_empty()).then(|| (name.to_ascii_lowercase(), value))
 }
 
 /// Returns `Some(None)` for no name, `Some(Some(name))` for one, `None` for anything else.

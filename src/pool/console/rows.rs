@@ -58,6 +58,8 @@ pub trait Source: Send + Sync {
     fn leave(&self, wait_for: WaitFor) -> Result<(), String>;
     /// Reads the configuration again.
     async fn reload(&self) -> Result<(), String>;
+    /// Gives a setting another value, until the next reload.
+    async fn set(&self, key: &str, value: &str) -> Result<(), String>;
 }
 
 /// A row of SHOW POOLS: one (database, user).
@@ -185,7 +187,7 @@ pub struct MemoryRow {
 /// A row of SHOW CONFIG.
 #[derive(Debug, Clone)]
 pub struct ConfigRow {
-    pub key: &'static str,
+    pub key: String,
     pub value: String,
     pub default: String,
     /// Whether a reload takes it in.

@@ -32,7 +32,6 @@ const NO_SUSPEND: &str =
     "SUSPEND is not offered: there are no sockets to hand over to another process; PAUSE makes clients wait";
 const NO_FDS: &str =
     "SHOW FDS is not offered: it shows cancel keys and passwords (PgBouncer 1.26 has none either); use SHOW SOCKETS";
-const NO_SET: &str = "SET is not offered: settings come from the configuration file; change it there and RELOAD";
 
 /// Serves a logged-in console client until it leaves. The caller has sent the welcome up to ReadyForQuery.
 ///
@@ -157,11 +156,14 @@ async fn run(command: &Command, source: &dyn Source, out: &mut Vec<u8>) {
         Command::Reload => source.reload().await,
         Command::Shutdown(wait_for) => source.leave(*wait_for),
         Command::Suspend => return error(out, FEATURE_NOT_SUPPORTED, NO_SUSPEND),
-        Command::Set(name) if command::parameter(name).is_some() => {
+        Command::Set(name, _) if command::parameter(name).is_some() => {
             notice(out, "SET ignored", None);
             Ok(())
         }
-        Command::Set(_) => return error(out, FEATURE_NOT_SUPPORTED, NO_SET),
+        Command::Set(key, value) => match source.set(key, value).await {
+            Ok(()) => return backend::command_complete(out, &format!("SET {key}={value}")),
+            failed => failed,
+        },
     };
     match done {
         Ok(()) => backend::command_complete(out, command.tag()),

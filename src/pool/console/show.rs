@@ -1,6 +1,6 @@
 //! The SHOW commands: rows of the pool as PgBouncer's tables.
 //!
-//! Column names and units are those of PgBouncer 1.25 (src/admin.c, src/stats.c). Tools read columns by name.
+//! Column names and units are those of PgBouncer 1.26 (src/admin.c, src/stats.c; a test has its own answers). Tools read columns by name.
 
 mod sockets;
 mod traffic;
@@ -57,6 +57,7 @@ pub const HELP: &str = "
 \tSHOW SOCKETS|ACTIVE_SOCKETS|LISTS|MEM|STATE
 \tSHOW DNS_HOSTS|DNS_ZONES
 \tSHOW STATS|STATS_TOTALS|STATS_AVERAGES|TOTALS
+\tSET key = arg
 \tRELOAD
 \tPAUSE [<db>]
 \tRESUME [<db>]
@@ -231,7 +232,7 @@ fn config(source: &dyn Source) -> Table {
 fn state(source: &dyn Source) -> Table {
     let mut table = Table::new(&[("key", TEXT), ("value", TEXT)]);
     let paused = source.paused();
-    for (key, value) in [("active", !paused), ("paused", paused), ("suspended", false)] {
+    for (key, value) in [("active", !paused), ("paused", paused)] {
         table.push(vec![text(key), text(if value { "yes" } else { "no" })]);
     }
     table
@@ -247,7 +248,7 @@ fn memory(source: &dyn Source) -> Table {
 
 fn version() -> Table {
     // Tools parse `PgBouncer x.y.z`; the number is that of the PgBouncer whose console this is, ours follows.
-    one("version", concat!("PgBouncer 1.25.0 (bookend ", env!("CARGO_PKG_VERSION"), ")"))
+    one("version", concat!("PgBouncer 1.26.1 (bookend ", env!("CARGO_PKG_VERSION"), ")"))
 }
 
 fn one(column: &'static str, value: &str) -> Table {

@@ -103,7 +103,7 @@ impl Source for Fixed {
 
     fn config(&self) -> Vec<ConfigRow> {
         vec![ConfigRow {
-            key: "pool_mode",
+            key: "pool_mode".into(),
             value: "transaction".into(),
             default: "transaction".into(),
             changeable: true,
@@ -159,6 +159,10 @@ impl Source for Fixed {
 
     async fn reload(&self) -> Result<(), String> {
         self.note("reload", None)
+    }
+
+    async fn set(&self, key: &str, value: &str) -> Result<(), String> {
+        self.note(&format!("set {key} to"), Some(value))
     }
 }
 

@@ -49,9 +49,9 @@ static NUMBERS: [Number; 12] = [
 ];
 
 impl Number {
-    /// Returns its name in STATS_AVERAGES: what concerns prepared statements came later and kept its prefix.
+    /// Returns its name in STATS_AVERAGES: what came later (prepared statements, logins) kept its prefix.
     fn bare_average(&self) -> &'static str {
-        if self.overall.starts_with("ps_") { self.average } else { self.bare }
+        if self.overall.starts_with("ps_") || self.overall == "client_login_count" { self.average } else { self.bare }
     }
 }
 

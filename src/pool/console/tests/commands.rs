@@ -29,8 +29,14 @@ fn commands_are_read_in_any_case_with_or_without_a_semicolon() {
 
 #[test]
 fn a_setting_is_read_in_each_of_its_spellings() {
-    for text in ["SET pool_mode=session", "set pool_mode to 'a;b'", "set POOL_MODE = 'session';"] {
-        assert_eq!(parse(text), Ok(Command::Set("pool_mode".into())), "{text}");
+    let values = [
+        ("SET pool_mode=session", "session"),
+        ("set pool_mode to 'a;b'", "a;b"),
+        ("set POOL_MODE = 'it''s';", "it's"),
+        ("SET pool_mode = ''", ""),
+    ];
+    for (text, value) in values {
+        assert_eq!(parse(text), Ok(Command::Set("pool_mode".into(), value.into())), "{text}");
     }
 }
 
@@ -53,6 +59,8 @@ fn what_is_no_command_is_named_and_shortened() {
         "SET = 1",
         "SET x =",
         "SET x tomorrow",
+        "SET x = 'a' b",
+        "SET x = 'a",
         "SET timezone = 1; SHUTDOWN",
     ] {
         let error = parse(text).unwrap_err();
@@ -81,13 +89,50 @@ async fn what_drivers_insist_on_is_answered_and_changes_nothing() {
 #[tokio::test]
 async fn what_is_not_offered_is_refused_with_the_reason() {
     let (mut client, source) = console(Rights::Admin);
-    for (command, reason) in [("SUSPEND", "PAUSE"), ("SET pool_mode = session", "RELOAD"), ("SHOW FDS", "cancel keys")]
-    {
+    for (command, reason) in [("SUSPEND", "PAUSE"), ("SHOW FDS", "cancel keys")] {
         let (tags, text) = ask(&mut client, command).await;
         assert_eq!(tags, "EZ", "{command}");
         assert!(text.contains("0A000") && text.contains("not offered") && text.contains(reason), "{text}");
     }
     assert!(source.done.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_set_is_answered_as_pgbouncer_answers_it() {
+    let (mut client, source) = console(Rights::Admin);
+    let (tags, text) = ask(&mut client, "SET max_client_conn TO '500'").await;
+    assert_eq!(tags, "CZ");
+    assert!(text.contains("SET max_client_conn=500"), "{text}");
+    let (tags, text) = ask(&mut client, "SET max_client_conn = nowhere").await;
+    assert_eq!(tags, "EZ", "what the pool does not take is an error");
+    assert!(text.contains("08P01"), "{text}");
+    assert_eq!(*source.done.lock().unwrap(), ["set max_client_conn to 500"]);
+}
+
+/// What clients with a prompt or a tree of objects send at first: an answer or an error, and the session goes on.
+#[tokio::test]
+async fn what_clients_of_databases_open_with_is_answered_or_refused_and_the_session_goes_on() {
+    let (mut client, _) = console(Rights::Admin);
+    let refused = [
+        "SELECT version()",
+        "SELECT 1",
+        "BEGIN",
+        "SELECT current_database()",
+        "SHOW TRANSACTION ISOLATION LEVEL",
+        "SHOW search_path",
+        "SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL READ COMMITTED",
+        "SET DateStyle=ISO; SET client_min_messages=notice; SELECT set_config('bytea_output','hex',false)",
+        "SELECT n.nspname as \"Schema\", c.relname as \"Name\" FROM pg_catalog.pg_class c ORDER BY 1,2;",
+    ];
+    for text in refused {
+        let (tags, said) = ask(&mut client, text).await;
+        assert_eq!(tags, "EZ", "{text}");
+        assert!(said.contains("08P01") && said.contains("invalid command"), "{said}");
+    }
+    for text in ["SET extra_float_digits = 3", "SET DateStyle TO ISO", "SET client_encoding='utf8'"] {
+        assert_eq!(ask(&mut client, text).await.0, "NCZ", "{text}");
+    }
+    assert_eq!(ask(&mut client, "SELECT pools").await.0, "TDCZ");
 }
 
 #[tokio::test]

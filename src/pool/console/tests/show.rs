@@ -2,10 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use super::{ask, console, rows};
+use super::{Fixed, ask, console, rows};
 use crate::pool::console::{
     Rights,
     averages::{Averager, Totals},
+    command::{self, Command},
+    show,
 };
 
 #[tokio::test]
@@ -81,7 +83,7 @@ async fn columns_have_pgbouncers_names_and_order() {
         (
             "STATS_AVERAGES",
             "database server_assignment_count xact_count query_count bytes_received bytes_sent xact_time query_time \
-             wait_time avg_client_parse_count avg_server_parse_count avg_bind_count client_login_count",
+             wait_time avg_client_parse_count avg_server_parse_count avg_bind_count avg_client_login_count",
         ),
         (
             "SOCKETS",
@@ -141,4 +143,25 @@ fn averages_are_per_second_and_times_per_item() {
     let averages = averager.period().averages();
     assert_eq!(averages.wait_time, 2, "per assignment");
     assert_eq!((averages.xact_count, averages.xact_time, averages.received), (2, 50, 1_000));
+}
+
+/// `columns.tsv` and `rows.tsv` are what PgBouncer 1.26.1 answered.
+#[tokio::test]
+async fn every_table_has_pgbouncers_columns_and_every_list_its_rows() {
+    let columns = include_str!("../../../../tests/data/pgbouncer/columns.tsv");
+    let listed = include_str!("../../../../tests/data/pgbouncer/rows.tsv");
+    let source = Fixed::default();
+    for line in columns.lines() {
+        let mut words = line.split('\t');
+        let what = words.next().unwrap();
+        let Ok(Command::Show(show)) = command::parse(&format!("SHOW {what}")) else { panic!("{what} is not known") };
+        let table = show::table(show, &source);
+        let own: Vec<_> = table.columns.iter().map(|(name, _)| *name).collect();
+        assert_eq!(own, words.collect::<Vec<_>>(), "SHOW {what}");
+        let rows: Vec<_> = listed.lines().filter_map(|line| line.strip_prefix(&format!("{what}\t"))).collect();
+        if !rows.is_empty() {
+            let own: Vec<_> = table.rows.iter().map(|row| row[0].clone().unwrap()).collect();
+            assert_eq!(own, rows, "SHOW {what}");
+        }
+    }
 }
