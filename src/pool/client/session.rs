@@ -148,6 +148,10 @@ impl<IO: AsyncRead + AsyncWrite + Unpin + Send + 'static> Session<IO> {
         if answers.is_empty() {
             return Ok(());
         }
+        Box::pin(self.tell(answers)).await
+    }
+
+    async fn tell(&mut self, answers: Vec<u8>) -> Result<(), PoolError> {
         let limit = self.pool.rules.load().client_idle_timeout;
         let io = &mut self.io;
         let told = async {
@@ -200,7 +204,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin + Send + 'static> Session<IO> {
 
         self.client.set_link(None);
         self.pool.metrics.transaction(over.saturating_duration_since(leased));
-        self.note_names(&mut lease);
+        self.note(&mut lease);
         match outcome {
             Outcome::Released { server } => {
                 self.finish(lease, server, &rules, over).await;
@@ -210,7 +214,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin + Send + 'static> Session<IO> {
             Outcome::Spilled { server, untaken } => {
                 self.client.transition(ClientState::Idle, over);
                 self.finish(lease, server, &rules, over).await;
-                Ok(self.hand_over(*untaken).await)
+                Ok(Box::pin(self.hand_over(*untaken)).await)
             }
             Outcome::Left { server } => {
                 // Closed before the server is looked after: the client does not wait for that.
@@ -288,23 +292,12 @@ impl<IO: AsyncRead + AsyncWrite + Unpin + Send + 'static> Session<IO> {
     }
 
     /// Gives the server back if it is fit for the next client, and closes it otherwise.
-    async fn finish(&mut self, mut lease: Lease<Connector>, fate: Fate, rules: &Rules, now: Instant) {
-        let (clean, now) = match (fate, &rules.reset_query) {
-            (Fate::Close, _) => (false, now),
-            (Fate::Reusable, None) => (true, now),
-            (Fate::Reusable | Fate::Rollback, query) => {
-                let deadline = now + rules.limits.rollback_timeout;
-                lease.entry().transition(ServerState::Resetting);
-                let Server { stream, state } = lease.connection();
-                let mut clean = fate == Fate::Reusable || relay::recover(stream, state, deadline).await;
-                if let (true, Some(query)) = (clean, query) {
-                    clean = relay::reset(stream, state, query, deadline).await;
-                }
-                (clean, Instant::now())
-            }
-        };
-        if clean {
-            lease.release(now);
+    async fn finish(&mut self, lease: Lease<Connector>, fate: Fate, rules: &Rules, now: Instant) {
+        match (fate, &rules.reset_query) {
+            (Fate::Close, _) => drop(lease),
+            (Fate::Reusable, None) => lease.release(now),
+            // On the heap: a lease is seldom over like this.
+            (Fate::Reusable | Fate::Rollback, _) => Box::pin(clean(lease, fate, rules, now)).await,
         }
     }
 
@@ -327,19 +320,36 @@ impl<IO: AsyncRead + AsyncWrite + Unpin + Send + 'static> Session<IO> {
         }
     }
 
-    /// Copies what pages show.
-    fn note_names(&mut self, lease: &mut Lease<Connector>) {
-        if let Some(name) = self.state.param("application_name") {
-            self.client.set_application_name(name);
-        }
+    /// Copies what pages show. Names are looked at when one of them may have changed.
+    fn note(&mut self, lease: &mut Lease<Connector>) {
+        let renamed = self.state.take_renamed();
         self.client.set_prepared_statements(self.state.prepared());
         let server = &lease.connection().state;
-        let (name, prepared) = (server.params().value("application_name").cloned(), server.prepared());
+        let (prepared, name) = (server.prepared(), renamed.then(|| server.application_name().to_vec()));
         lease.entry().set_prepared_statements(prepared);
         if let Some(name) = name {
             lease.entry().set_application_name(&name);
+            self.client.set_application_name(self.state.param("application_name").unwrap_or_default());
         }
     }
+}
+
+/// Rolls back what a client left open, runs `server_reset_query`, and gives the server back; closes it when that fails.
+async fn clean(mut lease: Lease<Connector>, fate: Fate, rules: &Rules, now: Instant) {
+    let deadline = now + rules.limits.rollback_timeout;
+    lease.entry().transition(ServerState::Resetting);
+    let Server { stream, state } = &mut **lease.connection();
+    if fate == Fate::Rollback && !relay::recover(stream, state, deadline).await {
+        return;
+    }
+    if let Some(query) = &rules.reset_query
+        && !relay::reset(stream, state, query, deadline).await
+    {
+        return;
+    }
+    let name = state.application_name().to_vec();
+    lease.entry().set_application_name(&name);
+    lease.release(Instant::now());
 }
 
 /// Ends when a client has done nothing for `limit`, which it returns. On the heap, and only where there is a limit: a timer is
@@ -412,6 +422,6 @@ mod tests {
             std::mem::size_of::<T>()
         }
         let size = size_of(Session::run);
-        assert!(size <= 640, "{size} bytes");
+        assert!(size <= 608, "{size} bytes");
     }
 }

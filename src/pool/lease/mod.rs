@@ -51,3 +51,13 @@ pub trait Connection: Send + 'static {
     /// Says goodbye before an idle connection is closed, as far as that is possible without waiting.
     fn farewell(&mut self);
 }
+
+impl<T: Connection> Connection for Box<T> {
+    fn is_quiet(&self) -> bool {
+        T::is_quiet(self)
+    }
+
+    fn farewell(&mut self) {
+        T::farewell(self);
+    }
+}

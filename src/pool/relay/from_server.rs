@@ -55,6 +55,7 @@ impl Session<'_> {
         let status = ParameterStatus::parse(body).map_err(|_| confused("malformed ParameterStatus"))?;
         self.server.params.set(status.name, status.value);
         self.scope = None;
+        self.client.renamed = true;
         if self.is_replaying() {
             return Ok(Verdict::Skip); // the client is told at the replay's end what it does not know
         }
@@ -176,6 +177,7 @@ impl Session<'_> {
         });
         self.scope = None;
         self.client.proven = true;
+        self.client.renamed = true;
         self.replay = Replay::Done;
         self.control.set_replaying(false);
         Ok(Verdict::Skip)

@@ -18,6 +18,8 @@ pub struct ClientState {
     /// A server has accepted these settings. Until then its first message waits for the replay's answer, so that nothing
     /// runs under settings that turn out to be refused; afterwards it follows in the same packet.
     pub(super) proven: bool,
+    /// Its `application_name`, or that of its server, may be another than the registry was told.
+    pub(super) renamed: bool,
     pub(super) statements: ClientStatements,
     /// The statement without a name, if it was not bound yet ([`super::unnamed`]).
     pub(super) unnamed: Option<Box<Kept>>,
@@ -53,6 +55,7 @@ impl ClientState {
             params,
             options: (!options.is_empty()).then(|| Arc::new(options)),
             proven: !asked,
+            renamed: true,
             statements: ClientStatements::default(),
             unnamed: None,
             pipelines: 0,
@@ -73,6 +76,11 @@ impl ClientState {
     /// Returns the scope of its statements ([`crate::pool::prepared::statement`]): a hash of its settings.
     pub(super) fn scope(&self) -> u64 {
         self.interner.scope((self.params.reading(), self.options.as_deref()))
+    }
+
+    /// Returns whether names may have changed since the last call.
+    pub fn take_renamed(&mut self) -> bool {
+        std::mem::take(&mut self.renamed)
     }
 
     /// Returns how many statements the client has prepared.
@@ -115,6 +123,11 @@ impl ServerState {
     /// Returns everything the server reports.
     pub fn params(&self) -> &Params {
         &self.params
+    }
+
+    /// Returns the `application_name` in force on it, as far as the server tells.
+    pub fn application_name(&self) -> &[u8] {
+        self.params.value("application_name").map_or(&[], |name| name)
     }
 
     /// Returns where its transaction stands, as of the last ReadyForQuery.

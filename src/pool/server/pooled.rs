@@ -84,9 +84,10 @@ impl Connector {
 }
 
 impl Connect for Connector {
-    type Connection = Server;
+    /// On the heap: it changes hands for every lease.
+    type Connection = Box<Server>;
 
-    async fn connect(&self, entry: &ServerEntry) -> Result<Server, ServerError> {
+    async fn connect(&self, entry: &ServerEntry) -> Result<Box<Server>, ServerError> {
         let Opened { fresh, peer, endpoint, host } = self.open().await?;
         entry.set_address(peer, endpoint, host.text, fresh.stream.suite(), fresh.key);
         // Looked at after the address is known: who takes an address from the name first closes what is known to go there.
@@ -94,11 +95,12 @@ impl Connect for Connector {
             entry.set_close_needed();
         }
         let state = ServerState::new(fresh.params.iter().map(|(name, value)| (name.as_str(), value.as_bytes())));
+        entry.set_application_name(state.application_name());
         self.learn(fresh.params, state.params());
-        Ok(Server { stream: fresh.stream, state })
+        Ok(Box::new(Server { stream: fresh.stream, state }))
     }
 
-    async fn check(&self, server: &mut Server) -> Result<(), ServerError> {
+    async fn check(&self, server: &mut Box<Server>) -> Result<(), ServerError> {
         let Some(query) = &self.spec.check_query else { return Ok(()) };
         let reported = ask(&mut server.stream, query, Instant::now() + self.spec.connect_timeout).await?;
         // As for one that speaks while it rests: not what its next client was told.
