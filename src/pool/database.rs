@@ -237,6 +237,7 @@ fn spec(running: &Running, database: &config::Database, hosts: Arc<Hosts>, clien
         connect_query: database.servers.connect_query.as_deref().map(Into::into),
         check_query: running.pool.servers.check_query.as_deref().map(Into::into),
         tls: running.pool.server_tls.clone(),
+        require_auth: running.pool.server_require_auth,
         tcp: running.pool.tcp,
         connect_timeout: running.pool.server_connect_timeout,
     }

@@ -27,6 +27,7 @@ use crate::{
     },
     pool::{
         auth::{Auth, derive::Deriver, throttle::Throttle, users::Users},
+        client::handshakes::Handshakes,
         console::rows::Source,
         database::{Database, Running, Shared},
         listener::Listener,
@@ -73,6 +74,7 @@ pub struct Pooler {
     pub(super) statements: Arc<Interner>,
     pub(super) lookups: Arc<Lookups>,
     pub(super) throttle: Throttle,
+    pub(super) handshakes: Handshakes,
     pub(super) metrics: PoolMetrics,
     pub(super) drain: Drain,
     pub(super) reload: Arc<dyn Fn() -> Result<(), String> + Send + Sync>,
@@ -110,6 +112,7 @@ impl Pooler {
             statements,
             lookups: Arc::default(),
             throttle: Throttle::default(),
+            handshakes: Handshakes::default(),
             metrics,
             drain: deps.drain,
             reload: deps.reload,

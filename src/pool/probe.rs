@@ -17,7 +17,11 @@ use std::{collections::HashMap, num::NonZeroU32, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
 use tokio::{sync::watch, task::JoinHandle};
-use tokio_postgres::{Client, Config, NoTls, SimpleQueryMessage, config::SslMode, error::SqlState};
+use tokio_postgres::{
+    Client, Config, NoTls, SimpleQueryMessage,
+    config::{SslMode, SslNegotiation},
+    error::SqlState,
+};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use crate::{
@@ -142,6 +146,10 @@ fn login(pool: &Pool, database: &config::Database) -> Config {
             Some(tls) if tls.mode.is_required() => SslMode::Require,
             Some(tls) if tls.mode == config::SslMode::Prefer => SslMode::Prefer,
             _ => SslMode::Disable,
+        })
+        .ssl_negotiation(match &pool.server_tls {
+            Some(tls) if tls.direct => SslNegotiation::Direct,
+            _ => SslNegotiation::Postgres,
         });
     let plain = |user: &config::User| match &user.secret {
         UserSecret::Plain(password) => Some((user.name.clone(), password.clone())),

@@ -8,8 +8,8 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use bookend::{
     config::{
         pool::{
-            Access, AuthType, Database, DatabaseServers, Listen, OwnLookup, Pool, PoolMode, Probe, Servers, Sessions,
-            Tcp, User, UserSecret,
+            Access, AuthType, Database, DatabaseServers, Listen, OwnLookup, Pool, PoolMode, Probe, RequireAuth,
+            Servers, Sessions, Tcp, User, UserSecret,
         },
         secret::Secret,
     },
@@ -64,6 +64,7 @@ pub fn config(cluster: &Cluster) -> Pool {
         access: Access::default(),
         client_tls: None,
         server_tls: None,
+        server_require_auth: RequireAuth::default(),
         admin_users: vec![USER.into()],
         stats_users: Vec::new(),
         pool_mode: PoolMode::Transaction,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bookend::{
     config::{
-        pool::{AuthType, ClientTls, Pool, ServerTls, SslMode, TlsFiles, UserSecret},
+        pool::{Asked, AuthType, ClientTls, Pool, RequireAuth, ServerTls, SslMode, TlsFiles, UserSecret},
         secret::Secret,
     },
     pool::{registry::ServerState, wire::frontend},
@@ -60,7 +60,14 @@ impl Authority {
     }
 
     fn client(&self) -> Identity {
+        self.client_named("client")
+    }
+
+    /// Made out for a user, by its common name.
+    fn client_named(&self, name: &str) -> Identity {
         let mut params = CertificateParams::new(vec!["client".to_owned()]).unwrap();
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        params.distinguished_name.push(DnType::CommonName, name);
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
         let key = KeyPair::generate().unwrap();
         let certificate = params.signed_by(&key, &self.issuer).unwrap().pem();
@@ -87,7 +94,7 @@ fn to_server(mode: SslMode, verify: Verify) -> Option<Arc<ServerTls>> {
 
 fn to_server_as(identity: Option<Identity>, mode: SslMode, verify: Verify) -> Option<Arc<ServerTls>> {
     let connect = Connect::new(verify, identity, Versions::Both, &[b"postgresql"]).unwrap();
-    Some(Arc::new(ServerTls { mode, files: TlsFiles::default(), connect }))
+    Some(Arc::new(ServerTls { mode, direct: false, files: TlsFiles::default(), connect }))
 }
 
 async fn pool_with(change: impl FnOnce(&mut Pool)) -> (Arc<Cluster>, Pooled) {
@@ -529,4 +536,76 @@ async fn a_reload_with_a_new_certificate_shows_it_to_the_next_client_and_drops_n
     assert!(connect(&pooled, Verify::Authority(old.roots()), "sslmode=require").await.is_err());
     let (client, _) = connect(&pooled, Verify::Authority(new.roots()), "sslmode=require").await.unwrap();
     assert_eq!(ask(&client, "SELECT 6 * 7").await.unwrap(), "42");
+}
+
+/// A pool takes the place of PostgreSQL 17, which has direct TLS too.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_is_reached_by_tls_that_begins_at_once() {
+    let pair = pair();
+    let (_cluster, behind) = pool_with(|pool| {
+        pool.client_tls = for_clients(SslMode::Require, &pair, None);
+    })
+    .await;
+    let before = async |direct| {
+        let verify = Verify::AuthorityAndName(pair.roots());
+        let tls = ServerTls { direct, ..(*to_server(SslMode::VerifyFull, verify).unwrap()).clone() };
+        let (_cluster, before) = pool_with(|pool| {
+            let database = &mut pool.databases[0];
+            (database.host, database.port, database.dbname) = ("localhost".into(), behind.port, Some(DATABASE.into()));
+            pool.server_tls = Some(Arc::new(tls));
+        })
+        .await;
+        before
+    };
+    for direct in [true, false] {
+        let before = before(direct).await;
+        let client = before.client().await;
+        assert_eq!(ask(&client, "SELECT current_user").await.unwrap(), USER, "direct: {direct}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_asks_for_what_is_not_allowed_is_told_nothing() {
+    for (allowed, works) in [(Asked::Scram, true), (Asked::Password, false)] {
+        let (_cluster, pooled) = pool_with(|pool| {
+            pool.server_require_auth = RequireAuth::only(&[allowed]);
+            pool.query_wait_timeout = Some(support::SECOND);
+        })
+        .await;
+        match pooled.client_with("").await {
+            Ok(client) => assert!(works && ask(&client, "SELECT 1").await.unwrap() == "1"),
+            Err(error) => {
+                assert!(!works);
+                let (_, message) = told(&error);
+                assert!(
+                    message.contains("asks for scram-sha-256, which server_require_auth does not allow"),
+                    "{message}"
+                );
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_certificate_made_out_for_the_user_is_all_a_client_needs() {
+    let authority = Authority::new();
+    let pair = pair();
+    let (_cluster, pooled) = pool_with(|pool| {
+        pool.auth_type = AuthType::Cert;
+        pool.client_tls = for_clients(SslMode::VerifyFull, &pair, Some(authority.roots()));
+    })
+    .await;
+    let verify = || Verify::AuthorityAndName(pair.roots());
+    for (name, works) in [(USER, true), ("somebody", false)] {
+        let identity = authority.client_named(name);
+        let by = Connect::new(verify(), Some(identity), Versions::Both, &[b"postgresql"]).unwrap();
+        match connect_by(&pooled, &by, "password=wrong sslmode=require").await {
+            Ok((client, _)) => assert!(works && ask(&client, "SELECT current_user").await.unwrap() == USER, "{name}"),
+            Err(error) => {
+                assert!(!works, "{error:?}");
+                let text = "certificate authentication failed for user \"arena\"";
+                assert_eq!(told(&error), ("28000".into(), text.into()));
+            }
+        }
+    }
 }

@@ -11,6 +11,7 @@ mod foreign;
 pub mod hba;
 mod listen;
 mod password;
+mod require_auth;
 mod servers;
 mod sessions;
 mod settings;
@@ -26,6 +27,7 @@ pub use self::{
     access::{Access, Logged, Lookup, OwnLookup},
     listen::{Group, Listen, Tcp, UnixSocket, unix_socket_path},
     password::classify,
+    require_auth::{Asked, RequireAuth},
     servers::{DatabaseServers, LoadBalance, Servers},
     sessions::Sessions,
     timeouts::{Own, UserTimeouts},
@@ -59,6 +61,8 @@ pub struct Pool {
     pub client_tls: Option<ClientTls>,
     /// `server_tls_sslmode` and what goes with it. `None`: servers are not asked for TLS. Default: `prefer`.
     pub server_tls: Option<Arc<ServerTls>>,
+    /// `server_require_auth`
+    pub server_require_auth: RequireAuth,
     pub admin_users: Vec<String>,
     pub stats_users: Vec<String>,
     pub pool_mode: PoolMode,
@@ -140,6 +144,8 @@ pub struct ClientTls {
 #[derive(Debug, Clone, PartialEq)]
 pub struct ServerTls {
     pub mode: SslMode,
+    /// `server_tls_sslnegotiation: direct`: begun at once, not asked for (PostgreSQL 17).
+    pub direct: bool,
     pub files: TlsFiles,
     pub connect: Connect,
 }

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use crate::config::{
     lb::process,
-    pool::{MAX_POOL_SIZE, Pool, PoolMode, Probe, daemon, listen, servers, sessions, tls, user},
+    pool::{MAX_POOL_SIZE, Pool, PoolMode, Probe, daemon, listen, require_auth, servers, sessions, tls, user},
     reading::{Reading, Spot},
     section::Section,
 };
@@ -21,6 +21,7 @@ pub(super) fn read(reading: &Reading<'_>, section: &mut Section<'_>, auth: user:
         auth_type: auth.auth_type,
         client_tls: tls::read_client(reading, section, &auth),
         server_tls: tls::read_server(reading, section).map(Arc::new),
+        server_require_auth: require_auth::read(section),
         access: auth.access,
         admin_users: auth.admin_users,
         stats_users: auth.stats_users,

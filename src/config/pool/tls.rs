@@ -100,6 +100,13 @@ pub(super) fn read_server(reading: &Reading<'_>, section: &mut Section<'_>) -> O
         "server_tls_protocols",
     ];
     let side = read(reading, section, keys, Some(SslMode::Prefer));
+    let negotiation = section.get("server_tls_sslnegotiation");
+    let direct = negotiation.as_ref().and_then(|field| field.choice(&[("postgres", false), ("direct", true)]));
+    let direct = direct.unwrap_or(false);
+    if let (true, Some(field)) = (direct && !side.mode.is_some_and(SslMode::is_required), &negotiation) {
+        // libpq's rule as well: there is no way to find out that the server has none.
+        field.error("direct needs server_tls_sslmode: require, verify-ca or verify-full");
+    }
     let mode = side.mode?;
     let verify = match (mode, side.roots.clone()) {
         (SslMode::VerifyCa, Some(roots)) => Verify::Authority(roots),
@@ -117,7 +124,7 @@ pub(super) fn read_server(reading: &Reading<'_>, section: &mut Section<'_>) -> O
         _ => Some(side.identity()?),
     };
     let connect = side.usable(Connect::new(verify, identity, side.versions, &[ALPN]))?;
-    Some(ServerTls { mode, files: side.files, connect })
+    Some(ServerTls { mode, direct, files: side.files, connect })
 }
 
 fn read<'a>(

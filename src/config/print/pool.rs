@@ -55,6 +55,9 @@ pub(super) fn settings(pool: &Pool) -> Yaml {
             "server_tls_protocols",
         ],
     );
+    let direct = pool.server_tls.as_ref().is_some_and(|tls| tls.direct);
+    map.put("server_tls_sslnegotiation", if direct { "direct" } else { "postgres" });
+    map.put("server_require_auth", Yaml::list(pool.server_require_auth.words(), Yaml::text));
     map.put("admin_users", Yaml::list(&pool.admin_users, Yaml::text));
     map.put("stats_users", Yaml::list(&pool.stats_users, Yaml::text));
     map.put("pool_mode", mode(pool.pool_mode));

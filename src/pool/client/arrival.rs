@@ -115,11 +115,13 @@ impl Arrival {
 
     async fn shake_hands(&mut self, io: Socket, direct: bool) -> Result<Accepted<Socket>, PoolError> {
         let Some(tls) = &self.auth.tls else { return Err(PoolError::Internal) };
-        let handshake = async {
-            let stream = tls.accept.handshake(io).await;
+        let accept = tls.accept.clone();
+        let handshake = async move {
+            let stream = accept.handshake(io).await;
             stream.map_err(|error| PoolError::TlsHandshake { why: error.to_string() })
         };
-        let stream = self.deadline.guard(handshake).await?;
+        let aside = self.pooler.handshakes.run(self.running.pool.threads, handshake);
+        let stream = self.deadline.guard(async { aside.await? }).await?;
         let connection = stream.get_ref().1;
         if direct && connection.alpn_protocol().is_none() {
             let why = "direct TLS without ALPN (the client must ask for \"postgresql\")".to_owned();

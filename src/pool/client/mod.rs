@@ -2,6 +2,7 @@
 
 pub mod arrival;
 pub mod deadline;
+pub(super) mod handshakes;
 pub mod login;
 mod notice;
 pub mod refuse;

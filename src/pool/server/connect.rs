@@ -19,7 +19,7 @@ use super::{
     stream::ServerStream,
 };
 use crate::{
-    config::pool::{ServerTls, Tcp},
+    config::pool::{RequireAuth, ServerTls, Tcp},
     pool::{
         auth::{derive::Deriver, scram::NONCE_LEN},
         peer::Peer,
@@ -43,6 +43,7 @@ pub struct Spec {
     /// Run on a connection that has rested for long before a client has it.
     pub check_query: Option<Arc<str>>,
     pub tls: Option<Arc<ServerTls>>,
+    pub require_auth: RequireAuth,
     pub tcp: Tcp,
     /// `server_connect_timeout`: lookup, connect, TLS, login and `connect_query` together; and one check.
     pub connect_timeout: Duration,
@@ -109,6 +110,7 @@ async fn open_at(
             dbname: &spec.dbname,
             login: &spec.login,
             params: &spec.params,
+            require_auth: spec.require_auth,
             end_point: end_point.as_deref(),
         };
         let mut fresh = login(stream, greeting, deriver, nonce).await?;

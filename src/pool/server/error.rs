@@ -37,6 +37,9 @@ pub enum ServerError {
     Unproven,
     #[error("the server asks for an authentication method that is not supported ({method})")]
     Method { method: &'static str },
+    /// Against `server_require_auth`.
+    #[error("the server asks for {asked}, which server_require_auth does not allow")]
+    NotAllowed { asked: &'static str },
     /// What is known of the user's password does not suffice for what the server asks.
     #[error("no usable password for server user \"{user}\": {why}")]
     Credential { user: String, why: &'static str },
@@ -79,6 +82,7 @@ impl ServerError {
             | Self::Tls { .. }
             | Self::Unproven
             | Self::Method { .. }
+            | Self::NotAllowed { .. }
             | Self::Credential { .. } => false,
         }
     }
@@ -98,6 +102,9 @@ impl ServerError {
             Self::NoTls => Some("set ssl = on in the server's postgresql.conf, or server_tls_sslmode to prefer"),
             Self::Tls { .. } => Some("look at server_tls_ca_file, and at the names in the server's certificate"),
             Self::ConnectQuery { .. } => Some("look at the database's connect_query"),
+            Self::NotAllowed { .. } => {
+                Some("look at who answers at the database's host and port, and at its pg_hba.conf")
+            }
             Self::Credential { .. } => Some("set password under users: or the database's user and password"),
             Self::Refused { sqlstate: Some(s), .. } if s == "53300" => {
                 Some("lower max_db_connections or the pool sizes, or raise the server's max_connections")
@@ -116,7 +123,9 @@ impl ServerError {
             Self::Refused { .. } | Self::ConnectQuery { .. } => ServerErrorKind::Refused,
             Self::Protocol { .. } => ServerErrorKind::Protocol,
             Self::NoTls | Self::Tls { .. } => ServerErrorKind::Tls,
-            Self::Unproven | Self::Method { .. } | Self::Credential { .. } => ServerErrorKind::Authentication,
+            Self::Unproven | Self::Method { .. } | Self::NotAllowed { .. } | Self::Credential { .. } => {
+                ServerErrorKind::Authentication
+            }
         }
     }
 }

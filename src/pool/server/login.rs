@@ -13,21 +13,24 @@ use super::{
     credential::{ServerLogin, ServerSecret},
     error::ServerError,
 };
-use crate::pool::{
-    auth::{
-        derive::Deriver,
-        md5,
-        scram::{
-            self, Keys, NONCE_LEN,
-            client::{self, Binding},
+use crate::{
+    config::pool::{Asked, RequireAuth},
+    pool::{
+        auth::{
+            derive::Deriver,
+            md5,
+            scram::{
+                self, Keys, NONCE_LEN,
+                client::{self, Binding},
+            },
         },
-    },
-    wire::{
-        backend::TxStatus,
-        frame::{self, Message},
-        frontend,
-        read::{AuthRequest, BackendKeyData, ErrorFields, ParameterStatus, sasl_mechanisms},
-        tag::backend as tag,
+        wire::{
+            backend::TxStatus,
+            frame::{self, Message},
+            frontend,
+            read::{AuthRequest, BackendKeyData, ErrorFields, ParameterStatus, sasl_mechanisms},
+            tag::backend as tag,
+        },
     },
 };
 
@@ -44,6 +47,7 @@ pub struct Greeting<'a> {
     pub dbname: &'a str,
     pub login: &'a ServerLogin,
     pub params: &'a [(String, String)],
+    pub require_auth: RequireAuth,
     /// `tls-server-end-point` of the connection, if it has TLS: what a SCRAM proof is bound to when the server can.
     pub end_point: Option<&'a [u8]>,
 }
@@ -89,6 +93,7 @@ where
         deriver,
         nonce: scram::nonce(&nonce),
         end_point: greeting.end_point,
+        require_auth: greeting.require_auth,
         step: Step::Start,
     };
     let (mut key, mut params) = (BackendKey::default(), Vec::new());
@@ -153,6 +158,7 @@ struct Progress<'a> {
     deriver: &'a Deriver,
     nonce: String,
     end_point: Option<&'a [u8]>,
+    require_auth: RequireAuth,
     step: Step,
 }
 
@@ -163,6 +169,7 @@ impl Progress<'_> {
 
     /// Takes one step; returns what is to be sent.
     async fn authentication(&mut self, request: AuthRequest<'_>) -> Result<Option<Vec<u8>>, ServerError> {
+        self.check_allowed(&request)?;
         let mut out = Vec::new();
         self.step = match (std::mem::replace(&mut self.step, Step::Start), request) {
             (Step::Start | Step::Answered, AuthRequest::Ok) => Step::Done,
@@ -199,6 +206,18 @@ impl Progress<'_> {
             _ => return Err(protocol("an Authentication message out of turn")),
         };
         Ok((!out.is_empty()).then_some(out))
+    }
+
+    /// Checks, before anything is said, that the server may ask for this. What was asked first counts.
+    fn check_allowed(&self, request: &AuthRequest<'_>) -> Result<(), ServerError> {
+        let asked = match (&self.step, request) {
+            (Step::Start, AuthRequest::Ok) => Asked::Nothing,
+            (Step::Start, AuthRequest::CleartextPassword) => Asked::Password,
+            (Step::Start, AuthRequest::Md5Password { .. }) => Asked::Md5,
+            (Step::Start, AuthRequest::Sasl { .. }) => Asked::Scram,
+            _ => return Ok(()),
+        };
+        if self.require_auth.allows(asked) { Ok(()) } else { Err(ServerError::NotAllowed { asked: asked.word() }) }
     }
 
     fn cleartext(&self) -> Result<&str, ServerError> {

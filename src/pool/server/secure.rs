@@ -21,25 +21,38 @@ pub async fn secure(mut socket: Socket, host: &str, tls: Option<&ServerTls>) -> 
     // `allow` asks for nothing, as in PgBouncer.
     let tls = tls.filter(|tls| tls.mode >= SslMode::Prefer && matches!(socket, Socket::Tcp(_)));
     let Some(tls) = tls else { return Ok(ServerStream::Plain(socket)) };
+    if tls.direct {
+        let stream = shake_hands(tls, host, socket).await?;
+        // Anything else that speaks TLS answers too; only PostgreSQL answers to this name (libpq, fe-secure-openssl.c).
+        return match &stream {
+            ServerStream::Tls(inner) if inner.get_ref().1.alpn_protocol().is_none() => Err(ServerError::Tls {
+                why: "direct TLS was begun, and the server does not speak PostgreSQL's protocol under it (ALPN)".into(),
+            }),
+            _ => Ok(stream),
+        };
+    }
     let mut request = Vec::with_capacity(8);
     frontend::ssl_request(&mut request);
     socket.write_all(&request).await.map_err(|_| ServerError::Closed)?;
     let mut answer = [0];
     socket.read_exact(&mut answer).await.map_err(|_| ServerError::Closed)?;
     match answer[0] {
-        b'S' => {
-            let stream = tls.connect.handshake(host, socket).await;
-            let stream = stream.map_err(|error| {
-                // The names are for the operator alone: what is returned, clients that wait are told.
-                tracing::warn!(host, %error, "TLS with a server failed");
-                ServerError::Tls { why: without_names(&error) }
-            })?;
-            Ok(ServerStream::Tls(Box::new(stream)))
-        }
+        b'S' => shake_hands(tls, host, socket).await,
         b'N' if tls.mode.is_required() => Err(ServerError::NoTls),
         b'N' => Ok(ServerStream::Plain(socket)),
         // What follows was not said under TLS and is not to be believed (CVE-2024-10977).
         b'E' => Err(ServerError::Protocol { why: "an error instead of an answer to SSLRequest" }),
         _ => Err(ServerError::Protocol { why: "no answer to SSLRequest" }),
+    }
+}
+
+async fn shake_hands(tls: &ServerTls, host: &str, socket: Socket) -> Result<ServerStream, ServerError> {
+    match tls.connect.handshake(host, socket).await {
+        Ok(stream) => Ok(ServerStream::Tls(Box::new(stream))),
+        Err(error) => {
+            // The names are for the operator alone: what is returned, clients that wait are told.
+            tracing::warn!(host, %error, "TLS with a server failed");
+            Err(ServerError::Tls { why: without_names(&error) })
+        }
     }
 }

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     config::{
-        pool::{Database, DatabaseServers, OwnLookup, Tcp, User, UserSecret},
+        pool::{Database, DatabaseServers, OwnLookup, RequireAuth, Tcp, User, UserSecret},
         secret::Secret,
     },
     pool::{
@@ -119,7 +119,8 @@ fn start_on(secret: ServerSecret, end_point: Option<&'static [u8]>) -> (Server, 
     let task = tokio::spawn(async move {
         let who = ServerLogin { user: "ann".into(), secret, gained: false };
         let params = [("application_name".to_owned(), "bookend".to_owned())];
-        let greeting = Greeting { dbname: "shop", login: &who, params: &params, end_point };
+        let greeting =
+            Greeting { dbname: "shop", login: &who, params: &params, require_auth: RequireAuth::default(), end_point };
         login(client, greeting, &Deriver::new([7; 32]), [5; 18]).await
     });
     (Server(server, end_point), task)
@@ -481,6 +482,7 @@ fn spec(port: u16, connect_timeout: Duration) -> Spec {
         params: vec![],
         connect_query: None,
         check_query: None,
+        require_auth: RequireAuth::default(),
         tls: None,
         tcp: Tcp::default(),
         connect_timeout,
