@@ -34,8 +34,9 @@ use crate::{
         relay::SpillMemory,
         rules::{self, Rules},
         server::{
-            connect::Spec,
+            connect::{Opened, Spec},
             credential::ServerLogin,
+            error::ServerError,
             hosts::Hosts,
             pooled::{Connector, Welcome},
         },
@@ -167,6 +168,22 @@ impl Pool {
                 client.ask_to_leave(Leave::DatabaseRemoved);
             }
         }
+    }
+
+    /// Opens a server connection that is not the pool's to lend, with startup parameters of its own.
+    ///
+    /// Cancel safe: an abandoned call closes the connection.
+    pub(super) async fn open_apart(
+        &self,
+        params: Vec<(String, String)>,
+        shared: &Shared,
+    ) -> Result<Opened, ServerError> {
+        let way = self.way.lock().spec.clone();
+        let inherited =
+            way.params.iter().filter(|(name, _)| params.iter().all(|(own, _)| !own.eq_ignore_ascii_case(name)));
+        let params = inherited.cloned().chain(params.iter().cloned()).collect();
+        let spec = Spec { params, connect_query: None, ..way };
+        Connector::new(spec, shared.deriver.clone(), self.welcome.clone()).open().await
     }
 
     /// Returns how privately its servers are reached.

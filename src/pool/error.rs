@@ -41,7 +41,8 @@ pub enum PoolError {
     NoUserName,
     #[error("invalid parameter name in startup packet: \"{name}\"")]
     StartupParameter { name: String },
-    #[error("replication connections cannot be pooled")]
+    /// PostgreSQL's words.
+    #[error("invalid value for parameter \"replication\"")]
     Replication,
     #[error("no more connections allowed (max_client_conn)")]
     TooManyClients { limit: usize },
@@ -250,7 +251,8 @@ impl PoolError {
             // A class that says: try again.
             Self::AuthQuery => "57P03",
             Self::TooManyFailures { .. } => "53400",
-            Self::ProtocolVersion { .. } | Self::Replication => "0A000",
+            Self::ProtocolVersion { .. } => "0A000",
+            Self::Replication => "22023",
             Self::StartupParameter { .. } => "42704",
             Self::Authentication { .. } => "28P01",
             Self::NoDatabase { .. } => "3D000",
@@ -303,7 +305,7 @@ impl PoolError {
             Self::TlsRequired => "connect with sslmode=require, or set client_tls_sslmode to prefer",
             Self::LoginTimeout { .. } => "raise client_login_timeout, or look at what delays the client",
             Self::ProtocolVersion { .. } => "use a client that speaks protocol 3",
-            Self::Replication => "connect to PostgreSQL itself for replication",
+            Self::Replication => "valid values are: \"false\", 0, \"true\", 1, \"database\"",
             Self::TooManyClients { limit } => {
                 return Some(format!("raise max_client_conn (now {limit}), or open fewer connections").into());
             }

@@ -9,6 +9,7 @@ use crate::{
     config::{InEffect, in_effect, pool as config},
     health::{board::Serving, drain::WaitFor},
     pool::{
+        client::startup::Replication,
         console::rows::{ConfigRow, DatabaseRow, MemoryRow, NameRow, PoolRow, SocketRow, Source, StatsRow, UserRow},
         database::{Database, Pool},
         names::Listed,
@@ -203,6 +204,7 @@ fn client_row(client: &ClientEntry, (user, database): (&Arc<str>, &Arc<str>), no
             ClientState::Cancelling => "active_cancel_req",
             ClientState::Closing => "disconnect",
         },
+        replication: client.replication().map_or("none", Replication::word),
         peer: Some(*client.peer()),
         connect_time: client.connected_at(),
         request_time: client.requested_at(),
@@ -229,6 +231,7 @@ fn server_row(server: &ServerEntry) -> SocketRow {
             ServerState::BeingCancelled => "being_canceled",
             ServerState::Closed => "disconnect",
         },
+        replication: server.replication().map_or("none", Replication::word),
         peer: server.peer().copied(),
         connect_time: server.connected_at(),
         request_time: server.leased_at(),

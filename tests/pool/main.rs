@@ -15,6 +15,7 @@ mod mechanics;
 mod prepared;
 mod process;
 mod reload;
+mod replication;
 mod resets;
 mod servers;
 mod sessions;

@@ -219,7 +219,7 @@ fn owner() -> Option<(u32, u32)> {
 }
 
 /// Debian keeps the server's programs out of the path.
-fn find(program: &str) -> PathBuf {
+pub fn find(program: &str) -> PathBuf {
     let versions = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
     let mut found: Vec<_> = versions.map(|version| version.path().join("bin").join(program)).collect();
     found.retain(|path| path.exists());

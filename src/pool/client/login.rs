@@ -13,6 +13,7 @@ use tokio::{
 
 use super::{
     arrival::Arrival,
+    replication::Replicating,
     scratch::Scratch,
     session::{farewell, more},
     startup::{First, StartupRequest},
@@ -102,6 +103,11 @@ where
     if pooler.known(&database.name).is_none_or(|known| !Arc::ptr_eq(&known, &database)) {
         // A reload has taken it away meanwhile.
         return Err(PoolError::NoDatabase { database: request.database });
+    }
+    if let Some(kind) = request.replication {
+        let replicating = Replicating { pooler, client, database: &database, pool: &pool };
+        replicating.serve(io, kind, &request).await?;
+        return Ok(None);
     }
     let (known, early) = first_welcome(&pool, io, client).await?;
     let state = greet(pooler, io, client, &known, &request).await?;
@@ -238,8 +244,7 @@ where
     let told: Vec<(&str, &[u8])> = state.params().map(|(name, value)| (name, &**value)).collect();
     let others = known.params.iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
     let others = others.filter(|(name, _)| !told.iter().any(|(own, _)| own.eq_ignore_ascii_case(name)));
-    let key = client.key();
-    welcome(&mut out, others.chain(told.iter().copied()), key.pid as i32, &key.secret.to_be_bytes());
+    welcome(&mut out, others.chain(told.iter().copied()), client);
     io.write_all(&out).await.map_err(|_| PoolError::ClientGone)?;
     io.flush().await.map_err(|_| PoolError::ClientGone)?;
     Ok(state)
@@ -264,9 +269,8 @@ where
     let rights = rights.or_else(|| Rights::of(user, &pool.admin_users, &pool.stats_users));
     let rights = rights.ok_or_else(|| PoolError::ConsoleDenied { user: user.to_owned() })?;
     client.identify(pooler.registry().group(&console::DATABASE.into(), &user.into()));
-    let key = client.key();
     let params = CONSOLE_PARAMS.map(|(name, value)| (name, value.as_bytes()));
-    welcome(&mut out, params, key.pid as i32, &key.secret.to_be_bytes());
+    welcome(&mut out, params, client);
     io.write_all(&out).await.map_err(|_| PoolError::ClientGone)?;
     io.flush().await.map_err(|_| PoolError::ClientGone)?;
     client.transition(ClientState::Idle, Instant::now());

@@ -6,6 +6,7 @@ pub(super) mod handshakes;
 pub mod login;
 mod notice;
 pub mod refuse;
+mod replication;
 pub mod scratch;
 pub mod session;
 pub mod startup;

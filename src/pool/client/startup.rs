@@ -62,6 +62,33 @@ pub enum First {
     Tls,
 }
 
+/// What a replication connection carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Replication {
+    /// `replication=true`: the whole cluster's WAL, without a database.
+    Physical,
+    /// `replication=database`: one database's changes, and SQL beside them.
+    Logical,
+}
+
+impl Replication {
+    /// Returns PgBouncer's word for it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Physical => "physical",
+            Self::Logical => "logical",
+        }
+    }
+
+    /// Returns the startup parameter's value.
+    pub fn parameter(self) -> &'static str {
+        match self {
+            Self::Physical => "true",
+            Self::Logical => "database",
+        }
+    }
+}
+
 /// A login that has not been authenticated yet.
 #[derive(Clone, PartialEq, Eq)]
 pub struct StartupRequest {
@@ -72,6 +99,7 @@ pub struct StartupRequest {
     pub params: Vec<(String, String)>,
     /// Settings sent inside `options` (`-c name=value`), in the client's order.
     pub options: Vec<(String, String)>,
+    pub replication: Option<Replication>,
 }
 
 impl StartupRequest {

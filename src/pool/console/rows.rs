@@ -105,6 +105,8 @@ pub struct SocketRow {
     pub database: Arc<str>,
     /// PgBouncer's word: active, waiting, idle, new, …
     pub state: &'static str,
+    /// PgBouncer's word: none, logical, physical.
+    pub replication: &'static str,
     /// The two ends, once connected.
     pub peer: Option<Peer>,
     pub connect_time: SystemTime,

@@ -171,6 +171,7 @@ fn socket(state: &'static str, id: u64) -> SocketRow {
         user: "web".into(),
         database: "arena".into(),
         state,
+        replication: "none",
         peer: Some(Peer::Tcp { remote: "10.0.0.5:4242".parse().unwrap(), local: "10.0.0.1:6432".parse().unwrap() }),
         connect_time: SystemTime::UNIX_EPOCH + Duration::from_secs(1_709_210_096),
         request_time: None,

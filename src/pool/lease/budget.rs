@@ -43,7 +43,7 @@ pub(super) trait Member: Send + Sync {
 }
 
 /// The right to have one connection; given back when dropped.
-pub(super) struct Permit {
+pub struct Permit {
     _database: Share,
     _user: Share,
 }

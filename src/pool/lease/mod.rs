@@ -23,7 +23,7 @@ mod tests;
 use std::future::Future;
 
 pub use self::{
-    budget::{Budget, Budgets},
+    budget::{Budget, Budgets, Permit},
     plan::Sizes,
     queue::Patience,
     store::{Lease, Refusal, Settings, Snapshot, Store, Waiting},

@@ -185,6 +185,13 @@ impl<C: Connect> Store<C> {
         self.budgets.feed();
     }
 
+    /// Takes the right to have a connection that is not the store's own, at the cost of an idle one of any pool, this one
+    /// included, if it must be; `None`: all are in use.
+    pub fn permit(&self) -> Option<super::Permit> {
+        let nobody: Weak<dyn Member> = Weak::<Self>::new();
+        self.budgets.take_or_evict(&nobody)
+    }
+
     /// Takes new settings; they hold from now on.
     pub fn set_settings(&self, settings: Settings) {
         self.inner.lock().settings = settings;

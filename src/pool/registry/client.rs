@@ -17,6 +17,7 @@ use tokio::{sync::Notify, time::Instant};
 use super::{Clock, Group, Place, Registry, ServerEntry};
 use crate::{
     pool::{
+        client::startup::Replication,
         peer::Peer,
         relay::{Control, Kill},
     },
@@ -150,6 +151,7 @@ pub struct ClientEntry {
     /// When the request in hand (or the last one) came.
     requested: AtomicU64,
     prepared: AtomicU64,
+    replication: OnceLock<Replication>,
     lobby: Arc<Group>,
     /// Among the clients of its database and of its user; given back with the last who looks at this.
     places: OnceLock<[Place; 2]>,
@@ -177,6 +179,7 @@ impl ClientEntry {
             tls: AtomicU16::new(0),
             requested: AtomicU64::new(0),
             prepared: AtomicU64::new(0),
+            replication: OnceLock::new(),
             lobby,
             places: OnceLock::new(),
             group: OnceLock::new(),
@@ -210,6 +213,16 @@ impl ClientEntry {
     /// Returns what the connection is encrypted with.
     pub fn tls(&self) -> Suite {
         Suite(self.tls.load(Ordering::Relaxed))
+    }
+
+    /// Says that the client wants replication. Once.
+    pub fn set_replication(&self, kind: Replication) {
+        let _ = self.replication.set(kind);
+    }
+
+    /// Returns what replication the client wants, if any.
+    pub fn replication(&self) -> Option<Replication> {
+        self.replication.get().copied()
     }
 
     /// Returns what the client is doing.

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use super::{Clock, Group, Registry};
 use crate::{
-    pool::{peer::Peer, server::login::BackendKey, socket::Endpoint},
+    pool::{client::startup::Replication, peer::Peer, server::login::BackendKey, socket::Endpoint},
     tls::Suite,
 };
 
@@ -89,6 +89,7 @@ pub struct ServerEntry {
     link: AtomicU64,
     prepared: AtomicU64,
     address: OnceLock<ServerAddress>,
+    replication: OnceLock<Replication>,
     application_name: Mutex<Arc<[u8]>>,
     cancels: Mutex<Cancels>,
 }
@@ -129,6 +130,7 @@ impl ServerEntry {
             link: AtomicU64::new(0),
             prepared: AtomicU64::new(0),
             address: OnceLock::new(),
+            replication: OnceLock::new(),
             application_name: Mutex::default(),
             cancels: Mutex::default(),
         }
@@ -160,6 +162,16 @@ impl ServerEntry {
         self.group.server_went(from);
         self.group.server_came(to);
         tracing::trace!(server = self.id, ?from, ?to, "server state");
+    }
+
+    /// Says that the connection carries replication. Once.
+    pub fn set_replication(&self, kind: Replication) {
+        let _ = self.replication.set(kind);
+    }
+
+    /// Returns what replication the connection carries, if any.
+    pub fn replication(&self) -> Option<Replication> {
+        self.replication.get().copied()
     }
 
     /// Says where the connection goes, once it is open.

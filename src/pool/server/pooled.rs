@@ -56,7 +56,9 @@ impl Connector {
 
     /// Opens a connection; of several passwords the one that worked last is tried first, and the next one only when the
     /// server has said that this one is wrong.
-    async fn open(&self) -> Result<Opened, ServerError> {
+    ///
+    /// Cancel safe: an abandoned call closes the connection.
+    pub async fn open(&self) -> Result<Opened, ServerError> {
         let first = self.worked.load(Ordering::Relaxed);
         let mut last = ServerError::Closed;
         for (number, login) in self.spec.login.candidates(first) {

@@ -1,7 +1,7 @@
 //! One startup packet, parsed: bytes in, [`Packet`] or a refusal out. Pure, and never panics.
 
 use crate::pool::{
-    client::startup::{StartupRequest, options},
+    client::startup::{Replication, StartupRequest, options},
     error::PoolError,
     wire::read::{Malformed, Reader, code, startup_parameters},
 };
@@ -51,7 +51,7 @@ fn cancel(body: &[u8]) -> Result<Packet<'_>, Malformed> {
 
 fn startup<'a>(body: &'a [u8], minor: u32, ignored: &[String]) -> Result<Packet<'a>, PoolError> {
     let (mut user, mut database, mut unknown) = (None, None, Vec::new());
-    let (mut params, mut settings) = (Vec::new(), Vec::new());
+    let (mut params, mut settings, mut replication) = (Vec::new(), Vec::new(), None);
     let is_ignored = |name: &str| ignored.iter().any(|i| i.eq_ignore_ascii_case(name));
     for (name, value) in startup_parameters(body).map_err(malformed)? {
         if name.starts_with(PROTOCOL_OPTION) {
@@ -63,7 +63,7 @@ fn startup<'a>(body: &'a [u8], minor: u32, ignored: &[String]) -> Result<Packet<
             "user" => user = Some(short_name(value)?),
             "database" => database = Some(short_name(value)?),
             _ if is_ignored(name) => {}
-            "replication" => refuse_replication(value)?,
+            "replication" => replication = read_replication(value)?,
             "options" => settings = options::parse(value)?,
             _ if options::is_setting_name(name) => params.push((name.to_owned(), value.to_owned())),
             _ => return Err(options::bad_name(name)),
@@ -73,16 +73,21 @@ fn startup<'a>(body: &'a [u8], minor: u32, ignored: &[String]) -> Result<Packet<
     let user = user.filter(|u| !u.is_empty()).ok_or(PoolError::NoUserName)?;
     // An empty name counts as none, as in PostgreSQL.
     let database = database.filter(|d| !d.is_empty()).unwrap_or(user);
-    let request = StartupRequest { user: user.to_owned(), database: database.to_owned(), params, options: settings };
+    let request =
+        StartupRequest { user: user.to_owned(), database: database.to_owned(), params, options: settings, replication };
     let negotiate = (minor > 0 || !unknown.is_empty()).then_some(unknown);
     Ok(Packet::Startup { request, negotiate })
 }
 
-/// PostgreSQL takes a boolean or `database` here; only "no" is a connection that can be pooled.
-fn refuse_replication(value: &str) -> Result<(), PoolError> {
-    match value.to_ascii_lowercase().as_str() {
-        "false" | "off" | "no" | "0" | "f" | "n" => Ok(()),
-        _ => Err(PoolError::Replication),
+/// Reads a boolean, or `database` (`ProcessStartupPacket`; `parse_bool` takes the words' beginnings, all but `o`).
+fn read_replication(value: &str) -> Result<Option<Replication>, PoolError> {
+    let value = value.to_ascii_lowercase();
+    let is = |word: &str, least: usize| value.len() >= least && word.starts_with(&value);
+    match () {
+        () if value == "database" => Ok(Some(Replication::Logical)),
+        () if is("true", 1) || is("yes", 1) || is("on", 2) || value == "1" => Ok(Some(Replication::Physical)),
+        () if is("false", 1) || is("no", 1) || is("off", 2) || value == "0" => Ok(None),
+        () => Err(PoolError::Replication),
     }
 }
 

@@ -6,7 +6,7 @@ use tokio::{
     time::Instant,
 };
 
-use super::{Encryption, First, StartupRequest, options, packet, read_first};
+use super::{Encryption, First, Replication, StartupRequest, options, packet, read_first};
 use crate::pool::{
     client::{deadline::LoginDeadline, refuse::refuse},
     error::PoolError,
@@ -226,13 +226,18 @@ fn what_is_not_utf8_or_not_ended_is_refused() {
 }
 
 #[test]
-fn replication_is_refused_by_name_unless_it_is_off() {
-    for value in ["database", "true", "on", "1", "maybe", ""] {
-        let error = request(&[("user", "ann"), ("replication", value)]).unwrap_err();
-        assert_eq!(error, PoolError::Replication, "{value}");
-        assert_eq!(error.sqlstate(), "0A000");
+fn replication_is_a_database_or_a_boolean_as_postgresql_reads_one() {
+    let read = |value: &str| request(&[("user", "ann"), ("replication", value)]).map(|request| request.replication);
+    assert_eq!(read("database"), Ok(Some(Replication::Logical)));
+    for value in ["true", "on", "1", "T", "yes", "y"] {
+        assert_eq!(read(value), Ok(Some(Replication::Physical)), "{value}");
     }
-    assert!(request(&[("user", "ann"), ("replication", "false")]).is_ok());
+    for value in ["false", "off", "of", "0", "n"] {
+        assert_eq!(read(value), Ok(None), "{value}");
+    }
+    for value in ["maybe", "", "o", "2", "truer", "data"] {
+        assert_eq!(read(value), Err(PoolError::Replication), "{value}");
+    }
 }
 
 #[test]

@@ -123,7 +123,7 @@ fn values(side: Side, row: &SocketRow, state: &str) -> Vec<Option<String>> {
         text(kind),
         text(&row.user),
         text(&row.database),
-        text("none"),
+        text(row.replication),
         text(state),
         text(remote.0),
         text(remote.1),
