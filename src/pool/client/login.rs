@@ -16,7 +16,7 @@ use super::{
     replication::Replicating,
     scratch::Scratch,
     session::{farewell, more},
-    startup::{First, StartupRequest},
+    startup::{First, Replication, StartupRequest},
     welcome::welcome,
 };
 use crate::{
@@ -105,6 +105,7 @@ where
         return Err(PoolError::NoDatabase { database: request.database });
     }
     if let Some(kind) = request.replication {
+        note_login(arrival, &request);
         let replicating = Replicating { pooler, client, database: &database, pool: &pool };
         replicating.serve(io, kind, &request).await?;
         return Ok(None);
@@ -160,7 +161,7 @@ where
     let claim = Claim {
         user: &request.user,
         database: &request.database,
-        replication: false, // refused before
+        replication: request.replication == Some(Replication::Physical),
         origin: match address {
             Some(address) => Origin::Address(address),
             None => Origin::Socket { uid: client.peer().credentials().map(|credentials| credentials.uid) },
