@@ -5,6 +5,8 @@
 mod auth;
 mod cancel;
 mod console;
+mod differential;
+mod frames;
 mod function_call;
 mod hosts;
 mod ini;
@@ -12,6 +14,7 @@ mod leftovers;
 mod limits;
 mod listening;
 mod mechanics;
+mod pgjdbc;
 mod prepared;
 mod process;
 mod reload;

@@ -1,5 +1,8 @@
-//! Nobody gets what is another's: a hundred clients on three servers, every value their own, while servers are killed,
+//! Nobody gets what is another's: two hundred clients on three servers, every value their own, while servers are killed,
 //! queries cancelled, COPY broken off, clients dropped in the middle, and the operator does all that operators do.
+//!
+//! One in four writes its frames by hand: pipelines, pieces of messages, half a message and gone. `SEED=...` repeats a run as
+//! far as the machine's timing lets it, `STRANGERS_SECONDS=600` makes it longer.
 
 use std::{
     sync::{
@@ -14,11 +17,17 @@ use futures_util::{SinkExt, StreamExt, future::join_all};
 use rand::{Rng, RngExt, SeedableRng, rngs::StdRng};
 use tokio_postgres::{Client, Error, NoTls};
 
-use crate::support::*;
+use crate::{
+    frames::{self, Raw},
+    support::*,
+};
 
-const CLIENTS: u64 = 100;
+const CLIENTS: u64 = 200;
 const SERVERS: u32 = 3;
+/// How long, unless the environment says otherwise.
 const CHAOS: Duration = Duration::from_secs(12);
+/// Longest time one piece of work may take, with every pause and kill there is.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What all clients share.
 #[derive(Default)]
@@ -46,7 +55,14 @@ async fn no_answer_reaches_a_wrong_recipient() {
     let tally = Arc::new(Tally::default());
     let port = pooled.port;
     let clients: Vec<_> = (0..CLIENTS)
-        .map(|id| tokio::spawn(client(port, id, StdRng::seed_from_u64(seed ^ (id + 1)), tally.clone())))
+        .map(|id| {
+            let (rng, tally) = (StdRng::seed_from_u64(seed ^ (id + 1)), tally.clone());
+            if id % 4 == 0 {
+                tokio::spawn(by_hand(port, id, rng, tally))
+            } else {
+                tokio::spawn(client(port, id, rng, tally))
+            }
+        })
         .collect();
     disturb(&cluster, &pooled, &config, StdRng::seed_from_u64(seed)).await;
     tally.over.store(true, Ordering::Relaxed);
@@ -71,7 +87,8 @@ async fn no_answer_reaches_a_wrong_recipient() {
 /// Kills, reloads, pauses. Leaves everything running.
 async fn disturb(cluster: &Cluster, pooled: &Pooled, config: &Pool, mut rng: StdRng) {
     let direct = cluster.direct().await;
-    let end = tokio::time::Instant::now() + CHAOS;
+    let seconds = std::env::var("STRANGERS_SECONDS").ok().and_then(|seconds| seconds.parse().ok());
+    let end = tokio::time::Instant::now() + seconds.map_or(CHAOS, Duration::from_secs);
     while tokio::time::Instant::now() < end {
         tokio::time::sleep(Duration::from_millis(rng.random_range(20..200))).await;
         let pooler = &pooled.pooler;
@@ -113,7 +130,8 @@ async fn client(port: u16, id: u64, mut rng: StdRng, tally: Arc<Tally>) {
         };
         for _ in 0..rng.random_range(1..40) {
             let value = format!("{id}.{}", rng.next_u64());
-            match work(&mut client, &value, &mut rng).await {
+            let work = tokio::time::timeout(PATIENCE, work(&mut client, &value, &mut rng));
+            match work.await.unwrap_or_else(|_| panic!("client {id} hangs")) {
                 Ok(seen) => {
                     assert!(seen.iter().all(|seen| *seen == value), "client {id} asked for {value} and got {seen:?}");
                     tally.right.fetch_add(1, Ordering::Relaxed);
@@ -128,6 +146,86 @@ async fn client(port: u16, id: u64, mut rng: StdRng, tally: Arc<Tally>) {
             let _begun = client.batch_execute("BEGIN").await;
             let _asked = tokio::time::timeout(SECOND / 1000, client.batch_execute("SELECT pg_sleep(0.01)")).await;
             socket.abort(); // without a word
+        }
+    }
+}
+
+/// Connects, writes frames and leaves, often in the middle of one, again and again.
+async fn by_hand(port: u16, id: u64, mut rng: StdRng, tally: Arc<Tally>) {
+    while !tally.over.load(Ordering::Relaxed) {
+        let Ok(mut raw) = Raw::login(port, DATABASE, &[]).await else {
+            tokio::time::sleep(SECOND / 50).await;
+            continue;
+        };
+        for _ in 0..rng.random_range(1..20) {
+            let value = format!("{id}.{}", rng.next_u64());
+            let (bytes, syncs) = frames(&value, &mut rng);
+            if rng.random_bool(0.1) {
+                let part = rng.random_range(0..bytes.len());
+                let _gone = raw.send(&bytes[..part]).await;
+                break;
+            }
+            let mut seen = Ok(());
+            for turn in 0..=syncs {
+                if turn == 0 {
+                    seen = raw.send_split(&bytes, &mut rng).await;
+                    continue;
+                }
+                let Ok(answer) = raw.answer().await.inspect_err(|error| {
+                    assert_ne!(error.kind(), std::io::ErrorKind::TimedOut, "client {id} waits for ever for {value}");
+                }) else {
+                    seen = Err(std::io::ErrorKind::UnexpectedEof.into());
+                    break;
+                };
+                let values = frames::values(&answer);
+                assert!(values.iter().all(|seen| *seen == value), "client {id} asked for {value} and got {values:?}");
+                tally.right.fetch_add(1, Ordering::Relaxed);
+            }
+            if seen.is_err() {
+                tally.refused.fetch_add(1, Ordering::Relaxed);
+                break;
+            }
+        }
+    }
+}
+
+/// Something that is answered with `value` or an error, and with how many ReadyForQuery.
+fn frames(value: &str, rng: &mut StdRng) -> (Vec<u8>, usize) {
+    let select = format!("SELECT '{value}'");
+    match rng.random_range(0..6) {
+        0 => (frames::query(&select), 1),
+        1 => {
+            // Many batches at once, some of which fail.
+            let batches = rng.random_range(1..30);
+            let each = (0..batches).map(|_| {
+                let text = if rng.random_bool(0.8) { "SELECT $1::text" } else { "SELECT 1 / 0, $1::text" };
+                let bind = frames::bind("", "", &[Some(value)], false);
+                [frames::parse("", text, &[]), bind, frames::execute("", 0), frames::sync()].concat()
+            });
+            (each.collect::<Vec<_>>().concat(), batches)
+        }
+        2 => {
+            let name = format!("s{}", rng.random_range(0..3));
+            let again = [frames::close(b'S', &name), frames::parse(&name, "SELECT $1::text", &[25])].concat();
+            let once = [frames::bind("", &name, &[Some(value)], false), frames::execute("", 0)].concat();
+            ([again, once.repeat(rng.random_range(1..5)), frames::sync()].concat(), 1)
+        }
+        3 => {
+            let copy = format!("COPY strangers FROM STDIN; {select}");
+            let line = format!("{value}\n");
+            let end = if rng.random_bool(0.5) { (b'c', &b""[..]) } else { (b'f', &b"no\0"[..]) };
+            let data = frames::message(b'd', line.as_bytes()).repeat(rng.random_range(0..50));
+            ([frames::query(&copy), data, frames::message(end.0, end.1)].concat(), 1)
+        }
+        4 => {
+            let rows = format!("SELECT '{value}' FROM generate_series(1, {})", rng.random_range(1..5000));
+            let portal = [frames::parse("", &rows, &[]), frames::bind("", "", &[], false), frames::execute("", 10)];
+            let rest = [frames::flush(), frames::execute("", 0), frames::sync()];
+            ([portal.concat(), rest.concat()].concat(), 1)
+        }
+        _ => {
+            let three = [frames::query("BEGIN"), frames::query(&select), frames::query("ROLLBACK")].concat();
+            (three, 3)
         }
     }
 }
