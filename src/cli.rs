@@ -19,6 +19,8 @@ pub enum Command {
     Run { sources: Sources, start: Start },
     /// Read both files, print every error at once.
     Check { sources: Sources, print: bool },
+    /// Print a pgbouncer.ini as pool.yaml.
+    Import { file: PathBuf },
     /// Ask a running process whether it is ready: exit code 0 or 1, for a container's HEALTHCHECK.
     Healthcheck { url: String },
     /// Ask a running process to read its files again.
@@ -76,6 +78,8 @@ enum Words {
         #[arg(long)]
         print: bool,
     },
+    /// Print what pool.yaml would be for a pgbouncer.ini, with comments: what is left out and why. Holds its passwords.
+    Import { file: PathBuf },
     /// Ask a running bookend whether it is ready; exit code 0 or 1.
     Healthcheck {
         #[command(flatten)]
@@ -168,6 +172,7 @@ impl From<Words> for Command {
                 start: Start { quiet: run.quiet, verbose: run.verbose, user: run.user },
             },
             Words::Check { files, print } => Self::Check { sources: files.into(), print },
+            Words::Import { file } => Self::Import { file },
             Words::Healthcheck { admin, url } => {
                 Self::Healthcheck { url: url.unwrap_or_else(|| format!("{}/ready", admin.admin)) }
             }

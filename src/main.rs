@@ -40,6 +40,7 @@ fn main() -> ExitCode {
                 .map_err(|errors| errors.join("\n"))
         }
         Command::Check { sources, print } => app::check(&sources, print),
+        Command::Import { file } => app::import(&file),
         Command::Healthcheck { url } => ask::healthcheck(&url),
         Command::Reload { admin } => ask::reload(&admin),
         Command::Drain { admin, name } => ask::drain(&admin, &name),

@@ -25,6 +25,7 @@ mod signals;
 
 use std::{
     fs,
+    path::Path,
     sync::{Arc, OnceLock, Weak},
     time::Duration,
 };
@@ -325,4 +326,12 @@ pub fn check(sources: &Sources, print: bool) -> Result<String, String> {
     }
     let notes: String = config.notes.iter().map(|note| format!("note: {note}\n")).collect();
     Ok(notes + "the configuration is fine")
+}
+
+/// Returns what `pool.yaml` would be for the `pgbouncer.ini` at `file`.
+///
+/// # Errors
+/// Every error, one per line.
+pub fn import(file: &Path) -> Result<String, String> {
+    config::import(file, &Surroundings::system()).map_err(|errors| errors.to_string())
 }

@@ -9,6 +9,7 @@ mod cross;
 mod env;
 mod error;
 mod field;
+mod import;
 mod in_effect;
 mod ini;
 pub mod lb;
@@ -30,6 +31,7 @@ use std::{path::Path, sync::Arc};
 
 pub use self::{
     error::{ConfigError, Errors, Position},
+    import::import,
     in_effect::{InEffect, in_effect, is_changeable},
     loader::{Loader, Override, SET},
     open_files::open_files_needed,

@@ -6,9 +6,10 @@ use proptest::prelude::*;
 
 use super::settings::SETTINGS;
 use crate::config::{
-    Config, Surroundings,
+    Config, Surroundings, import,
     lb::Sources,
-    pool::{AuthType, Pool, PoolMode, UserSecret},
+    pool::{AuthType, Pool, PoolMode},
+    print,
 };
 
 const SAMPLES: [&str; 4] = ["debian", "container", "tuned", "includes"];
@@ -85,8 +86,7 @@ fn numbers_and_quotes_are_read_as_pgbouncer_reads_them() {
         user("batch").map(|user| (user.pool_size, user.pool_mode)),
         Some((Some(5), Some(PoolMode::Transaction)))
     );
-    let stranger = user("stranger").map(|user| &user.secret);
-    assert_eq!(stranger, Some(&UserSecret::Absent), "settings of which no password is known");
+    assert!(user("stranger").is_none(), "no password of it is known");
     assert_eq!(pool.max_client_conn, 1024);
     let ms = |time: Option<std::time::Duration>| time.map(|time| time.as_millis());
     assert_eq!(ms(pool.reserve_pool_timeout), Some(500));
@@ -255,10 +255,30 @@ fn the_defaults_are_those_of_a_running_pgbouncer() {
 }
 
 #[test]
-fn every_sample_is_fine() {
+fn what_is_imported_means_the_same() {
     for name in SAMPLES {
-        loaded(name);
+        let ini = loaded(name);
+        let yaml = import(&sample(name), &surroundings()).unwrap_or_else(|errors| panic!("{errors}"));
+        let imported = load(&yaml).unwrap_or_else(|errors| panic!("{name}: {}\n{yaml}", errors.join("\n")));
+        assert_eq!(print(&imported), print(&ini), "{name}:\n{yaml}");
     }
+}
+
+#[test]
+fn an_import_says_what_is_left_out_and_which_defaults_count() {
+    let yaml = import(&sample("container"), &surroundings()).unwrap();
+    assert!(yaml.contains("# left out: pkt_buf, it has no effect here: "), "{yaml}");
+    assert!(yaml.contains("somebody_else"), "{yaml}");
+    let yaml = import(&sample("includes"), &surroundings()).unwrap();
+    assert!(yaml.contains("  # PgBouncer's default\n  max_client_conn: 100\n"), "{yaml}");
+    assert!(!yaml.contains("default_pool_size"), "the same by default: {yaml}");
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("pgbouncer.ini");
+    let ini = INI.replace("10.0.0.5", "10.0.0.5 user=app password=a${HOME}");
+    fs::write(&path, ini + "auth_file = tests/data/pgbouncer/userlist.txt\n").unwrap();
+    let yaml = import(&path, &surroundings()).unwrap();
+    let config = load(&yaml).unwrap_or_else(|errors| panic!("{}", errors.join("\n")));
+    assert_eq!(config.pool.unwrap().databases[0].password.as_ref().unwrap().expose(), "a${HOME}");
 }
 
 proptest! {

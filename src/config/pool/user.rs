@@ -58,7 +58,7 @@ pub(super) fn read<'a>(reading: &Reading<'_>, file: &mut Section<'a>, settings: 
     // Whoever a query, a certificate or nobody vouches for need not stand here.
     let others = looks_up || auth_type == AuthType::Any;
     if complete && !others && auth_type.asks_for_password() {
-        check_settings_alone(reading, &entries, &databases, &users);
+        check_settings_alone(reading, &entries, &databases, &mut users);
     }
     if users.is_empty() && complete && !others && !reading.is_ini() {
         file.error("has nobody who may log in: give users, or pool.auth_file, or pool.auth_user and pool.auth_query");
@@ -75,18 +75,21 @@ fn check_settings_alone(
     reading: &Reading<'_>,
     entries: &[(&str, Field<'_>)],
     databases: &Databases<'_>,
-    users: &[User],
+    users: &mut Vec<User>,
 ) {
-    for ((name, field), _) in entries.iter().zip(users).filter(|(_, user)| user.secret == UserSecret::Absent) {
+    let mut nobodies = HashSet::new();
+    for ((name, field), _) in entries.iter().zip(users.iter()).filter(|(_, user)| user.secret == UserSecret::Absent) {
         match &field.node.value {
             Value::Map(_) | Value::Null if databases.any_is("user", name) => {}
             Value::Map(_) | Value::Null if reading.is_ini() => {
-                reading.note(&format!("user {name} {NO_PASSWORD}: cannot log in"));
+                reading.note(&format!("user {name} {NO_PASSWORD}: cannot log in, and is left out"));
+                nobodies.insert(*name);
             }
             Value::Map(_) | Value::Null => field.error(NO_PASSWORD),
             _ => {}
         }
     }
+    users.retain(|user| !nobodies.contains(&*user.name));
 }
 
 fn read_auth_type(field: &Field<'_>) -> AuthType {

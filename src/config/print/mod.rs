@@ -57,11 +57,11 @@ pub(super) enum Yaml {
 }
 
 impl Yaml {
-    fn map() -> Self {
+    pub(super) fn map() -> Self {
         Self::Map(Vec::new())
     }
 
-    fn put(&mut self, key: &str, value: impl Into<Yaml>) {
+    pub(super) fn put(&mut self, key: &str, value: impl Into<Yaml>) {
         if let Self::Map(entries) = self {
             entries.push((key.to_owned(), value.into()));
         }
@@ -73,11 +73,11 @@ impl Yaml {
         }
     }
 
-    fn text(text: impl ToString) -> Self {
+    pub(super) fn text(text: impl ToString) -> Self {
         Self::Text(text.to_string())
     }
 
-    fn list<T>(items: impl IntoIterator<Item = T>, form: impl Fn(T) -> Yaml) -> Self {
+    pub(super) fn list<T>(items: impl IntoIterator<Item = T>, form: impl Fn(T) -> Yaml) -> Self {
         Self::List(items.into_iter().map(form).collect())
     }
 
