@@ -162,7 +162,7 @@ fn query(field: &Field<'_>) -> Option<String> {
 
 fn read_hba(reading: &Reading<'_>, field: &Field<'_>, ident: Option<&Field<'_>>) -> Option<Hba> {
     let maps = match ident {
-        Some(ident) => read_file(reading, ident, |path, text| hba::ident::parse(path, text))?,
+        Some(ident) => read_file(reading, ident, hba::ident::parse)?,
         None => IdentMaps::new(),
     };
     read_file(reading, field, |path, text| {
