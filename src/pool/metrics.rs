@@ -311,7 +311,7 @@ impl Scraped {
             }
             let servers = [
                 ("active", row.sv_active),
-                ("idle", row.sv_idle),
+                ("idle", row.sv_idle + row.sv_used),
                 ("login", row.sv_login),
                 ("resetting", row.sv_tested),
                 ("being_canceled", row.sv_being_canceled),

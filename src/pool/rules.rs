@@ -25,6 +25,8 @@ pub struct Rules {
     pub query_wait_notify: Option<Duration>,
     /// What is run on a server when a client gives it back.
     pub reset_query: Option<Arc<str>>,
+    /// What was run on the server when it was opened.
+    pub connect_query: Option<Arc<str>>,
     /// A client whose server is to be replaced leaves at its transaction's end, if it would keep it for longer.
     pub fast_close: bool,
     /// How a list of hosts is gone through.
@@ -78,6 +80,7 @@ impl Rules {
             },
             query_wait_notify: pool.sessions.query_wait_notify,
             reset_query: reset_query(pool, mode),
+            connect_query: database.servers.connect_query.as_deref().map(Into::into),
             fast_close: pool.sessions.fast_close && mode == PoolMode::Session,
             client_idle_timeout: own.client_idle.unwrap_or(pool.client_idle_timeout),
             load_balance_hosts: load_balance(database),

@@ -167,6 +167,26 @@ async fn connect_query_runs_once_on_each_server_connection_before_any_client_has
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_connect_query_has_set_is_there_for_the_next_client_whatever_one_has_done() {
+    let cluster = postgres::shared();
+    let query = Some("SET statement_timeout TO '77s'".to_owned());
+    let servers = DatabaseServers { connect_query: query, ..DatabaseServers::default() };
+    let entry = Database { servers, ..database(&cluster, DATABASE) };
+    let pooled = start(Pool { databases: vec![entry], default_pool_size: 1, ..config(&cluster) }).await;
+    let (show, next) = ("SELECT current_setting('statement_timeout')", pooled.client().await);
+    let pid = ask(&next, "SELECT pg_backend_pid()").await.unwrap();
+    for own in ["SET statement_timeout TO '5s'", "RESET ALL", "DISCARD ALL", "SET work_mem TO '1MB'"] {
+        let client = pooled.client().await;
+        client.batch_execute(own).await.unwrap();
+        assert_eq!(ask(&next, show).await.unwrap(), "77s", "after {own}");
+    }
+    let client = pooled.client_with("options='-c statement_timeout=9s'").await.unwrap();
+    assert_eq!(ask(&client, show).await.unwrap(), "9s");
+    assert_eq!(ask(&next, show).await.unwrap(), "77s");
+    assert_eq!(ask(&next, "SELECT pg_backend_pid()").await.unwrap(), pid, "on the same connection");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_connect_query_that_fails_closes_the_connection_and_is_said_to_who_logs_in() {
     let cluster = postgres::shared();
     let servers = DatabaseServers { connect_query: Some("SELECT 1/0".into()), ..DatabaseServers::default() };

@@ -292,10 +292,11 @@ impl<IO: AsyncRead + AsyncWrite + Unpin + Send + 'static> Session<IO> {
     }
 
     /// Gives the server back if it is fit for the next client, and closes it otherwise.
-    async fn finish(&mut self, lease: Lease<Connector>, fate: Fate, rules: &Rules, now: Instant) {
+    async fn finish(&mut self, mut lease: Lease<Connector>, fate: Fate, rules: &Rules, now: Instant) {
+        let again = renewal(&mut lease, rules).is_some();
         match (fate, &rules.reset_query) {
             (Fate::Close, _) => drop(lease),
-            (Fate::Reusable, None) => lease.release(now),
+            (Fate::Reusable, None) if !again => lease.release(now),
             // On the heap: a lease is seldom over like this.
             (Fate::Reusable | Fate::Rollback, _) => Box::pin(clean(lease, fate, rules, now)).await,
         }
@@ -334,9 +335,16 @@ impl<IO: AsyncRead + AsyncWrite + Unpin + Send + 'static> Session<IO> {
     }
 }
 
+/// Returns `connect_query` if it must run again before the next client: what resets settings takes what it has set with it.
+fn renewal<'a>(lease: &mut Lease<Connector>, rules: &'a Rules) -> Option<&'a str> {
+    let query = rules.connect_query.as_deref()?;
+    (rules.reset_query.is_some() || lease.connection().state.is_changed()).then_some(query)
+}
+
 /// Rolls back what a client left open, runs `server_reset_query`, and gives the server back; closes it when that fails.
 async fn clean(mut lease: Lease<Connector>, fate: Fate, rules: &Rules, now: Instant) {
     let deadline = now + rules.limits.rollback_timeout;
+    let again = renewal(&mut lease, rules);
     lease.entry().transition(ServerState::Resetting);
     let Server { stream, state } = &mut **lease.connection();
     if fate == Fate::Rollback && !relay::recover(stream, state, deadline).await {
@@ -344,6 +352,11 @@ async fn clean(mut lease: Lease<Connector>, fate: Fate, rules: &Rules, now: Inst
     }
     if let Some(query) = &rules.reset_query
         && !relay::reset(stream, state, query, deadline).await
+    {
+        return;
+    }
+    if let Some(query) = again
+        && !relay::renew(stream, state, query, deadline).await
     {
         return;
     }

@@ -53,7 +53,7 @@ use std::time::Duration;
 pub use self::{
     control::{Control, Kill},
     drive::{Given, run},
-    recover::{recover, reset},
+    recover::{recover, renew, reset},
     spill::{SpillMemory, Untaken},
     state::{ClientState, ServerState},
 };

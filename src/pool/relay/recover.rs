@@ -42,6 +42,20 @@ where
     run(server, state, sql, deadline, true).await
 }
 
+/// Puts a server back to where its login left it, `connect_query` included: what resets settings takes what that has set with
+/// it. Returns false when the server must be closed. Not cancel safe, as [`recover`].
+pub async fn renew<S>(server: &mut S, state: &mut ServerState, connect_query: &str, deadline: Instant) -> bool
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let done =
+        reset(server, state, "DISCARD ALL", deadline).await && reset(server, state, connect_query, deadline).await;
+    if done {
+        state.applied = Applied::default();
+    }
+    done
+}
+
 async fn run<S>(server: &mut S, state: &mut ServerState, sql: &str, deadline: Instant, is_reset: bool) -> bool
 where
     S: AsyncRead + AsyncWrite + Unpin,

@@ -120,6 +120,11 @@ impl ServerState {
         }
     }
 
+    /// Returns whether a client has changed settings, other than those that follow each client, or may have.
+    pub fn is_changed(&self) -> bool {
+        !self.applied.is(None)
+    }
+
     /// Returns everything the server reports.
     pub fn params(&self) -> &Params {
         &self.params

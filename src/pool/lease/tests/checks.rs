@@ -39,7 +39,7 @@ async fn a_connection_that_rested_for_long_is_asked_before_it_is_lent() {
 #[tokio::test(start_paused = true)]
 async fn with_a_delay_of_zero_nobody_gets_a_connection_unchecked() {
     let sizes = Sizes { pool: 1, ..settings().sizes };
-    let bench = bench(Settings { sizes, check_delay: Some(0 * SECOND), ..settings() });
+    let bench = bench(Settings { sizes, check_delay: Some(std::time::Duration::ZERO), ..settings() });
     let lease = bench.lease(1).await;
     let mut waiting = bench.wait(2);
     settle().await;
