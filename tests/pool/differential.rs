@@ -106,6 +106,8 @@ fn sql(rng: &mut StdRng, id: u64) -> String {
 const STATEMENTS: &[&str] = &["", "", "s0", "s1", "s2"];
 const PORTALS: &[&str] = &["", "", "p0", "p1"];
 
+/// No BEGIN, COMMIT or ROLLBACK: executed in pieces between other portals they crash PostgreSQL 15 itself.
+///
 /// A statement's text, its parameters' types where they are named, and how many parameters it has.
 fn prepared(rng: &mut StdRng, id: u64) -> (String, Vec<u32>, usize) {
     match rng.random_range(0..10) {
@@ -115,11 +117,7 @@ fn prepared(rng: &mut StdRng, id: u64) -> (String, Vec<u32>, usize) {
         3 => (format!("SELECT n, '{id}' FROM generate_series(1, $1) n"), vec![23], 1),
         4 => (format!("SELECT * FROM d{id} ORDER BY n"), vec![], 0),
         5 => (format!("INSERT INTO d{id} VALUES ($1, $2) ON CONFLICT (n) DO UPDATE SET v = excluded.v"), vec![], 2),
-        6 => (
-            one_of(rng, &["BEGIN", "COMMIT", "ROLLBACK", "SELECT 1/0", "SELECT nothing", "SELECT 1; SELECT 2"]).into(),
-            vec![],
-            0,
-        ),
+        6 => (one_of(rng, &["SELECT 1/0", "SELECT nothing", "SELECT 1; SELECT 2"]).into(), vec![], 0),
         7 => ("SELECT 10 / $1::int".into(), vec![], 1),
         8 => (one_of(rng, &["SET TimeZone = 'Asia/Tokyo'", "SHOW TimeZone"]).into(), vec![], 0),
         _ => (format!("SELECT '{id}', $1::text -- {}", "long ".repeat(rng.random_range(0..400))), vec![], 1),
