@@ -125,7 +125,7 @@ async fn what_a_client_asks_for_at_startup_never_reaches_the_lookup() {
     for _ in 0..2 {
         for misleading in ["options='-c search_path=evil'", "options='-csearch_path=evil,public -crole=victim'"] {
             let with = |password| format!("user=victim password={password} {misleading}");
-            let error = pooled.client_with(&with("hacked")).await.err().expect("the attacker's function is not asked");
+            let error = pooled.client_with(&with("hacked")).await.expect_err("the attacker's function is not asked");
             assert_eq!(told(&error), wrong_password("victim"));
             pooled.client_with(&with("secret")).await.unwrap();
         }
