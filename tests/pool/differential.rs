@@ -8,8 +8,8 @@
 //! routine of an error (the pool words some itself); "bind message supplies 1 parameters, but prepared statement ... requires 2",
 //! which has the name that servers know it by; what a failed transaction answers up to its ReadyForQuery (a server that lacks a
 //! statement is asked to parse it first, and refuses that with 25P02 where PostgreSQL would describe it). Not sent: what needs a
-//! session beyond the settings a server reports; RESET of what was given at startup; a Parse of the unnamed statement that is
-//! skipped; a name that DEALLOCATE ALL frees in the same pipeline.
+//! session beyond the settings a server reports; RESET of what was given at startup; a Bind of the unnamed statement after a
+//! batch that failed; a name that DEALLOCATE ALL frees in the same pipeline.
 
 use std::time::Duration;
 
@@ -129,7 +129,8 @@ fn extended(rng: &mut StdRng, id: u64, step: &mut Step) {
     for _ in 0..rng.random_range(1..5) {
         let (statement, portal) = (one_of(rng, STATEMENTS), one_of(rng, PORTALS));
         let (text, types, count) = prepared(rng, id);
-        if rng.random_bool(0.6) {
+        // The unnamed one does not outlive every error as it does in PostgreSQL.
+        if statement.is_empty() || rng.random_bool(0.6) {
             if !statement.is_empty() && rng.random_bool(0.7) {
                 step.say(format!("Close S {statement}"), close(b'S', statement));
             }
@@ -319,11 +320,14 @@ async fn answers_are_those_of_postgresql_byte_for_byte() {
     let sizes = Pool { default_pool_size: SERVERS, max_prepared_statements: 5, ..config(&cluster) };
     let pooled = start(Pool { auth_type: AuthType::Trust, ..sizes }).await;
     let end = std::time::Instant::now() + Duration::from_secs(seconds);
-    let (mut rounds, mut messages) = (0, 0);
+    let (mut rounds, mut compared, mut messages) = (0, 0, 0);
     while std::time::Instant::now() < end {
         let round = seed.wrapping_add(rounds * 1000);
         let scripts: Vec<_> = (0..SESSIONS).map(|id| script(round + id, id)).collect();
         let mut seen = Vec::new();
+        // A crash of PostgreSQL itself ends all its connections, this one among them; such a round says nothing.
+        emptied(cluster.port, "d0").await;
+        let witness = cluster.direct().await;
         for (port, database) in [(cluster.port, "postgres"), (pooled.port, DATABASE)] {
             let tables: Vec<_> = (0..SESSIONS).map(|id| format!("d{id}")).collect();
             emptied(cluster.port, &tables.join(", ")).await;
@@ -332,6 +336,13 @@ async fn answers_are_those_of_postgresql_byte_for_byte() {
             });
             seen.push(join_all(sessions).await);
         }
+        rounds += 1;
+        tokio::time::sleep(SECOND / 5).await;
+        if witness.is_closed() {
+            println!("PostgreSQL crashed in round {}", rounds - 1);
+            continue;
+        }
+        compared += 1;
         for (id, steps) in scripts.iter().enumerate() {
             let ((expected, none), (got, wrong)) = (&seen[0][id], &seen[1][id]);
             let last = expected.last().map(|answer| answer.iter().map(shown).collect::<Vec<_>>());
@@ -346,9 +357,9 @@ async fn answers_are_those_of_postgresql_byte_for_byte() {
             assert_eq!(wrong, &None, "SEED={seed}, round {rounds}, session {id}");
             messages += expected.iter().map(Vec::len).sum::<usize>();
         }
-        rounds += 1;
     }
-    println!("{rounds} rounds of {SESSIONS} sessions, {messages} messages");
+    assert!(compared > 0, "none of {rounds} rounds came to its end");
+    println!("{compared} rounds of {SESSIONS} sessions, {messages} messages");
 }
 
 /// Empties the tables. PostgreSQL 15 has been seen to crash (signal 11) at the end of such a session, and to come back
