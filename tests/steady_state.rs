@@ -121,6 +121,7 @@ impl Bench {
                 query_timeout: Some(Duration::from_secs(30)),
                 transaction_timeout: None,
                 idle_transaction_timeout: None,
+                client_idle_timeout: None,
                 disable_pqexec: false,
                 spill_buffer: 256 << 10,
                 rollback_timeout: Duration::from_secs(5),

@@ -125,6 +125,7 @@ impl Ends {
                 transaction_timeout: None,
                 idle_transaction_timeout: None,
                 disable_pqexec: false,
+                client_idle_timeout: None,
                 spill_buffer: 256 << 10,
                 rollback_timeout: Duration::from_secs(5),
             },

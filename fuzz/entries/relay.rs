@@ -49,6 +49,7 @@ async fn scripted(data: &[u8]) {
         transaction_timeout: None,
         idle_transaction_timeout: Some(Duration::from_secs(1)),
         disable_pqexec: false,
+        client_idle_timeout: None,
         spill_buffer: 100,
         rollback_timeout: Duration::from_secs(1),
     };

@@ -30,6 +30,7 @@ use crate::{
         lease::{Budget, Budgets, Store},
         metrics::{DatabaseMetrics, PoolMetrics},
         names::Names,
+        pins::{Quiet, Reason},
         registry::{ClientHandle, ClientState, Group, Leave, Registry},
         relay::SpillMemory,
         rules::{self, Rules},
@@ -40,7 +41,7 @@ use crate::{
             hosts::Hosts,
             pooled::{Connector, Welcome},
         },
-        stats::Stats,
+        stats::{Observe, Stats},
         user_limits::UserBudgets,
     },
 };
@@ -260,15 +261,37 @@ fn spec(running: &Running, database: &config::Database, hosts: Arc<Hosts>, clien
     }
 }
 
+/// Where what happens in a database's relays goes.
+struct Observer {
+    database: Arc<str>,
+    metrics: DatabaseMetrics,
+    quiet: Quiet,
+}
+
+impl Observe for Observer {
+    fn query(&self, time: Duration) {
+        self.metrics.query(time);
+    }
+
+    fn pinned(&self, reason: Reason, statement: &str) {
+        self.metrics.pinned(reason);
+        if self.quiet.may_speak(reason, Instant::now()) {
+            let (database, reason) = (&*self.database, reason.as_str());
+            tracing::info!(database, reason, statement, "a client keeps its server between transactions");
+        }
+    }
+}
+
 impl Database {
     pub(super) fn new(running: &Running, config: config::Database, metrics: DatabaseMetrics) -> Arc<Self> {
         let limit = rules::database_limit(&running.pool, &config);
-        let times = metrics.clone();
+        let quiet = Quiet::new(Instant::now());
+        let observer = Observer { database: config.name.clone(), metrics: metrics.clone(), quiet };
         Arc::new(Self {
             name: config.name.clone(),
             config: ArcSwap::from_pointee(config),
             budget: Budget::new(limit),
-            stats: Arc::new(Stats::observed(move |time| times.query(time))),
+            stats: Arc::new(Stats::observed(observer)),
             metrics,
             averages: Mutex::default(),
             pools: Mutex::default(),

@@ -100,8 +100,9 @@ pub enum PoolError {
     /// The server answered what nobody asked; nothing more of it can be trusted.
     #[error("lost synchronization with the server: {why}")]
     ServerProtocol { why: &'static str },
-    /// The server refused the settings that the client asked for when it connected; `message` is the server's.
-    #[error("startup parameters refused by the server: {message}")]
+    /// The server refused the settings that the client asked for when it connected, or has set since; `message` is the
+    /// server's.
+    #[error("settings of this connection refused by the server: {message}")]
     ParametersRefused { sqlstate: String, message: String },
     /// `pool_mode: statement`: a request ended inside a transaction. PgBouncer's words.
     #[error("transaction blocks not allowed in statement pooling mode")]

@@ -20,6 +20,7 @@ use crate::pool::{
     console::{averages::Totals, rows::Source},
     error::Kind,
     names::Outcome,
+    pins::Reason,
     relay::SpillMemory,
 };
 
@@ -38,6 +39,7 @@ pub struct PoolMetrics {
     transaction: HistogramVec,
     probe: HistogramVec,
     lookups: IntCounterVec,
+    pins: IntCounterVec,
     errors: Arc<[IntCounter]>,
     cancels: Arc<HashMap<&'static str, IntCounter>>,
     source: Arc<OnceLock<Weak<dyn Source>>>,
@@ -49,6 +51,8 @@ pub struct DatabaseMetrics {
     wait: Histogram,
     query: Histogram,
     transaction: Histogram,
+    /// In the order of [`Reason::ALL`].
+    pins: Arc<[IntCounter]>,
 }
 
 impl DatabaseMetrics {
@@ -65,6 +69,13 @@ impl DatabaseMetrics {
     /// A transaction took this long.
     pub fn transaction(&self, time: Duration) {
         self.transaction.observe(time.as_secs_f64());
+    }
+
+    /// A client keeps its server from now on.
+    pub fn pinned(&self, reason: Reason) {
+        if let Some(counter) = self.pins.get(reason as usize) {
+            counter.inc();
+        }
     }
 }
 
@@ -104,6 +115,14 @@ impl PoolMetrics {
         )?;
         registry.register(Box::new(lookups.clone()))?;
         Outcome::ALL.iter().for_each(|outcome| drop(lookups.with_label_values(&[outcome.as_str()])));
+        let pins = IntCounterVec::new(
+            Opts::new(
+                "bookend_pool_pins_total",
+                "Times a client began to keep its server between transactions, by reason. Look at it when servers run short.",
+            ),
+            &["database", "reason"],
+        )?;
+        registry.register(Box::new(pins.clone()))?;
         for family in [&wait, &query, &transaction, &probe] {
             registry.register(Box::new(family.clone()))?;
         }
@@ -119,6 +138,7 @@ impl PoolMetrics {
             transaction,
             probe,
             lookups,
+            pins,
             errors: Kind::ALL.iter().map(|kind| errors.with_label_values(&[kind.as_str()])).collect(),
             cancels: Arc::new(
                 results.into_iter().map(|result| (result, cancels.with_label_values(&[result]))).collect(),
@@ -138,6 +158,7 @@ impl PoolMetrics {
             wait: self.wait.with_label_values(&[label]),
             query: self.query.with_label_values(&[label]),
             transaction: self.transaction.with_label_values(&[label]),
+            pins: Reason::ALL.iter().map(|reason| self.pins.with_label_values(&[label, reason.as_str()])).collect(),
         }
     }
 
@@ -178,6 +199,7 @@ struct Scraped {
     max_servers: IntGaugeVec,
     max_clients: IntGaugeVec,
     oldest_wait: prometheus::GaugeVec,
+    pinned: IntGaugeVec,
     up: IntGaugeVec,
     paused: IntGauge,
     totals: Vec<(IntCounterVec, Field)>,
@@ -208,6 +230,11 @@ impl Scraped {
             oldest_wait: prometheus::GaugeVec::new(
                 Opts::new("bookend_pool_oldest_wait_seconds", "How long the first client in the queue has waited."),
                 &["database"],
+            )?,
+            pinned: gauge(
+                "bookend_pool_pinned_clients",
+                "Clients that keep their server between transactions, by reason. Each takes one from the others.",
+                &["database", "reason"],
             )?,
             up: gauge(
                 "bookend_database_up",
@@ -241,12 +268,13 @@ impl Scraped {
     }
 
     fn collectors(&self) -> impl Iterator<Item = &dyn Collector> {
-        let gauges: [&dyn Collector; 7] = [
+        let gauges: [&dyn Collector; 8] = [
             &self.clients,
             &self.servers,
             &self.max_servers,
             &self.max_clients,
             &self.oldest_wait,
+            &self.pinned,
             &self.up,
             &self.paused,
         ];
@@ -268,6 +296,10 @@ impl Scraped {
                 .map_or_else(|| Arc::from(OTHER), |(name, _)| name.clone())
         };
         self.read_pools(source, label);
+        self.pinned.reset();
+        for (database, reason) in source.pinned() {
+            self.pinned.with_label_values(&[&*label(&database), reason.as_str()]).inc();
+        }
         let mut totals: HashMap<Arc<str>, Totals> = HashMap::new();
         for row in source.stats() {
             *totals.entry(label(&row.database)).or_default() += row.total;
@@ -409,6 +441,7 @@ mod tests {
             // `arena` is not among the fixed pool's databases, so only `*` may name it.
             assert!(text.contains("bookend_pool_clients{database=\"*\",state=\"waiting\"} 3"), "{text}");
             assert!(text.contains("bookend_pool_transactions_total{database=\"*\"} 7"), "{text}");
+            assert!(text.contains("bookend_pool_pinned_clients{database=\"*\",reason=\"listen\"} 2"), "{text}");
             assert!(text.contains("bookend_database_up{database=\"arena\",role=\"primary\"} 1"), "{text}");
         }
     }

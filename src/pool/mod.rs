@@ -22,6 +22,7 @@ pub mod names;
 mod orders;
 pub mod params;
 pub mod peer;
+pub mod pins;
 pub mod pooler;
 pub mod prepared;
 pub mod probe;

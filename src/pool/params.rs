@@ -3,19 +3,24 @@
 //! PostgreSQL reports the settings that matter to drivers by ParameterStatus, rollbacks included, so they are tracked by
 //! what the server reports and never by reading SQL. Both sides' values are the server's own spelling: after a replay the
 //! client takes over what the server reported, so that a client that asked for `utc` does not differ from a server that
-//! says `UTC` for ever. A startup parameter that is not reported (`options=-c statement_timeout=30000`) is an [`Options`]
-//! entry: set before its client's first message, reset before another client's.
+//! says `UTC` for ever. A setting that is not reported is an [`Options`] entry: set before its client's first message, reset
+//! before another client's. It gets there as a startup parameter (`options=-c statement_timeout=30000`), or because a `SET`
+//! of it was seen and the server asked for its value ([`super::relay`]).
 //!
 //! The replay is SQL made of a client's words, so it is ASCII whatever they are: see [`put_literal`].
 
+mod options;
+
 use std::{hash::Hash, sync::Arc};
 
-use crate::pool::error::PoolError;
+pub use self::options::{Applied, Options, is_setting_name};
 
 /// A value as the server spells it. Shared: most clients of a database have the same few.
 pub type Value = Arc<[u8]>;
 
 /// Reported settings that are kept per client without being asked to. `search_path` is reported since PostgreSQL 18.
+/// `default_transaction_read_only` and `scram_iterations`, reported too, are [`Options`] once they are set: every client pays
+/// for what stands here.
 const STANDARD: [&str; 7] = [
     "client_encoding",
     "DateStyle",
@@ -26,7 +31,8 @@ const STANDARD: [&str; 7] = [
     "search_path",
 ];
 
-/// Reported, and not to be set by anybody: kept for no client.
+/// Reported, and kept for no client: not to be set by anybody, or not by `set_config` in any order. `session_authorization`
+/// is an [`Options`] entry once it is set.
 const FIXED: [&str; 6] = [
     "server_version",
     "server_encoding",
@@ -155,91 +161,14 @@ fn standard_index(name: &str) -> Option<usize> {
     STANDARD.iter().position(|known| known.eq_ignore_ascii_case(name))
 }
 
-/// Settings a client asked for at startup that no server reports, by name.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
-pub struct Options {
-    settings: Vec<(Box<str>, Value)>,
-}
-
-impl Options {
-    /// Adds a setting; the last one of a name counts, as in PostgreSQL.
-    ///
-    /// # Errors
-    /// When `name` could not be the name of a setting.
-    pub fn add(&mut self, name: &str, value: &[u8]) -> Result<(), PoolError> {
-        if !is_setting_name(name) {
-            return Err(PoolError::StartupParameter { name: name.chars().take(63).collect() });
-        }
-        match self.settings.binary_search_by(|(known, _)| order(known, name)) {
-            Ok(at) => self.settings[at].1 = value.into(),
-            Err(at) => self.settings.insert(at, (name.into(), value.into())), // bound: the startup packet's 10,000 bytes
-        }
-        Ok(())
-    }
-
-    /// Returns whether there is nothing to apply.
-    pub fn is_empty(&self) -> bool {
-        self.settings.is_empty()
-    }
-
-    fn contains(&self, name: &str) -> bool {
-        self.settings.binary_search_by(|(known, _)| order(known, name)).is_ok()
-    }
-}
-
-fn order(a: &str, b: &str) -> std::cmp::Ordering {
-    a.bytes().map(|b| b.to_ascii_lowercase()).cmp(b.bytes().map(|b| b.to_ascii_lowercase()))
-}
-
-/// As PostgreSQL's `valid_custom_variable_name`: identifiers joined by dots. Anything else has no business in SQL.
-fn is_setting_name(name: &str) -> bool {
-    let part = |part: &str| {
-        let mut bytes = part.bytes();
-        bytes.next().is_some_and(|b| b.is_ascii_alphabetic() || b == b'_')
-            && bytes.all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'$')
-    };
-    name.len() <= 255 && name.split('.').all(part)
-}
-
-/// What puts every setting back to where the server's login left it, the role too, as in `DISCARD ALL`. Afterwards all that
-/// is tracked is set: what it is then is not known before the server has said so.
-const RESET: &[u8] = b"RESET SESSION AUTHORIZATION;RESET ROLE;RESET ALL;";
-
-/// What a server has been given beyond its reported parameters.
-#[derive(Debug, Clone, Default)]
-pub struct Applied {
-    options: Option<Arc<Options>>,
-    /// SQL may have set anything since.
-    doubtful: bool,
-}
-
-impl Applied {
-    /// Notes that SQL may have changed what was applied, or set something nobody reports.
-    pub fn doubt(&mut self) {
-        self.doubtful = true;
-    }
-
-    /// Notes that `options` are now in force.
-    pub fn set(&mut self, options: Option<&Arc<Options>>) {
-        self.options = options.cloned();
-        self.doubtful = false;
-    }
-
-    /// Returns whether `wanted` is in force already.
-    pub fn is(&self, wanted: Option<&Arc<Options>>) -> bool {
-        match (&self.options, wanted) {
-            _ if self.doubtful => false,
-            (None, None) => true,
-            (Some(a), Some(b)) => Arc::ptr_eq(a, b) || a == b,
-            _ => false,
-        }
-    }
-}
+/// What makes a session act again as the user it logged in as; part of `DISCARD ALL`.
+const RESET_IDENTITY: &[u8] = b"RESET SESSION AUTHORIZATION;RESET ROLE;";
 
 /// Appends the SQL that gives a server this client's settings; false (and nothing) when it has them already.
 ///
 /// `set_config` takes a value as a startup packet does: a list such as `search_path` stays a list (`SET search_path = 'a, b'`
-/// would be one schema of that name).
+/// would be one schema of that name). Who the server acts as is put back first and set last: what else may be set depends
+/// on it.
 pub fn put_replay(
     out: &mut Vec<u8>,
     client: &Params,
@@ -249,11 +178,17 @@ pub fn put_replay(
 ) -> bool {
     let from = out.len();
     let change_options = !applied.is(options);
-    if applied.doubtful {
-        out.extend_from_slice(RESET);
-    } else if change_options && let Some(old) = &applied.options {
-        for (name, _) in &old.settings {
-            if !options.is_some_and(|options| options.contains(name)) {
+    let old = if applied.is_doubtful() { None } else { applied.known() };
+    let acts = change_options && [old, options].into_iter().flatten().any(|options| options.acts_as_another());
+    if applied.is_doubtful() {
+        out.extend_from_slice(RESET_IDENTITY);
+        out.extend_from_slice(b"RESET ALL;");
+    } else if change_options {
+        if acts {
+            out.extend_from_slice(RESET_IDENTITY);
+        }
+        for (name, _) in old.into_iter().flat_map(|old| old.plain()) {
+            if options.is_none_or(|options| options.value(name).is_none()) {
                 put_reset(out, name);
             }
         }
@@ -268,7 +203,7 @@ pub fn put_replay(
         out.extend_from_slice(b",false)");
         separator = b",";
     };
-    if applied.doubtful {
+    if applied.is_doubtful() {
         for (name, ours) in client.iter().filter(|(name, _)| server.value(name).is_some()) {
             set(out, name, ours);
         }
@@ -278,7 +213,11 @@ pub fn put_replay(
         }
     }
     if change_options && let Some(options) = options {
-        for (name, value) in &options.settings {
+        let has = |name: &str, value: &Value| old.and_then(|old| old.value(name)).is_some_and(|old| same(old, value));
+        for (name, value) in options.plain().filter(|(name, value)| !has(name, value)) {
+            set(out, name, value);
+        }
+        for (name, value) in options.identity() {
             set(out, name, value);
         }
     }

@@ -74,6 +74,7 @@ impl Rules {
                 query_timeout: own.query.unwrap_or(pool.query_timeout),
                 transaction_timeout: own.transaction.unwrap_or(pool.transaction_timeout),
                 idle_transaction_timeout: own.idle_transaction.unwrap_or(pool.idle_transaction_timeout),
+                client_idle_timeout: own.client_idle.unwrap_or(pool.client_idle_timeout),
                 spill_buffer: pool.spill_buffer,
                 disable_pqexec: pool.sessions.disable_pqexec,
                 rollback_timeout: pool.rollback_timeout,

@@ -13,6 +13,7 @@ use crate::{
         console::rows::{ConfigRow, DatabaseRow, MemoryRow, NameRow, PoolRow, SocketRow, Source, StatsRow, UserRow},
         database::{Database, Pool},
         names::Listed,
+        pins::{Pins, Reason},
         pooler::Pooler,
         registry::{ClientEntry, ClientState, Group, Of, ServerEntry, ServerState},
         rules::{self, Rules},
@@ -112,6 +113,16 @@ impl Source for Pooler {
             }
         };
         rules::names(&running.pool).filter_map(row).collect()
+    }
+
+    fn pinned(&self) -> Vec<(Arc<str>, Reason)> {
+        let clients = self.registry().clients();
+        let pins = clients.iter().filter_map(|client| Some((client.group()?, client.control()?.pins())));
+        let each = |(group, pins): (&Arc<Group>, Pins)| {
+            let database = group.database.clone();
+            pins.iter().map(move |reason| (database.clone(), reason)).collect::<Vec<_>>()
+        };
+        pins.filter(|(_, pins)| !pins.is_empty()).flat_map(each).collect()
     }
 
     fn paused(&self) -> bool {

@@ -5,20 +5,26 @@
 
 use std::{
     fmt,
-    sync::{
-        OnceLock,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
     time::Duration,
 };
 
-/// Where each request's time goes beside the sum: a histogram, for a pool that has metrics.
-#[derive(Default)]
-struct QueryTimes(OnceLock<Box<dyn Fn(Duration) + Send + Sync>>);
+use super::pins::Reason;
 
-impl fmt::Debug for QueryTimes {
+/// Who hears of single events beside the sums, for a pool that has metrics.
+pub trait Observe: Send + Sync {
+    /// A request took this long.
+    fn query(&self, time: Duration);
+    /// A client keeps its server from now on; `statement` is what made it, without literals.
+    fn pinned(&self, reason: Reason, statement: &str);
+}
+
+#[derive(Default)]
+struct Observer(Option<Box<dyn Observe>>);
+
+impl fmt::Debug for Observer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.0.get().is_some() { "observed" } else { "not observed" })
+        f.write_str(if self.0.is_some() { "observed" } else { "not observed" })
     }
 }
 
@@ -28,7 +34,7 @@ macro_rules! stats {
         #[derive(Debug, Default)]
         pub struct Stats {
             $($(#[$doc])* pub $name: AtomicU64,)*
-            query_times: QueryTimes,
+            observer: Observer,
         }
 
         /// The counters at one moment.
@@ -85,9 +91,9 @@ pub fn add(counter: &AtomicU64, n: u64) {
 }
 
 impl Stats {
-    /// Starts with every request's time told to `observe`.
-    pub fn observed(observe: impl Fn(Duration) + Send + Sync + 'static) -> Self {
-        Self { query_times: QueryTimes(OnceLock::from(Box::new(observe) as Box<_>)), ..Self::default() }
+    /// Starts with every event told to `observer`.
+    pub fn observed(observer: impl Observe + 'static) -> Self {
+        Self { observer: Observer(Some(Box::new(observer))), ..Self::default() }
     }
 
     /// Adds `count` requests that ended in one wake-up and took `time` together.
@@ -97,9 +103,16 @@ impl Stats {
         }
         add(&self.query_count, count);
         add(&self.query_time, u64::try_from(time.as_micros()).unwrap_or(u64::MAX));
-        if let Some(observe) = self.query_times.0.get() {
+        if let Some(observer) = &self.observer.0 {
             let each = time.div_f64(count as f64);
-            (0..count).for_each(|_| observe(each));
+            (0..count).for_each(|_| observer.query(each));
+        }
+    }
+
+    /// A client keeps its server from now on.
+    pub fn pinned(&self, reason: Reason, statement: &str) {
+        if let Some(observer) = &self.observer.0 {
+            observer.pinned(reason, statement);
         }
     }
 }
@@ -107,6 +120,17 @@ impl Stats {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    struct Count(std::sync::Arc<AtomicU64>);
+
+    impl Observe for Count {
+        fn query(&self, time: Duration) {
+            assert_eq!(time, Duration::from_micros(25));
+            self.0.fetch_add(1, Relaxed);
+        }
+
+        fn pinned(&self, _: Reason, _: &str) {}
+    }
 
     #[test]
     fn a_period_is_the_difference_of_two_snapshots() {
@@ -122,11 +146,7 @@ mod tests {
     #[test]
     fn each_request_of_a_wake_up_is_observed() {
         let seen = std::sync::Arc::new(AtomicU64::new(0));
-        let count = seen.clone();
-        let stats = Stats::observed(move |time| {
-            assert_eq!(time, Duration::from_micros(25));
-            count.fetch_add(1, Relaxed);
-        });
+        let stats = Stats::observed(Count(seen.clone()));
         stats.queries(0, Duration::from_secs(1));
         stats.queries(4, Duration::from_micros(100));
         assert_eq!(seen.load(Relaxed), 4);

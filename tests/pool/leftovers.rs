@@ -59,7 +59,7 @@ async fn names_of_sql_prepare_reach_nobody_else() {
     let (one, other) = (pooled.client().await, pooled.client().await);
     let kept = other.prepare("SELECT 'kept'").await.unwrap();
     for client in [&one, &other, &one] {
-        client.batch_execute("BEGIN; PREPARE dump AS SELECT 1; EXECUTE dump; COMMIT").await.unwrap();
+        client.batch_execute("BEGIN; PREPARE dump AS SELECT 1; EXECUTE dump; COMMIT; DEALLOCATE dump").await.unwrap();
     }
     assert_eq!(other.query_one(&kept, &[]).await.unwrap().get::<_, &str>(0), "kept");
 }

@@ -5,6 +5,7 @@
 mod auth;
 mod cancel;
 mod console;
+mod deallocate;
 mod differential;
 mod frames;
 mod function_call;
@@ -23,6 +24,7 @@ mod resets;
 mod servers;
 mod sessions;
 mod slow_clients;
+mod state;
 mod statement_mode;
 mod strangers;
 mod support;

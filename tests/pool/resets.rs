@@ -56,8 +56,13 @@ async fn a_reset_query_is_run_after_each_transaction_when_that_is_asked_for() {
     client.batch_execute("SET TIME ZONE 'Asia/Tokyo'").await.unwrap();
     let plus = client.prepare("SELECT $1::int4 + 1").await.unwrap();
     let pid = ask(&client, "SELECT pg_backend_pid()").await.unwrap();
+    client.batch_execute("CREATE SEQUENCE counted; SELECT nextval('counted')").await.unwrap();
+    let forgotten = told(&client.batch_execute("SELECT lastval()").await.unwrap_err());
+    assert_eq!(forgotten.0, "55000", "{forgotten:?}");
+    // What remains by the server's word keeps the server instead, until it is gone.
     client.batch_execute(TABLE).await.unwrap();
-    assert_eq!(ask(&client, IS_GONE).await.unwrap(), "t");
+    assert_eq!(ask(&client, IS_GONE).await.unwrap(), "f");
+    client.batch_execute("DROP TABLE left_here; DROP SEQUENCE counted").await.unwrap();
     // What the pool keeps for its client outlives even that.
     assert_eq!(ask(&client, "SHOW TIME ZONE").await.unwrap(), "Asia/Tokyo");
     assert_eq!(client.query_one(&plus, &[&1]).await.unwrap().get::<_, i32>(0), 2);

@@ -3,8 +3,8 @@
 What a team changes to stand behind Bookend is DB_HOST and DB_PORT (and DB_READ_HOST/DB_READ_PORT
 when it has a read replica). Two further settings matter with a transaction pool:
 
-* DISABLE_SERVER_SIDE_CURSORS: `QuerySet.iterator()` would otherwise declare a cursor WITH HOLD,
-  which lives on one server connection while the next statement may get another.
+* DISABLE_SERVER_SIDE_CURSORS: not needed. `QuerySet.iterator()` otherwise declares a cursor WITH HOLD,
+  and its connection keeps one of the pool's servers until it is read to its end.
 * CONN_MAX_AGE: connections to the pool are cheap to keep, so keep them.
 """
 import os

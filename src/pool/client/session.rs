@@ -33,6 +33,9 @@ use crate::pool::{
     },
 };
 
+/// What puts a server that was a client's beyond a transaction back into the state of a new one.
+const DISCARD: &str = "DISCARD ALL";
+
 /// One client from its login to its end.
 pub struct Session<IO> {
     pub io: IO,
@@ -209,12 +212,17 @@ impl<IO: AsyncRead + AsyncWrite + Unpin + Send + 'static> Session<IO> {
             Outcome::Released { server } => {
                 self.finish(lease, server, &rules, over).await;
                 self.client.transition(ClientState::Idle, over);
-                Ok(Next::Idle)
+                self.note_loss(server);
+                self.next()
             }
             Outcome::Spilled { server, untaken } => {
+                self.note_loss(server);
                 self.client.transition(ClientState::Idle, over);
                 self.finish(lease, server, &rules, over).await;
-                Ok(Box::pin(self.hand_over(*untaken)).await)
+                match Box::pin(self.hand_over(*untaken)).await {
+                    Next::Idle => self.next(),
+                    Next::Over => Ok(Next::Over),
+                }
             }
             Outcome::Left { server } => {
                 // Closed before the server is looked after: the client does not wait for that.
@@ -229,6 +237,18 @@ impl<IO: AsyncRead + AsyncWrite + Unpin + Send + 'static> Session<IO> {
                 Ok(Next::Over)
             }
         }
+    }
+
+    /// A server was taken at a boundary. A client that kept it past boundaries was asked to leave, and must not go on without
+    /// what it has left there.
+    fn note_loss(&mut self, server: Fate) {
+        if matches!(server, Fate::Discard | Fate::Close) {
+            self.state.bereave();
+        }
+    }
+
+    fn next(&self) -> Result<Next, PoolError> {
+        if self.state.is_bereft() { Err(farewell(self.client.leave())) } else { Ok(Next::Idle) }
     }
 
     /// Lets the client take the rest of an answer whose server has gone back. Its next request waits until it has. Who is asked
@@ -298,7 +318,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin + Send + 'static> Session<IO> {
             (Fate::Close, _) => drop(lease),
             (Fate::Reusable, None) if !again => lease.release(now),
             // On the heap: a lease is seldom over like this.
-            (Fate::Reusable | Fate::Rollback, _) => Box::pin(clean(lease, fate, rules, now)).await,
+            (Fate::Reusable | Fate::Rollback | Fate::Discard, _) => Box::pin(clean(lease, fate, rules, now)).await,
         }
     }
 
@@ -344,16 +364,19 @@ fn renewal<'a>(lease: &mut Lease<Connector>, rules: &'a Rules) -> Option<&'a str
 /// Rolls back what a client left open, runs `server_reset_query`, and gives the server back; closes it when that fails.
 async fn clean(mut lease: Lease<Connector>, fate: Fate, rules: &Rules, now: Instant) {
     let deadline = now + rules.limits.rollback_timeout;
-    let again = renewal(&mut lease, rules);
+    let discarded = rules.connect_query.as_deref().filter(|_| fate == Fate::Discard);
+    let again = renewal(&mut lease, rules).or(discarded);
     lease.entry().transition(ServerState::Resetting);
     let Server { stream, state } = &mut **lease.connection();
-    if fate == Fate::Rollback && !relay::recover(stream, state, deadline).await {
+    if state.tx() != TxStatus::Idle && !relay::recover(stream, state, deadline).await {
         return;
     }
-    if let Some(query) = &rules.reset_query
-        && !relay::reset(stream, state, query, deadline).await
-    {
-        return;
+    let discard = (fate == Fate::Discard).then_some(DISCARD);
+    let own = rules.reset_query.as_deref().filter(|query| discard != Some(query));
+    for query in discard.into_iter().chain(own) {
+        if !relay::reset(stream, state, query, deadline).await {
+            return;
+        }
     }
     if let Some(query) = again
         && !relay::renew(stream, state, query, deadline).await
@@ -435,6 +458,6 @@ mod tests {
             std::mem::size_of::<T>()
         }
         let size = size_of(Session::run);
-        assert!(size <= 608, "{size} bytes");
+        assert!(size <= 624, "{size} bytes");
     }
 }

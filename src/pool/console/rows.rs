@@ -9,7 +9,10 @@ use std::{
 use async_trait::async_trait;
 
 use super::averages::{Period, Totals};
-use crate::{health::drain::WaitFor, pool::peer::Peer};
+use crate::{
+    health::drain::WaitFor,
+    pool::{peer::Peer, pins::Reason},
+};
 
 /// The pool as the console sees it. Reading walks tables under short locks; it never waits for the network.
 #[async_trait]
@@ -31,6 +34,8 @@ pub trait Source: Send + Sync {
     fn config(&self) -> Vec<ConfigRow>;
     /// Named databases by `(name, role, whether it serves)`; those not looked at yet are left out.
     fn serving(&self) -> Vec<(Arc<str>, &'static str, bool)>;
+    /// Database and reason of each client that keeps its server between transactions; one entry for each reason.
+    fn pinned(&self) -> Vec<(Arc<str>, Reason)>;
     /// Whether `PAUSE` without a name is in force.
     fn paused(&self) -> bool;
 

@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     health::drain::WaitFor,
-    pool::{peer::Peer, wire::frontend},
+    pool::{peer::Peer, pins::Reason, wire::frontend},
 };
 
 #[derive(Default)]
@@ -87,6 +87,10 @@ impl Source for Fixed {
     fn names(&self) -> Vec<NameRow> {
         let addresses = vec!["10.0.0.1".parse().unwrap(), "::1".parse().unwrap()];
         vec![NameRow { host: "db".into(), ttl: Duration::from_millis(8_700), addresses, asking: true }]
+    }
+
+    fn pinned(&self) -> Vec<(Arc<str>, Reason)> {
+        vec![("arena".into(), Reason::Listen), ("arena".into(), Reason::Listen), ("arena".into(), Reason::Temp)]
     }
 
     fn memory(&self) -> Vec<MemoryRow> {

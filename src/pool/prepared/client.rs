@@ -142,6 +142,13 @@ impl ClientStatements {
         });
     }
 
+    /// Notes that SQL `DEALLOCATE` has dropped a name; one whose Parse or Close is still to be answered came after it.
+    pub fn deallocated(&mut self, name: &[u8]) {
+        if self.by_name.get(name).is_some_and(|entry| entry.state == State::Present) {
+            self.remove(name);
+        }
+    }
+
     /// Returns how many names there are.
     pub fn len(&self) -> usize {
         self.by_name.len()

@@ -7,7 +7,7 @@ use std::{
 
 use futures_util::task::AtomicWaker;
 
-use crate::pool::error::PoolError;
+use crate::pool::{error::PoolError, pins::Pins};
 
 /// Why a client is ended. Chooses what it is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,7 +34,10 @@ impl Kill {
 pub struct Control {
     kill: AtomicU8,
     draining: AtomicBool,
+    /// A query of our own is under way, ahead of the client's.
     replaying: AtomicBool,
+    /// [`Pins`]: why the client keeps its server.
+    pins: AtomicU8,
     waker: AtomicWaker,
 }
 
@@ -51,8 +54,8 @@ impl Control {
         self.waker.wake();
     }
 
-    /// Returns whether a cancel would hit the client's own query. While its settings are replayed it would hit that
-    /// instead, and must be dropped: the client's query has not begun.
+    /// Returns whether a cancel would hit the client's own query. While its settings are replayed, or the server is asked
+    /// what remains, it would hit that instead, and must be dropped: the client's query has not begun, or is over.
     pub fn is_cancellable(&self) -> bool {
         !self.replaying.load(Ordering::Acquire)
     }
@@ -71,6 +74,15 @@ impl Control {
     /// Returns whether the server is asked for.
     pub fn is_draining(&self) -> bool {
         self.draining.load(Ordering::Acquire)
+    }
+
+    /// Returns why the client keeps its server between transactions; nothing while it does not.
+    pub fn pins(&self) -> Pins {
+        Pins::from_bits(self.pins.load(Ordering::Relaxed))
+    }
+
+    pub(super) fn set_pins(&self, pins: Pins) {
+        self.pins.store(pins.bits(), Ordering::Relaxed);
     }
 
     pub(super) fn set_replaying(&self, replaying: bool) {

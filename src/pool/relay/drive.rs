@@ -31,6 +31,7 @@ use crate::{
     config::pool::PoolMode,
     pool::{
         error::PoolError,
+        pins::Pins,
         stats::{self, Stats},
     },
 };
@@ -43,6 +44,8 @@ const ROUNDS: usize = 8;
 /// A client this far ahead of the server's answers is not read. More than what fits a server's output buffer (8 KiB of
 /// answers of five bytes), which it may hold back until a Sync: waiting for its answers cannot wait for ever.
 const OWED_MAX: usize = 16 * 1024;
+/// When a timer is looked at again whose limit has gone.
+const NEXT_LOOK: Duration = Duration::from_secs(600);
 /// A client with this much to take is not read.
 const ANSWERS_MAX: usize = 32 * 1024;
 
@@ -103,6 +106,7 @@ where
         stalled: false,
         client_deaf: false,
         server_deaf: false,
+        pin_timed: false,
         begun: false,
         sent: 0,
         received: first.len() as u64,
@@ -121,6 +125,7 @@ where
     relay.note_blocked(false);
     let at = relay.session.pace.now;
     control.set_replaying(false);
+    control.set_pins(Pins::none());
     let outcome = match end {
         End::Released { server } => match relay.untaken(false) {
             None => Outcome::Released { server },
@@ -182,6 +187,8 @@ struct Relay<'a, C, S> {
     client_deaf: bool,
     /// The server takes nothing more; what it said last is still to be read.
     server_deaf: bool,
+    /// The timer knows that the client keeps its server.
+    pin_timed: bool,
     /// This is not the first wake-up.
     begun: bool,
     sent: u64,
@@ -204,7 +211,7 @@ where
         }
         let end = SCRATCH.with_borrow_mut(|scratch| self.rounds(cx, scratch));
         self.note_blocked(self.blocked);
-        self.session.pace.settle(self.session.is_idle_in_transaction());
+        self.session.pace.settle(self.session.rest());
         self.account();
         end
     }
@@ -475,12 +482,12 @@ where
             let kept = !self.client_deaf && !self.to_client.is_flushed() && self.may_be_kept();
             return Some(if kept { End::Said { server } } else { End::Left { server } });
         }
-        let session = self.session.limits.mode == PoolMode::Session;
+        let keeps = self.session.limits.mode == PoolMode::Session || self.session.is_pinned();
         let done = self.session.is_at_boundary()
             && !self.session.wants_turn()
             && self.first.is_empty()
             && self.carry.is_empty()
-            && (!session || self.session.control.is_draining())
+            && (!keeps || self.session.control.is_draining())
             && (self.to_client.is_flushed() || self.may_be_kept());
         done.then(|| End::Released { server: self.session.fate() })
     }
@@ -497,6 +504,9 @@ where
         stats::add(&self.stats.client_parse_count, counts.client_parses);
         stats::add(&self.stats.server_parse_count, counts.server_parses);
         stats::add(&self.stats.bind_count, counts.binds);
+        while let Some((reason, statement)) = self.session.take_pinned() {
+            self.stats.pinned(reason, &statement);
+        }
     }
 
     /// Looks whether a limit is reached. The timer is polled only when there is one, and set anew only when it has fired.
@@ -512,10 +522,14 @@ where
             *leave_by = Some(at);
             timer.set(Some(sleep_until(at)));
         }
-        let soonest = limits.soonest();
+        let soonest = limits.soonest(self.session.is_pinned());
         if timer.is_none() {
             let Some(soonest) = soonest else { return Poll::Pending };
             timer.set(Some(sleep_until(self.session.pace.now + soonest)));
+        }
+        if self.session.is_pinned() && !std::mem::replace(&mut self.pin_timed, true) && leave_by.is_none() {
+            // A limit more than there was: the timer may be set for later than it allows.
+            timer.set(soonest.map(|soonest| sleep_until(self.session.pace.now + soonest)));
         }
         let Some(mut timer) = timer.as_pin_mut() else { return Poll::Pending };
         while timer.as_mut().poll(cx).is_ready() {
@@ -526,8 +540,7 @@ where
                 (Some((at, error)), None) if at <= now => return Poll::Ready(End::Failed { error }),
                 (_, Some(at)) => timer.as_mut().reset(at),
                 (due, None) => {
-                    // There is a timer because there is a limit.
-                    let later = now + soonest.unwrap_or_default();
+                    let later = now + soonest.unwrap_or(NEXT_LOOK);
                     timer.as_mut().reset(due.map_or(later, |(at, _)| at.min(later)));
                 }
             }

@@ -1,10 +1,12 @@
 //! What becomes of a client's message: nearly always it passes, and an entry says what the server owes for it.
 
 use super::{
+    deallocate::Deallocate,
     framer::Verdict,
     owed::{Action, Kind},
     session::{Replay, Session},
     sink::Sink,
+    sql::Hints,
 };
 use crate::pool::{
     error::PoolError,
@@ -19,7 +21,7 @@ impl Session<'_> {
     /// Decides one message. Called again with more of it while the answer is [`Verdict::NeedMore`].
     pub(super) fn on_client(&mut self, header: Header, body: &[u8], out: &mut Sink<'_>) -> Result<Verdict, PoolError> {
         check(header)?;
-        if self.leaving || self.replay == Replay::Awaited {
+        if self.leaving || self.replay == Replay::Awaited || self.counting {
             return Ok(Verdict::Later);
         }
         if header.tag == tag::TERMINATE {
@@ -51,14 +53,20 @@ impl Session<'_> {
             tag::BIND => self.on_bind(header, body, out),
             tag::DESCRIBE => self.on_describe(header, body, out),
             tag::CLOSE => self.on_close(header, body),
+            tag::EXECUTE if self.deallocates() => Ok(self.execute_deallocate()),
             tag::EXECUTE => Ok(self.pass_extended(Kind::Execute)),
             tag::SYNC => Ok(self.on_sync()),
             // What it asked before is answered first, so that it can tell what was refused.
             tag::QUERY if self.limits.disable_pqexec && self.server.owed.awaits_ready() => Ok(Verdict::Later),
             tag::QUERY if self.limits.disable_pqexec => Err(PoolError::SimpleQuery),
             tag::QUERY => {
-                if !self.note_text(header, body) {
-                    return Ok(Verdict::NeedMore);
+                let Some(hints) = self.note_text(header, body, 0) else { return Ok(Verdict::NeedMore) };
+                if hints.contains(Hints::DEALLOCATE) {
+                    match self.on_deallocate(body, out) {
+                        Deallocate::Pass => {}
+                        Deallocate::Later => return Ok(Verdict::Later),
+                        Deallocate::Replaced => return Ok(Verdict::Skip),
+                    }
                 }
                 self.drop_unnamed();
                 Ok(self.pass_simple(Kind::Query))

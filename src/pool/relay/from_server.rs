@@ -1,7 +1,7 @@
 //! What becomes of a server's message: whose answer it is, and what it tells about the server.
 //!
 //! Nearly every message is decided by its tag and the oldest request. Four are seen whole: ParameterStatus, ReadyForQuery,
-//! ErrorResponse, and CommandComplete, whose tag says when SQL has dropped prepared statements or changed settings.
+//! ErrorResponse, and CommandComplete, whose tag says what SQL has done to the session; and the few rows of a census.
 
 use super::{
     framer::Verdict,
@@ -34,9 +34,9 @@ impl Session<'_> {
         }
         match header.tag {
             tag::PARAMETER_STATUS => self.on_parameter(header, body),
-            tag::NOTICE_RESPONSE | tag::NOTIFICATION_RESPONSE => {
-                Ok(if self.is_replaying() { Verdict::Skip } else { Verdict::Pass })
-            }
+            tag::NOTICE_RESPONSE | tag::NOTIFICATION_RESPONSE if self.is_replaying() => Ok(Verdict::Skip),
+            tag::NOTICE_RESPONSE if self.counting => Ok(Verdict::Skip),
+            tag::NOTICE_RESPONSE | tag::NOTIFICATION_RESPONSE => Ok(Verdict::Pass),
             tag::READY_FOR_QUERY => self.on_ready(header, body, out),
             tag::ERROR_RESPONSE => self.on_error(header, body, out),
             _ => self.on_answer(header, body),
@@ -96,6 +96,13 @@ impl Session<'_> {
             | (tag::ROW_DESCRIPTION | tag::EMPTY_QUERY_RESPONSE, Kind::Query)
             | (tag::FUNCTION_CALL_RESPONSE, Kind::FunctionCall)
             | (tag::ROW_DESCRIPTION | tag::DATA_ROW | tag::COMMAND_COMPLETE, Kind::Replay) => {}
+            (tag::DATA_ROW, Kind::Census) => {
+                if body.len() < header.body_len() {
+                    return self.hold(header);
+                }
+                self.on_census_row(body)?;
+            }
+            (tag::ROW_DESCRIPTION | tag::COMMAND_COMPLETE, Kind::Census) => {}
             (tag::COPY_BOTH_RESPONSE, _) => return Err(confused("replication cannot be pooled")),
             _ => return Err(confused("an answer to another request")),
         }
@@ -139,6 +146,10 @@ impl Session<'_> {
         let status = status.ok_or(confused("malformed ReadyForQuery"))?;
         let entry = match self.server.owed.front() {
             Some(entry) if entry.kind == Kind::Replay => return self.on_replayed(status, out),
+            Some(entry) if entry.kind == Kind::Census => {
+                self.on_census_end(status)?;
+                return Ok(Verdict::Skip);
+            }
             Some(entry) if entry.kind.is_ready() => self.server.owed.pop(),
             _ => None,
         };
@@ -160,6 +171,10 @@ impl Session<'_> {
         }
         if status != TxStatus::Idle && self.limits.mode == PoolMode::Statement {
             return Err(PoolError::TransactionBlock);
+        }
+        let noted = self.notes.is_some() || self.sets_seen > 0;
+        if noted && status == TxStatus::Idle && self.server.owed.is_empty() {
+            self.settle_notes(out);
         }
         self.pace.ready(status, !self.server.owed.is_empty());
         Ok(Verdict::Pass)
@@ -194,7 +209,12 @@ impl Session<'_> {
             return Ok(Verdict::Pass);
         }
         self.settle_doubt();
+        self.note_failure();
         match self.server.owed.front().map(|entry| entry.kind) {
+            Some(Kind::Census) => {
+                self.on_census_error();
+                Ok(Verdict::Skip)
+            }
             None => Err(confused("an error nobody caused")),
             Some(Kind::Replay) => Err(PoolError::ParametersRefused {
                 sqlstate: String::from_utf8_lossy(fields.code).into_owned(),

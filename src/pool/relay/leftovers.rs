@@ -1,113 +1,348 @@
-//! What SQL leaves on a server that its next client must not find.
+//! What SQL may leave on a server that its next client must not find: seen here, asked about in [`super::census`].
 //!
-//! | left by | seen by | what is done |
+//! | left by | seen by | what is done at the boundary |
 //! |---|---|---|
-//! | `SET`, `RESET`, `SET ROLE`, … | the command's tag | the next lease's replay begins with RESET ALL |
-//! | `set_config(…)` of what is not tracked | its name in the text | the same |
-//! | `PREPARE` | the command's tag | the next replay begins with DEALLOCATE ALL |
-//! | `DISCARD ALL`, `DEALLOCATE` | the command's tag | the statements are forgotten |
-//! | `LISTEN` | the command's tag | the server is closed at the boundary |
+//! | `SET`, `RESET`, `SET ROLE`, … of what is not reported | names in the text, and the command's tag | the server is asked for the values, which are kept for the client |
+//! | `set_config('name', …)` | its name in the text | the same |
+//! | a setting whose name is not known | the tag, or `set_config($1, …)` | the client is pinned |
+//! | `RESET ALL`, `DISCARD ALL` | the text and the tag | the client has again what it asked for at startup |
+//! | temporary objects | `TEMP`, `pg_temp` in the text | the server is asked; the client is pinned while there are any |
+//! | `DECLARE … WITH HOLD` | the text | the same |
+//! | session advisory locks | `advisory_lock` in the text | the same |
+//! | `LISTEN`, `PREPARE` | the command's tag | the same |
+//! | `LOAD` | the command's tag | the client is pinned, and its server closed when it leaves |
 //!
-//! The replay is part of the next request's first packet, so a `SET` costs no round trip (some 30 µs of the server's time),
-//! and what is not tracked holds to the end of its transaction and no longer, every time rather than on some servers. The text is looked at where
-//! it passes; one that is long and came in pieces counts as if it had set something. What cannot be seen
-//! without reading SQL is left to the application, as in PgBouncer: temporary tables, cursors `WITH HOLD`, session advisory
-//! locks, and a function of the database's own that calls `set_config`.
+//! A pinned client keeps its server over the boundary. What may end that (`CLOSE`, `DROP`, `UNLISTEN`, `DEALLOCATE`,
+//! `advisory_unlock`, …) makes the server be asked again. Suspicion is cheap: a lease without any of this pays one look at
+//! each text and one comparison at its boundary. A text over [`TEXT_MAX`] that came in pieces counts as if it might have left
+//! everything. What is done inside a function of the database's own is not seen.
 
-use std::sync::LazyLock;
+use std::sync::Arc;
 
-use memchr::memmem::Finder;
-
-use super::session::Session;
+use super::{
+    census::Question,
+    session::Session,
+    sql::{self, Deed, Hints, Name, Reading},
+};
 use crate::{
     config::pool::PoolMode,
-    pool::{params::Params, prepared::Statement, wire::frame::Header},
+    pool::{
+        params::is_setting_name,
+        pins::{Pins, Reason},
+        prepared::Statement,
+        wire::frame::Header,
+    },
 };
 
 /// A text no longer than this is looked at whole, in however many pieces it comes.
 pub(super) const TEXT_MAX: usize = 8 * 1024;
+/// Settings the server is asked for at once. With more the client is pinned.
+const NAMES_MAX: usize = 100;
 
-static LOWER: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new("set_config"));
-static UPPER: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new("SET_CONFIG"));
+/// What a lease has seen. Made with the first thing worth noting.
+#[derive(Debug, Default)]
+pub(super) struct Notes {
+    /// What statements said whose tag is SET or RESET, done or not.
+    pub deeds: Vec<Deed>, // bound: NAMES_MAX
+    /// One of those tags came.
+    pub set: bool,
+    /// Settings to ask for whatever the tags are.
+    pub calls: Vec<Name>, // bound: NAMES_MAX
+    /// Reported settings that were reset: the client's own are those of its startup.
+    pub restore: Vec<Name>, // bound: NAMES_MAX
+    pub restore_all: bool,
+    /// Something is set and its name is not known.
+    pub unknown: bool,
+    /// A text was not seen whole.
+    pub shaken: bool,
+    /// By reason, the statement that gave it, for the log.
+    culprits: [Option<Box<str>>; Reason::COUNT],
+    /// The last statement whose tag tells what it left.
+    told: Option<Box<str>>,
+    /// Pins that are new, for metrics and the log.
+    pub fresh: Vec<Reason>, // bound: one for each reason between two wake-ups
+    /// The statement that the unnamed one, a DEALLOCATE, drops when it is run.
+    pub deallocates: Option<Arc<[u8]>>,
+    /// The question under way.
+    pub question: Question,
+}
+
+impl Notes {
+    /// Returns whether nothing is noted that is still of use.
+    pub fn is_spent(&self) -> bool {
+        !self.shaken
+            && !self.unknown
+            && self.deallocates.is_none()
+            && self.fresh.is_empty()
+            && self.deeds.is_empty()
+            && self.calls.is_empty()
+    }
+
+    fn blame(&mut self, reasons: Pins, text: &[u8]) {
+        for reason in reasons.iter() {
+            self.culprits[reason as usize].get_or_insert_with(|| sql::masked(text).into());
+        }
+    }
+
+    /// Returns what is known of the statement that gave the reason, and forgets it.
+    pub fn culprit(&mut self, reason: Reason) -> Box<str> {
+        self.culprits[reason as usize].take().unwrap_or_default()
+    }
+
+    /// Returns the settings to ask for, by name, and whether each was only reset.
+    pub fn take_names(&mut self) -> Vec<(Name, bool)> {
+        let mut names: Vec<(Name, bool)> = Vec::new(); // bound: three times NAMES_MAX
+        let mut add = |name: Name, reset: bool| match names.iter_mut().find(|(known, _)| *known == name) {
+            Some((_, only_reset)) => *only_reset &= reset,
+            None => names.push((name, reset)),
+        };
+        let deeds = std::mem::take(&mut self.deeds);
+        for deed in deeds.into_iter().filter(|_| self.set) {
+            match deed {
+                Deed::Set(name) => add(name, false),
+                Deed::Reset(name) => add(name, true),
+                Deed::ResetAll => {}
+            }
+        }
+        self.set = false;
+        std::mem::take(&mut self.calls).into_iter().for_each(|name| add(name, false));
+        names
+    }
+}
 
 impl Session<'_> {
+    fn shares(&self) -> bool {
+        self.limits.mode != PoolMode::Session
+    }
+
     /// Reads from a command's tag what it did to the server beyond its transaction.
     pub(super) fn note_command(&mut self, command: &[u8]) {
         match command {
-            b"DEALLOCATE ALL" | b"DISCARD ALL" => {
+            b"DEALLOCATE ALL" => {
                 self.client.statements.clear();
                 self.server.statements.clear();
-                if command == b"DISCARD ALL" {
-                    self.server.applied.doubt();
-                    self.server.unfit = false; // it implies UNLISTEN *
-                }
+                self.ask_again(Reason::Prepare);
             }
-            b"DEALLOCATE" => self.server.statements.doubt_all(),
-            b"SET" | b"RESET" => self.server.applied.doubt(),
-            b"PREPARE" => self.server.sql_prepared = true,
-            b"LISTEN" => self.server.unfit = self.limits.mode != PoolMode::Session,
+            b"DISCARD ALL" => self.discarded(),
+            b"DEALLOCATE" => {
+                if !self.client_deallocated() {
+                    self.server.statements.doubt_all();
+                }
+                self.ask_again(Reason::Prepare);
+            }
+            // A server of session mode is reset after its client, by what the operator chose; what that has left is the next
+            // replay's.
+            b"SET" | b"RESET" if !self.shares() => self.server.applied.doubt(),
+            b"PREPARE" if !self.shares() => self.server.sql_prepared = true,
+            _ if !self.shares() => {}
+            b"SET" | b"RESET" => self.set(),
+            b"PREPARE" => self.suspect_told(Reason::Prepare),
+            b"LISTEN" => self.suspect_told(Reason::Listen),
+            b"LOAD" => {
+                self.suspect_told(Reason::Load);
+                self.suspects.remove(Reason::Load); // nobody need be asked
+                self.server.unfit = true;
+                self.pin([Reason::Load].into_iter().collect());
+            }
+            b"CLOSE CURSOR" | b"CLOSE CURSOR ALL" => self.ask_again(Reason::Cursor),
+            b"UNLISTEN" => self.ask_again(Reason::Listen),
+            b"DISCARD TEMP" => self.ask_again(Reason::Temp),
+            b"ROLLBACK" => self.note_failure(),
+            _ if command.starts_with(b"DROP ") => self.ask_again(Reason::Temp),
             _ => {}
         }
     }
 
-    /// Looks at SQL that passes: the body of a Query, or of a Parse. Returns false when more of it must be seen.
-    pub(super) fn note_text(&mut self, header: Header, body: &[u8]) -> bool {
+    /// A statement failed or was rolled back: a RESET may not have happened. What is read back from the server is right
+    /// either way; what is not read back is left as it was.
+    pub(super) fn note_failure(&mut self) {
+        if let Some(notes) = &mut self.notes {
+            notes.deeds.retain(|deed| *deed != Deed::ResetAll);
+            notes.restore.clear();
+        }
+    }
+
+    /// Looks at SQL that passes: the body of a Query, or of a Parse, whose text begins at `from`. Returns `None` when more of
+    /// it must be seen.
+    pub(super) fn note_text(&mut self, header: Header, body: &[u8], from: usize) -> Option<Hints> {
         let whole = body.len() == header.body_len();
         if !whole && header.body_len() <= TEXT_MAX {
-            return false;
+            return None;
         }
-        if !whole || sets_untracked(body, &self.client.params) {
+        let text = body.get(from..).unwrap_or_default();
+        let hints = sql::hints(text);
+        if !self.shares() {
+            if !whole || hints.contains(Hints::SET_CONFIG) {
+                self.server.applied.doubt();
+            }
+            return Some(hints);
+        }
+        if !hints.is_empty() {
+            self.note(text, hints);
+        }
+        if !whole {
             self.server.applied.doubt();
+            let unseen = [Reason::Temp, Reason::Cursor, Reason::AdvisoryLock].into_iter().collect();
+            self.suspect(unseen, text).shaken = true;
         }
-        true
+        Some(hints)
     }
 
-    /// A prepared statement is about to run; its text was whole when it was kept.
+    /// A prepared statement is about to run; its text was whole when it was kept, and is looked at once.
     pub(super) fn note_statement(&mut self, statement: &Statement) {
-        if statement.is_noteworthy(|definition| calls(definition).next().is_some())
-            && sets_untracked(statement.definition(), &self.client.params)
+        let text = statement.definition();
+        if statement.is_noteworthy(|text| !sql::hints(text).is_empty()) && self.shares() {
+            self.note(text, sql::hints(text));
+        }
+    }
+
+    /// A text is about to run that was parsed before.
+    pub(super) fn note_definition(&mut self, text: &[u8]) {
+        let hints = sql::hints(text);
+        if !hints.is_empty() && self.shares() {
+            self.note(text, hints);
+        }
+    }
+
+    #[cold]
+    fn note(&mut self, text: &[u8], hints: Hints) {
+        let reading = sql::read(text, hints);
+        self.sets_seen = self.sets_seen.saturating_add(u16::try_from(reading.sets).unwrap_or(u16::MAX));
+        let reasons = [
+            (reading.temp, Reason::Temp),
+            (reading.hold, Reason::Cursor),
+            (reading.lock, Reason::AdvisoryLock),
+            (reading.unknown, Reason::Setting),
+        ];
+        let reasons: Pins = reasons.into_iter().filter_map(|(given, reason)| given.then_some(reason)).collect();
+        if !reasons.is_empty() {
+            self.suspect(reasons, text).unknown |= reading.unknown;
+        }
+        if reading.unknown {
+            self.server.applied.doubt();
+        }
+        if reading.unlock {
+            self.ask_again(Reason::AdvisoryLock);
+        }
+        if hints.contains(Hints::TOLD_BY_TAG) {
+            self.notes.get_or_insert_default().told = Some(sql::masked(text).into());
+        }
+        if !reading.deeds.is_empty() || !reading.calls.is_empty() {
+            self.note_settings(reading, text);
+        }
+    }
+
+    /// Sorts what a text names: reported settings follow their client anyway, the others are asked for at the boundary.
+    fn note_settings(&mut self, reading: Reading, text: &[u8]) {
+        let tracked = &self.client.params;
+        let is_tracked = |name: &str| tracked.value(name).is_some();
+        let deeds = reading.deeds.into_iter().flat_map(|deed| match deed {
+            Deed::Set(name) if name == sql::CHARACTERISTICS => sql::characteristics().map(Deed::Set).collect(),
+            deed => vec![deed],
+        });
+        let (mut asked, mut restore) = (Vec::new(), Vec::new());
+        for deed in deeds {
+            match deed {
+                Deed::Set(name) if is_tracked(&name) => {}
+                Deed::Reset(name) if is_tracked(&name) => restore.push(name),
+                deed => asked.push(deed),
+            }
+        }
+        let mut calls: Vec<_> = reading.calls.into_iter().filter(|name| !is_tracked(name)).collect();
+        if asked.is_empty() && restore.is_empty() && calls.is_empty() {
+            return;
+        }
+        let notes = self.notes.get_or_insert_default();
+        let sound = |deed: &Deed| match deed {
+            Deed::Set(name) | Deed::Reset(name) => is_setting_name(name),
+            Deed::ResetAll => true,
+        };
+        let fits = |known: usize, new: usize| known + new <= NAMES_MAX;
+        if !fits(notes.deeds.len(), asked.len())
+            || !fits(notes.calls.len(), calls.len())
+            || !fits(notes.restore.len(), restore.len())
         {
+            notes.unknown = true;
+            notes.blame([Reason::Setting].into_iter().collect(), text);
+            (asked, restore) = (Vec::new(), Vec::new());
+            calls.clear();
+        }
+        if asked.contains(&Deed::ResetAll) {
+            notes.deeds.clear();
+            notes.restore.clear();
+        }
+        // What cannot be a name the server refuses itself.
+        notes.deeds.extend(asked.into_iter().filter(sound));
+        notes.restore.append(&mut restore);
+        let before = notes.calls.len();
+        notes.calls.extend(calls.into_iter().filter(|name| is_setting_name(name)));
+        if notes.calls.len() > before || notes.unknown {
+            self.suspects.insert(Reason::Setting);
             self.server.applied.doubt();
         }
     }
-}
 
-/// Iterates over the places where `text` has `set_config`.
-fn calls(text: &[u8]) -> impl Iterator<Item = usize> {
-    LOWER.find_iter(text).chain(UPPER.find_iter(text))
-}
+    /// A SET or RESET succeeded.
+    fn set(&mut self) {
+        self.server.touched = true;
+        match (self.sets_seen.checked_sub(1), &mut self.notes) {
+            (Some(left), notes) => {
+                self.sets_seen = left;
+                if let Some(notes) = notes
+                    && !(notes.deeds.is_empty() && notes.restore.is_empty())
+                {
+                    notes.set = true;
+                    self.suspects.insert(Reason::Setting);
+                    self.server.applied.doubt();
+                }
+            }
+            // Nobody saw what it set.
+            (None, _) => {
+                self.server.applied.doubt();
+                self.suspect([Reason::Setting].into_iter().collect(), b"SET").unknown = true;
+            }
+        }
+    }
 
-/// Returns whether `text` has `set_config` with anything but the literal name of a parameter that follows its client.
-fn sets_untracked(text: &[u8], tracked: &Params) -> bool {
-    let mut after = calls(text).map(|at| &text[at + b"set_config".len()..]);
-    after.any(|call| first_argument(call).is_none_or(|name| tracked.value(name).is_none()))
-}
+    /// `DISCARD ALL` ran: nothing is left of the session, but libraries.
+    fn discarded(&mut self) {
+        self.client.statements.clear();
+        self.server.statements.clear();
+        self.server.touched = true;
+        self.server.applied.set(None);
+        self.client.options = self.client.startup_options().cloned();
+        self.scope = None;
+        self.suspects = Pins::none();
+        self.sets_seen = 0;
+        let load = [Reason::Load].into_iter().collect();
+        self.set_pins(self.pins.and(load));
+        let restore_all = self.client.baseline.is_some() && self.shares();
+        if self.notes.is_some() || restore_all {
+            let notes = self.notes.get_or_insert_default();
+            **notes = Notes { restore_all, fresh: std::mem::take(&mut notes.fresh), ..Notes::default() };
+        }
+    }
 
-/// Reads `('name'`, as people and drivers write it.
-fn first_argument(call: &[u8]) -> Option<&str> {
-    let rest = call.trim_ascii_start().strip_prefix(b"(")?.trim_ascii_start().strip_prefix(b"'")?;
-    let end = memchr::memchr(b'\'', rest)?;
-    std::str::from_utf8(&rest[..end]).ok()
-}
+    /// Notes that something of `reasons` may be on the server.
+    fn suspect(&mut self, reasons: Pins, text: &[u8]) -> &mut Notes {
+        reasons.iter().for_each(|reason| self.suspects.insert(reason));
+        let notes = self.notes.get_or_insert_default();
+        notes.blame(reasons.without(self.pins), text);
+        notes
+    }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+    fn suspect_told(&mut self, reason: Reason) {
+        self.suspects.insert(reason);
+        let notes = self.notes.get_or_insert_default();
+        if let Some(told) = notes.told.take() {
+            notes.culprits[reason as usize].get_or_insert(told);
+        }
+    }
 
-    #[test]
-    fn set_config_is_seen_unless_what_it_sets_is_tracked() {
-        let tracked = Params::reported([("TimeZone", &b"UTC"[..])]);
-        for (text, seen) in [
-            ("SELECT set_config('TimeZone', $1, false)", false),
-            ("SELECT pg_catalog.SET_CONFIG( 'timezone','UTC',false)", false),
-            ("SELECT pg_catalog.set_config('search_path', '', false)", true),
-            ("SELECT set_config('TimeZone','UTC',false), set_config('role','x',false)", true),
-            ("SELECT set_config($1, $2, false)", true),
-            ("SELECT set_config", true),
-            ("SELECT set_config('TimeZone", true),
-            ("SELECT setting FROM settings", false),
-        ] {
-            assert_eq!(sets_untracked(text.as_bytes(), &tracked), seen, "{text}");
+    /// Something ran that may have taken away what the client is pinned for.
+    fn ask_again(&mut self, reason: Reason) {
+        if self.pins.contains(reason) {
+            self.suspects.insert(reason);
         }
     }
 }

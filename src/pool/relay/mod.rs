@@ -5,6 +5,9 @@
 //! bytes and answers what becomes of them; it knows no socket and no clock. The driver ([`drive`]) moves bytes, both ways at
 //! once, and stops reading where it could not write.
 //!
+//! A client whose session has left something on its server that cannot be moved keeps the server past the boundary, for as
+//! long as the server itself says that it is there.
+//!
 //! What must always hold: a server goes back only when its last ReadyForQuery said `I`, it owes no answer, no COPY or extended
 //! batch is open, both directions stand between two messages, and nothing is buffered towards the server. What is buffered
 //! towards the client is the client's own: whole messages that the server has done with ([`Outcome::Spilled`]).
@@ -19,7 +22,9 @@
 //! | `unnamed` | the statement that lives until somebody parses another |
 //! | `heal` | sending a batch again whose statement's plan no longer held |
 //! | `from_server` | what becomes of a server's message |
-//! | `leftovers` | what SQL leaves on a server, and what is done about it |
+//! | `sql` | what can be told from SQL by looking at it |
+//! | `leftovers`, `settle`, `census` | what SQL may leave on a server, what follows from that, and what the server says is left |
+//! | `deallocate` | `DEALLOCATE` of a name that the protocol gave |
 //! | `drive`, `backlog`, `pace` | sockets, backpressure, timeouts |
 //! | `spill` | what a slow client is kept without its server, and how much of it |
 //! | `recover` | making an abandoned server fit again |
@@ -28,7 +33,9 @@
 mod backlog;
 #[doc(hidden)]
 pub mod bench;
+mod census;
 mod control;
+mod deallocate;
 mod drive;
 mod framer;
 mod from_client;
@@ -39,8 +46,10 @@ mod owed;
 mod pace;
 mod recover;
 mod session;
+mod settle;
 mod sink;
 mod spill;
+mod sql;
 mod state;
 mod statements;
 mod unnamed;
@@ -78,6 +87,8 @@ pub struct Limits {
     pub disable_pqexec: bool,
     /// Bytes of answers kept for a client that does not take them. 0: none, its server waits for it.
     pub spill_buffer: usize,
+    /// Of a client that keeps its server, between its transactions.
+    pub client_idle_timeout: Option<Duration>,
     /// How long what a client sent before it left may take on the server.
     pub rollback_timeout: Duration,
 }
@@ -85,7 +96,8 @@ pub struct Limits {
 /// What became of a lease.
 #[derive(Debug, PartialEq)]
 pub enum Outcome {
-    /// At a proven boundary; the client goes on without a server. In session mode only when the control is draining.
+    /// At a proven boundary; the client goes on without a server. In session mode, and when the client kept its server
+    /// beyond its transaction, only when the control is draining.
     Released { server: Fate },
     /// At a proven boundary; the client still has to take the rest of its answer. In session mode as [`Self::Released`], and
     /// when the client said that it leaves.
@@ -103,5 +115,7 @@ pub enum Fate {
     Reusable,
     /// The next client, after [`recover`].
     Rollback,
+    /// The next client, after `DISCARD ALL` ([`reset`]), and [`recover`] before that if a transaction is open.
+    Discard,
     Close,
 }

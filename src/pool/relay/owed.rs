@@ -27,10 +27,12 @@ pub(super) enum Kind {
     CopyEnd,
     /// Our own Query that gives the server its client's settings.
     Replay,
+    /// Our own Query that asks what the client has left on the server.
+    Census,
 }
 
 impl Kind {
-    /// Returns whether its answer ends with a ReadyForQuery that can say something new. A replay's says `I` or is an error.
+    /// Returns whether its answer ends with a ReadyForQuery that can say something new. A replay's or census's says `I` or is an error.
     pub(super) fn is_ready(self) -> bool {
         matches!(self, Self::Sync | Self::Query | Self::FunctionCall)
     }
@@ -96,7 +98,8 @@ pub(super) struct Entry {
     pub action: Action,
     /// A Sync that the server may have read, and ignored, while it was in COPY.
     pub doubtful: bool,
-    /// Of a Bind or Describe whose name was replaced: for error texts.
+    /// Of a Bind or Describe whose name was replaced: for error texts. Of a Query: the
+    /// statement whose name it drops.
     pub named: Option<Named>,
     /// Boxed: most requests change nothing, and their entries stay small.
     pub change: Option<Box<Change>>,

@@ -17,7 +17,20 @@ pub(super) struct Pace {
     xact_start: Option<Instant>,
     query_start: Option<Instant>,
     idle_since: Option<Instant>,
+    /// What `idle_since` is about.
+    rest: Rest,
     sum: Sums,
+}
+
+/// Whose turn it is after a wake-up, as far as a limit is on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Rest {
+    /// Something is under way, or nothing is held.
+    No,
+    /// The client's, inside a transaction.
+    InTransaction,
+    /// The client's, between two transactions, with the server that it keeps.
+    Pinned,
 }
 
 /// What a wake-up adds to the statistics.
@@ -31,12 +44,12 @@ pub(super) struct Sums {
 
 impl Pace {
     pub(super) fn new(now: Instant) -> Self {
-        Self { now, xact_start: None, query_start: None, idle_since: None, sum: Sums::default() }
+        Self { now, xact_start: None, query_start: None, idle_since: None, rest: Rest::No, sum: Sums::default() }
     }
 
     /// A message of the client went to the server.
     pub(super) fn sent(&mut self) {
-        self.idle_since = None;
+        (self.idle_since, self.rest) = (None, Rest::No);
         self.xact_start.get_or_insert(self.now);
         self.query_start.get_or_insert(self.now);
     }
@@ -59,12 +72,11 @@ impl Pace {
         }
     }
 
-    /// The wake-up is over. `in_transaction`: it is the client's turn, inside a transaction.
-    pub(super) fn settle(&mut self, in_transaction: bool) {
-        if in_transaction {
-            self.idle_since.get_or_insert(self.now);
-        } else {
-            self.idle_since = None;
+    /// The wake-up is over.
+    pub(super) fn settle(&mut self, rest: Rest) {
+        if self.rest != rest {
+            self.rest = rest;
+            self.idle_since = (rest != Rest::No).then_some(self.now);
         }
     }
 
@@ -81,19 +93,24 @@ impl Pace {
         };
         let query = due(self.query_start, limits.query_timeout);
         let transaction = due(self.xact_start, limits.transaction_timeout);
-        let idle = due(self.idle_since, limits.idle_transaction_timeout);
+        let idle = |rest: Rest, limit| due(self.idle_since.filter(|_| self.rest == rest), limit);
+        let in_transaction = idle(Rest::InTransaction, limits.idle_transaction_timeout);
+        let pinned = idle(Rest::Pinned, limits.client_idle_timeout);
         let all = [
             query.map(|(at, limit)| (at, PoolError::QueryTimeout { limit })),
             transaction.map(|(at, limit)| (at, PoolError::TransactionTimeout { limit })),
-            idle.map(|(at, limit)| (at, PoolError::IdleTransactionTimeout { limit })),
+            in_transaction.map(|(at, limit)| (at, PoolError::IdleTransactionTimeout { limit })),
+            pinned.map(|(at, limit)| (at, PoolError::ClientIdleTimeout { limit })),
         ];
         all.into_iter().flatten().min_by_key(|(at, _)| *at)
     }
 }
 
 impl Limits {
-    /// Returns how long after now a limit can be reached at the soonest, whatever begins meanwhile.
-    pub(super) fn soonest(&self) -> Option<Duration> {
-        [self.query_timeout, self.transaction_timeout, self.idle_transaction_timeout].into_iter().flatten().min()
+    /// Returns how long after now a limit can be reached at the soonest, whatever begins meanwhile. `pinned`: the client may
+    /// be idle with its server.
+    pub(super) fn soonest(&self, pinned: bool) -> Option<Duration> {
+        let idle = self.client_idle_timeout.filter(|_| pinned);
+        [self.query_timeout, self.transaction_timeout, self.idle_transaction_timeout, idle].into_iter().flatten().min()
     }
 }

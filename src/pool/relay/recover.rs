@@ -52,6 +52,7 @@ where
         reset(server, state, "DISCARD ALL", deadline).await && reset(server, state, connect_query, deadline).await;
     if done {
         state.applied = Applied::default();
+        state.touched = false;
     }
     done
 }

@@ -4,8 +4,9 @@ use super::{
     ClientState, Control, Fate, Limits, ServerState,
     framer::{Fed, Framer},
     heal::Heal,
+    leftovers::Notes,
     owed::{Action, Change, Kind, Sent, Whose},
-    pace::Pace,
+    pace::{Pace, Rest},
     sink::Sink,
     unnamed::{Lost, Unnamed},
 };
@@ -14,6 +15,7 @@ use crate::{
     pool::{
         error::PoolError,
         params,
+        pins::{Pins, Reason},
         prepared::{Batch, Ticket, client::ClientStatements, server::ServerStatements},
         wire::{backend, backend::TxStatus, frame, frontend, tag},
     },
@@ -47,19 +49,31 @@ pub(super) struct Session<'a> {
     /// An empty Query is to be sent, to tell whether a doubtful Sync was answered.
     pub(super) probe: bool,
     pub(super) replay: Replay,
+    /// What the client may have left on the server beyond its transaction, by what was seen. Asked about at the boundary.
+    pub(super) suspects: Pins,
+    /// What it has left there, by the server's own word: the lease goes on past boundaries.
+    pub(super) pins: Pins,
+    /// Statements that passed and whose tag will be SET or RESET.
+    pub(super) sets_seen: u16,
+    pub(super) notes: Option<Box<Notes>>,
+    /// The server is being asked what is left.
+    pub(super) counting: bool,
+    /// A RESET has led the client's settings back to those of its startup, and the server's to its own: a lease that goes on
+    /// needs another replay.
+    pub(super) stale: bool,
     /// The server said FATAL; what follows is the end of its stream.
     pub(super) dying: bool,
     /// The client said Terminate.
     pub(super) leaving: bool,
 }
 
-/// How far giving the server its client's settings has come.
+/// How far giving the server its client's settings has come. While the answer is awaited the client's messages wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Replay {
     Due,
     /// Sent; the client's messages follow it at once.
     Sent,
-    /// Sent for the first time; the client's messages wait for its answer.
+    /// Sent for the first time, or who the client acts as depends on it; the client's messages wait for its answer.
     Awaited,
     Done,
 }
@@ -101,6 +115,12 @@ impl<'a> Session<'a> {
             copy_in: false,
             probe: false,
             replay: Replay::Due,
+            suspects: Pins::none(),
+            pins: Pins::none(),
+            sets_seen: 0,
+            notes: None,
+            counting: false,
+            stale: false,
             dying: false,
             leaving: false,
         }
@@ -113,6 +133,10 @@ impl<'a> Session<'a> {
         out: &mut Sink<'_>,
         back: &mut Vec<u8>,
     ) -> Result<Fed, PoolError> {
+        if self.needs_renewal() {
+            (self.stale, self.replay) = (false, Replay::Due);
+            self.lose_unnamed();
+        }
         self.link(out);
         if self.heal.wants_turn() {
             self.put_batch_again(out)?;
@@ -120,6 +144,7 @@ impl<'a> Session<'a> {
         let mut up = std::mem::take(&mut self.up);
         if up.is_at_start() {
             self.put_probe(out);
+            self.put_census(out);
         }
         let max_len = self.limits.max_packet_size;
         let fed = up.feed(input, out, max_len, |header, body, out| self.on_client(header, body, out));
@@ -180,7 +205,8 @@ impl<'a> Session<'a> {
         self.server.owed.push(Kind::Replay, Action::Skip);
         // From here on: what passes behind it may give reason for new doubt. An answer that is none ends the server.
         self.server.applied.set(self.client.options.as_ref());
-        self.replay = if self.client.proven { Replay::Sent } else { Replay::Awaited };
+        let acts = self.client.options.as_ref().is_some_and(|options| options.acts_as_another());
+        self.replay = if self.client.proven && !acts { Replay::Sent } else { Replay::Awaited };
         self.control.set_replaying(true);
     }
 
@@ -256,7 +282,15 @@ impl<'a> Session<'a> {
 
     /// Returns whether `client_bytes` has something to do without new bytes.
     pub(super) fn wants_turn(&self) -> bool {
-        self.replay == Replay::Due || self.heal.wants_turn() || (self.may_probe() && self.up.is_at_start())
+        self.replay == Replay::Due
+            || self.heal.wants_turn()
+            || (self.may_probe() && self.up.is_at_start())
+            || self.needs_census()
+            || self.needs_renewal()
+    }
+
+    fn needs_renewal(&self) -> bool {
+        self.stale && self.is_pinned() && !self.leaving && self.is_at_boundary()
     }
 
     /// Returns the scope of the client's statements as its settings are now.
@@ -287,18 +321,35 @@ impl<'a> Session<'a> {
         self.server.owed.is_empty() && !self.heal.is_under_way()
     }
 
-    /// Returns whether it is the client's turn, in the middle of something.
-    pub(super) fn is_idle_in_transaction(&self) -> bool {
-        self.is_answered() && !self.is_at_boundary()
+    /// Returns whether the client keeps its server beyond its transaction.
+    pub(super) fn is_pinned(&self) -> bool {
+        !self.pins.is_empty()
+    }
+
+    /// Returns whether it is the client's turn, and a limit is on that.
+    pub(super) fn rest(&self) -> Rest {
+        match self.is_answered() {
+            false => Rest::No,
+            true if !self.is_at_boundary() => Rest::InTransaction,
+            true if self.is_pinned() => Rest::Pinned,
+            true => Rest::No,
+        }
     }
 
     /// Returns what the server is fit for once the client has gone, or has let go of it.
     pub(super) fn fate(&self) -> Fate {
         match self.server.tx {
             _ if self.server.unfit || !self.is_at_rest() => Fate::Close,
+            _ if self.leaves_something() => Fate::Discard,
             TxStatus::Idle => Fate::Reusable,
             TxStatus::InTransaction | TxStatus::Failed => Fate::Rollback,
         }
+    }
+
+    /// Returns whether the client may leave more than settings, which the next client's replay puts back.
+    fn leaves_something(&self) -> bool {
+        let unasked = self.suspects.without([Reason::Setting].into_iter().collect());
+        self.is_pinned() || !unasked.is_empty()
     }
 
     /// Returns whether an ErrorResponse of ours would stand between two messages to the client.

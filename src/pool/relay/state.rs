@@ -14,7 +14,12 @@ use crate::pool::{
 #[derive(Debug)]
 pub struct ClientState {
     pub(super) params: Params,
+    /// What it has and no server reports: from its startup, and what it has set since.
     pub(super) options: Option<Arc<Options>>,
+    /// `None`: it asked for nothing.
+    pub(super) baseline: Option<Box<Baseline>>,
+    /// It was told to leave, and what it had on a server went with that: it must not go on.
+    bereft: bool,
     /// A server has accepted these settings. Until then its first message waits for the replay's answer, so that nothing
     /// runs under settings that turn out to be refused; afterwards it follows in the same packet.
     pub(super) proven: bool,
@@ -26,6 +31,14 @@ pub struct ClientState {
     /// Batches for which a statement without a name is left without: the client sends batch upon batch.
     pub(super) pipelines: u8,
     pub(super) interner: Arc<Interner>,
+}
+
+/// What a client asked for when it connected: where RESET ALL and DISCARD ALL lead back to.
+#[derive(Debug)]
+pub(super) struct Baseline {
+    /// Of the settings that servers report.
+    pub tracked: Box<[(Box<str>, Value)]>,
+    pub options: Option<Arc<Options>>,
 }
 
 impl ClientState {
@@ -44,17 +57,24 @@ impl ClientState {
     ) -> Result<Self, PoolError> {
         let mut params = welcome.for_client(track_extra);
         let mut options = Options::default();
-        let mut asked = false;
+        let mut asked = Vec::new(); // bound: the startup packet's 10,000 bytes
         for (name, value) in requested {
-            asked = true;
-            if !params.update(name, value) {
+            if params.update(name, value) {
+                asked.push(name);
+            } else {
                 options.add(name, value)?;
             }
         }
+        let options = (!options.is_empty()).then(|| Arc::new(options));
+        let tracked = asked.iter().filter_map(|&name| Some((name.into(), params.value(name)?.clone()))).collect();
+        let baseline = Baseline { tracked, options: options.clone() };
+        let baseline = (!asked.is_empty() || options.is_some()).then(|| Box::new(baseline));
         Ok(Self {
             params,
-            options: (!options.is_empty()).then(|| Arc::new(options)),
-            proven: !asked,
+            options,
+            proven: baseline.is_none(),
+            baseline,
+            bereft: false,
             renamed: true,
             statements: ClientStatements::default(),
             unnamed: None,
@@ -78,6 +98,29 @@ impl ClientState {
         self.interner.scope((self.params.reading(), self.options.as_deref()))
     }
 
+    /// Replaces what it has set and no server reports.
+    pub(super) fn set_options(&mut self, options: Options) {
+        self.options = match self.startup_options() {
+            Some(startup) if **startup == options => Some(startup.clone()),
+            _ => (!options.is_empty()).then(|| Arc::new(options)),
+        };
+    }
+
+    /// Notes that the server it kept was taken from it.
+    pub fn bereave(&mut self) {
+        self.bereft = true;
+    }
+
+    /// Returns whether the server it kept was taken from it.
+    pub fn is_bereft(&self) -> bool {
+        self.bereft
+    }
+
+    /// Returns the settings of its startup that no server reports.
+    pub(super) fn startup_options(&self) -> Option<&Arc<Options>> {
+        self.baseline.as_ref()?.options.as_ref()
+    }
+
     /// Returns whether names may have changed since the last call.
     pub fn take_renamed(&mut self) -> bool {
         std::mem::take(&mut self.renamed)
@@ -99,9 +142,11 @@ pub struct ServerState {
     pub(super) tx: TxStatus,
     /// The batch under way, as far as it can be sent again ([`super::heal`]). Here, so that leases share its buffers.
     pub(super) kept: Batch,
-    /// SQL PREPARE left names on it that another client may want to give.
+    /// SQL PREPARE left names on it in session mode, and the reset did not take them away.
     pub(super) sql_prepared: bool,
-    /// SQL left something on it that would reach another client: it is closed at the boundary.
+    /// A client has set or reset something since [`super::recover::renew`]: what `connect_query` set may be gone.
+    pub(super) touched: bool,
+    /// SQL left something on it that nothing undoes: it is closed when its client leaves.
     pub(super) unfit: bool,
 }
 
@@ -116,13 +161,14 @@ impl ServerState {
             tx: TxStatus::Idle,
             kept: Batch::default(),
             sql_prepared: false,
+            touched: false,
             unfit: false,
         }
     }
 
     /// Returns whether a client has changed settings, other than those that follow each client, or may have.
     pub fn is_changed(&self) -> bool {
-        !self.applied.is(None)
+        self.touched || !self.applied.is(None)
     }
 
     /// Returns everything the server reports.

@@ -41,12 +41,16 @@ const NOBODY: &[u8] = b"bookend_nobody";
 /// A name that is prepared so that preparing it again fails.
 const TAKEN: &[u8] = b"bookend_taken";
 /// The definition of an empty statement: no text, no types.
-const EMPTY: &[u8] = b"\0\0\0";
+pub(super) const EMPTY: &[u8] = b"\0\0\0";
 
 impl Session<'_> {
     pub(super) fn on_parse(&mut self, header: Header, body: &[u8], out: &mut Sink<'_>) -> Result<Verdict, PoolError> {
         if !self.maps_names() {
-            return Ok(self.pass_extended(Kind::Parse));
+            let from = memchr::memchr(0, body).map_or(0, |end| end + 1);
+            return Ok(match self.note_text(header, body, from) {
+                Some(_) => self.pass_extended(Kind::Parse),
+                None => Verdict::NeedMore,
+            });
         }
         match body.first() {
             None if header.body_len() > 0 => return Ok(Verdict::NeedMore),
@@ -338,7 +342,7 @@ pub(super) enum Found {
 }
 
 /// A name that could be mistaken for one of ours must not reach a server as it is.
-fn is_ours(name: &[u8]) -> bool {
+pub(super) fn is_ours(name: &[u8]) -> bool {
     name.starts_with(NAME_PREFIX.as_bytes())
 }
 

@@ -22,11 +22,13 @@
 use std::sync::Arc;
 
 use super::{
+    deallocate::Deallocate,
     framer::Verdict,
     leftovers::TEXT_MAX,
     owed::{Action, Change, Entry, Kind, Named, Whose},
     session::Session,
     sink::Sink,
+    sql::{self, Hints},
     statements::Found,
 };
 use crate::pool::{
@@ -72,6 +74,8 @@ pub(super) struct Unnamed {
     bound: bool,
     /// What is on the server without a name is this client's, or nothing.
     own: bool,
+    /// Its text was looked at for the Bind that comes next: each run of it may leave something.
+    noted: bool,
 }
 
 /// What of it a failed batch has lost.
@@ -101,14 +105,20 @@ impl Session<'_> {
     /// A Parse without a name: it is given one, or passes.
     pub(super) fn parse_unnamed(&mut self, header: Header, body: &[u8], out: &mut Sink<'_>) -> Verdict {
         if let Some(statement) = self.find_unnamed(header, body) {
+            self.forget_deallocate();
             self.name_unnamed(statement, out);
             return Verdict::Skip;
         }
-        if !self.note_text(header, body) {
-            return Verdict::NeedMore;
-        }
+        let Some(hints) = self.note_text(header, body, 1) else { return Verdict::NeedMore };
+        self.forget_deallocate();
+        let dropped = match hints.contains(Hints::DEALLOCATE).then(|| self.parse_deallocate(&body[1..], out)) {
+            Some(Deallocate::Later) => return Verdict::Later,
+            other => matches!(other, Some(Deallocate::Replaced)),
+        };
         self.passes_unnamed(header, body);
-        self.pass_extended(Kind::Parse)
+        self.unnamed.noted = true;
+        let passed = self.pass_extended(Kind::Parse);
+        if dropped { Verdict::Skip } else { passed }
     }
 
     fn passes_unnamed(&mut self, header: Header, body: &[u8]) {
@@ -214,6 +224,7 @@ impl Session<'_> {
             return Found::Statement(Named { name: None, statement });
         }
         self.unnamed.own = true;
+        self.unnamed.noted = false;
         let definition = match (&self.unnamed.statement, self.client.unnamed.as_deref()) {
             (Some(statement), _) | (None, Some(Kept::Statement(statement))) => Some(statement.definition()),
             (None, Some(Kept::Text(definition))) => Some(&**definition),
@@ -253,11 +264,36 @@ impl Session<'_> {
     /// A Bind of it passes: what is parsed and bound in one batch need not be kept.
     pub(super) fn bind_unnamed(&mut self) -> Verdict {
         self.unnamed.bound = true;
+        if !std::mem::take(&mut self.unnamed.noted) {
+            self.note_run();
+        }
         self.pass_extended(Kind::Bind)
+    }
+
+    /// A Query of ours passes at a boundary: as any Query it drops what is there without a name. What was kept of it is sent
+    /// again before its next use, as in another lease.
+    pub(super) fn lose_unnamed(&mut self) {
+        self.unnamed.own = false;
+        self.unnamed.noted = false;
+    }
+
+    /// A text that was looked at before is about to run again.
+    fn note_run(&mut self) {
+        let definition = match (&self.unnamed.statement, self.client.unnamed.as_deref()) {
+            _ if !self.unnamed.definition.is_empty() => &self.unnamed.definition,
+            (Some(statement), _) | (None, Some(Kept::Statement(statement))) => statement.definition(),
+            (None, Some(Kept::Text(definition))) => &**definition,
+            (None, None) => return,
+        };
+        if !sql::hints(definition).is_empty() {
+            let definition = definition.to_vec();
+            self.note_definition(&definition);
+        }
     }
 
     /// A batch ends: a text that was not bound in it may be in another lease.
     pub(super) fn keep_unnamed(&mut self) {
+        self.unnamed.noted = false;
         let unnamed = &self.unnamed;
         if unnamed.bound {
             return;

@@ -13,6 +13,7 @@ use super::{
     model::Model,
     script::{Script, lines, script},
 };
+use crate::config::pool::PoolMode;
 use crate::pool::{
     params::Params,
     prepared::Interner,
@@ -130,6 +131,9 @@ async fn both_directions_full_do_not_block_each_other() {
     const MESSAGE_LEN: usize = 64 * 1024;
     const MESSAGES: usize = 40;
     let mut ends = Ends::new(1024);
+    // Nobody is asked what such long texts have left.
+    ends.limits.mode = PoolMode::Session;
+    let control = ends.control.clone();
     let (user, mut postgres) = ends.others();
     // Answers each query in full before it reads the next, as PostgreSQL does.
     tokio::spawn(async move {
@@ -160,6 +164,7 @@ async fn both_directions_full_do_not_block_each_other() {
     let read = tokio::spawn(async move {
         let mut got = vec![0; MESSAGES * (MESSAGE_LEN + 11 + 14 + 6)];
         reader.read_exact(&mut got).await.unwrap();
+        control.drain();
     });
     assert_eq!(ends.run(&first).await, Outcome::Released { server: Fate::Reusable });
     read.await.unwrap();

@@ -27,6 +27,7 @@ pub fn limits() -> Limits {
         transaction_timeout: None,
         idle_transaction_timeout: None,
         disable_pqexec: false,
+        client_idle_timeout: None,
         spill_buffer: 0,
         rollback_timeout: Duration::from_secs(5),
     }
@@ -216,7 +217,10 @@ impl Lease<'_> {
                 }
                 _ => self.server_bytes(schedule)?,
             }
-            let done = self.session.is_at_boundary() && self.carry.is_empty() && !self.session.wants_turn();
+            let done = self.session.is_at_boundary()
+                && self.carry.is_empty()
+                && !self.session.wants_turn()
+                && !self.session.is_pinned();
             if started && done && self.to_server.is_empty() {
                 assert!(self.model.output.is_empty() && self.to_client.is_empty(), "released with bytes on the way");
                 assert_eq!(self.model.tx, self.session.server.tx);

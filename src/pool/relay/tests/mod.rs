@@ -3,6 +3,7 @@
 
 mod driver;
 mod heal;
+mod leftovers;
 mod limits;
 mod link;
 mod model;

@@ -12,6 +12,9 @@ use crate::pool::wire::{
 
 pub const NO_LIMIT: u32 = i32::MAX as u32;
 
+/// Stands for a portal that has run and is no query.
+const RUN: &str = "run";
+
 type Failure = (&'static str, String);
 
 #[derive(Clone, Default)]
@@ -47,6 +50,15 @@ pub struct Model {
     pub refused: usize,
     /// No plan ever holds.
     pub stubborn: bool,
+    /// Something temporary was made.
+    pub temp: bool,
+    listening: bool,
+    /// Names given by SQL.
+    from_sql: Vec<Vec<u8>>,
+    /// It does not say what is left on it.
+    pub secretive: bool,
+    /// Statements of its own queries that the relay sent to ask what is left.
+    pub asked: usize,
 }
 
 pub struct Statement {
@@ -87,6 +99,11 @@ impl Model {
             schema: 0,
             refused: 0,
             stubborn: false,
+            temp: false,
+            listening: false,
+            from_sql: Vec::new(),
+            secretive: false,
+            asked: 0,
         }
     }
 
@@ -288,10 +305,19 @@ impl Model {
     }
 
     fn execute(&mut self, body: &[u8]) -> Result<(), Failure> {
-        let text = self.portal(Reader::new(body).cstr().unwrap())?;
+        let name = Reader::new(body).cstr().unwrap();
+        let text = self.portal(name)?;
         self.start();
         self.check_sound(&text)?;
+        if text == RUN {
+            return Err(("55000", format!("portal \"{}\" cannot be run", String::from_utf8_lossy(name))));
+        }
         self.run(&text, false)?;
+        let is_query = ["select", "rows", "show"].iter().any(|word| text.starts_with(word));
+        if !is_query && let Some(text) = self.portals.get_mut(name) {
+            // It runs once (`PortalRun`).
+            RUN.clone_into(text);
+        }
         if self.copy.is_some() {
             self.early_failure();
         }
@@ -307,6 +333,7 @@ impl Model {
                 self.row(rest, simple);
                 "SELECT 1"
             }
+            "SELECT" if rest.starts_with('\'') => return self.census(rest),
             "SELECT" => {
                 if self.noisy {
                     let (severity, sqlstate) = (Severity::Notice, "00000");
@@ -336,7 +363,7 @@ impl Model {
             "error" => return Err(("22012", "division by zero".to_owned())),
             "set" => {
                 let (name, value) = rest.split_once(' ').unwrap();
-                self.set(name, value)?;
+                self.set(name, value.trim_start_matches("= "))?;
                 "SET"
             }
             "RESET" if rest == "ALL" => {
@@ -370,13 +397,45 @@ impl Model {
                 if self.statements.insert(rest.as_bytes().to_vec(), statement).is_some() {
                     return Err(("42P05", format!("prepared statement \"{rest}\" already exists")));
                 }
+                self.from_sql.push(rest.as_bytes().to_vec());
                 "PREPARE"
             }
-            "deallocate" | "DEALLOCATE" => {
+            "deallocate" | "DEALLOCATE" if rest.eq_ignore_ascii_case("all") => {
                 self.statements.retain(|name, _| name.is_empty());
+                self.from_sql.clear();
                 "DEALLOCATE ALL"
             }
-            "listen" => "LISTEN",
+            "DEALLOCATE" => {
+                let name = rest.trim_matches('"').as_bytes();
+                self.from_sql.retain(|known| known != name);
+                if self.statements.remove(name).is_none() {
+                    return Err(("26000", format!("prepared statement {rest} does not exist")));
+                }
+                "DEALLOCATE"
+            }
+            "CREATE" => {
+                self.temp = true;
+                "CREATE TABLE"
+            }
+            "DROP" => {
+                self.temp = false;
+                "DROP TABLE"
+            }
+            "DISCARD" => {
+                self.statements.clear();
+                self.from_sql.clear();
+                (self.temp, self.listening) = (false, false);
+                self.world.settings.clone_from(&self.defaults);
+                "DISCARD ALL"
+            }
+            "listen" => {
+                self.listening = true;
+                "LISTEN"
+            }
+            "UNLISTEN" => {
+                self.listening = false;
+                "UNLISTEN"
+            }
             "copy" => {
                 self.copy = Some(Copy { simple, kind: rest.to_owned() });
                 frame::write(&mut self.output, b'G', |out| out.extend_from_slice(&[0, 0, 0]));
@@ -391,6 +450,37 @@ impl Model {
             other => panic!("not understood: {other}"),
         };
         backend::command_complete(&mut self.output, done);
+        Ok(())
+    }
+
+    /// Answers one question about what is left, told apart by its first letter.
+    fn census(&mut self, question: &str) -> Result<(), Failure> {
+        self.asked += 1;
+        if self.secretive {
+            return Err(("57014", "canceling statement due to statement timeout".to_owned()));
+        }
+        let (letter, question) = (question[1..2].to_owned(), question.to_owned());
+        let names = question.split("current_setting('").skip(1).filter_map(|rest| rest.split('\'').next());
+        let value = |name: &str| {
+            self.world
+                .settings
+                .iter()
+                .find(|(known, _)| known.eq_ignore_ascii_case(name))
+                .map(|(_, value)| value.clone())
+        };
+        let values: Vec<_> = names.map(value).collect();
+        let rows = match letter.as_str() {
+            "s" => vec![std::iter::once(Some(letter)).chain(values).collect()],
+            "t" if self.temp => vec![vec![Some(letter)]],
+            "l" if self.listening => vec![vec![Some(letter), Some("news".to_owned())]],
+            "p" if !self.from_sql.is_empty() => vec![vec![Some(letter)]],
+            _ => Vec::<Vec<Option<String>>>::new(),
+        };
+        backend::row_description(&mut self.output, [("value", backend::oid::TEXT)].into_iter());
+        for row in &rows {
+            backend::data_row(&mut self.output, row.iter().map(|value| value.as_deref().map(str::as_bytes)));
+        }
+        backend::command_complete(&mut self.output, &format!("SELECT {}", rows.len()));
         Ok(())
     }
 

@@ -61,6 +61,7 @@ fn command(kind: u8, who: usize) -> String {
         10 => "set TimeZone Asia/Tokyo".to_owned(),
         11 => "show statement_timeout".to_owned(),
         12 => "show application_name".to_owned(),
+        13 => "set statement_timeout = 7s".to_owned(),
         n => format!("select {n}"),
     }
 }

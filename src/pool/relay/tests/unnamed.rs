@@ -79,13 +79,3 @@ fn the_end_of_a_copy_is_nothing_behind_an_answer_of_ours() {
     serve(&mut pool, &[(0, both)]);
     assert_eq!(pool.clients[0].lines(), ["1", "3", "Z I", "T", "D 2", "C SELECT 1", "Z I"]);
 }
-
-#[test]
-fn a_name_given_by_sql_is_free_for_the_next_client_and_statements_are_prepared_again() {
-    let mut pool = two_clients();
-    let named = script().parse("a", "select 5").sync();
-    let gives = script().query("PREPARE x");
-    serve(&mut pool, &[(0, named), (1, gives.clone()), (0, gives), (0, script().run("a").sync())]);
-    assert_eq!(pool.clients[1].lines(), ["C PREPARE", "Z I"]);
-    assert_eq!(pool.clients[0].lines(), ["1", "Z I", "C PREPARE", "Z I", "2", "D 5", "C SELECT 1", "Z I"]);
-}

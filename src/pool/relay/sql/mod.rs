@@ -1,0 +1,152 @@
+//! What can be told from SQL by looking at it: only whether it may leave something on a server, and under what names.
+//!
+//! Nothing here is believed. A hint makes the relay look closer, and what looks as if it left something makes it ask the
+//! server ([`super::census`]). So reading may be rough where it errs towards asking: a `SET` inside a string costs a question,
+//! a `CREATE TEMP` that fails another. It must not miss what people and drivers write.
+//!
+//! [`hints`] is run over every text that passes, once for a named statement, so it is one pass for the few words that can
+//! stand anywhere, one for semicolons, and a look at each statement's first word. Only a text with hints is read token by
+//! token ([`read`]).
+
+mod read;
+mod tokens;
+
+use std::sync::LazyLock;
+
+use aho_corasick::{AhoCorasick, MatchKind};
+
+pub(super) use self::{
+    read::{CHARACTERISTICS, Deed, Name, Reading, characteristics, deallocated, read},
+    tokens::masked,
+};
+
+/// What a text may do, as far as a glance tells.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Hints(u16);
+
+impl Hints {
+    /// A statement begins with SET or RESET.
+    pub const SET: Self = Self(1);
+    /// `set_config` is called.
+    pub const SET_CONFIG: Self = Self(1 << 1);
+    /// Something temporary is made or named.
+    pub const TEMP: Self = Self(1 << 2);
+    /// `pg_advisory_lock` and the like, but for those that end with the transaction.
+    pub const LOCK: Self = Self(1 << 3);
+    pub const UNLOCK: Self = Self(1 << 4);
+    /// A statement begins with DECLARE.
+    pub const DECLARE: Self = Self(1 << 5);
+    /// A statement begins with DEALLOCATE.
+    pub const DEALLOCATE: Self = Self(1 << 6);
+    /// A statement begins with LISTEN, LOAD or PREPARE: the tag tells the rest, the text is for the log.
+    pub const TOLD_BY_TAG: Self = Self(1 << 7);
+    /// A statement begins with DO: its body may hold any of the above.
+    pub const BODY: Self = Self(1 << 8);
+
+    pub fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    pub fn contains(self, other: Self) -> bool {
+        self.0 & other.0 != 0
+    }
+
+    fn insert(&mut self, other: Self) {
+        self.0 |= other.0;
+    }
+}
+
+/// Finds the words that count wherever they stand. Their first four letters in every case, so that the search is one for
+/// exact strings, for which there are vector instructions.
+static ANYWHERE: LazyLock<AhoCorasick> = LazyLock::new(|| {
+    let patterns = ["set_", "advi", "temp"].into_iter().flat_map(cases);
+    let builder = AhoCorasick::builder().match_kind(MatchKind::LeftmostFirst).build(patterns);
+    builder.expect("a few short patterns")
+});
+
+/// No shorter text can call or make any of that. The vectors are 16 bytes long, so for shorter texts the search is a slow one.
+const ANYWHERE_MIN: usize = 16;
+
+/// Returns `word` in every mixture of cases.
+fn cases(word: &str) -> Vec<Vec<u8>> {
+    word.bytes().fold(vec![Vec::new()], |words, byte| {
+        let both = |word: Vec<u8>| {
+            let mut other = word.clone();
+            let mut this = word;
+            this.push(byte.to_ascii_lowercase());
+            other.push(byte.to_ascii_uppercase());
+            if this == other { vec![this] } else { vec![this, other] }
+        };
+        words.into_iter().flat_map(both).collect()
+    })
+}
+
+/// Looks at a text: of a Query or a Parse, with or without what follows its NUL.
+pub(super) fn hints(text: &[u8]) -> Hints {
+    let mut hints = first_word(text);
+    for at in memchr::memchr_iter(b';', text) {
+        hints.insert(first_word(&text[at + 1..]));
+    }
+    if text.len() >= ANYWHERE_MIN {
+        for found in ANYWHERE.find_iter(text) {
+            hints.insert(anywhere(text, found.start()));
+        }
+    }
+    hints
+}
+
+/// Returns what a statement's first word says.
+fn first_word(text: &[u8]) -> Hints {
+    let rest = match text.first() {
+        Some(first) if first.is_ascii_alphabetic() => text,
+        _ => tokens::skip_blank(text),
+    };
+    let is = |word: &[u8]| {
+        let (Some(start), next) = (rest.get(..word.len()), rest.get(word.len())) else { return false };
+        start.eq_ignore_ascii_case(word) && !next.is_some_and(|&byte| tokens::is_word(byte))
+    };
+    match rest.first().map(u8::to_ascii_lowercase) {
+        Some(b's') if is(b"set") => Hints::SET,
+        Some(b'r') if is(b"reset") => Hints::SET,
+        Some(b'd') if is(b"declare") => Hints::DECLARE,
+        Some(b'd') if is(b"deallocate") => Hints::DEALLOCATE,
+        Some(b'd') if is(b"do") => Hints::BODY,
+        Some(b'l') if is(b"listen") || is(b"load") => Hints::TOLD_BY_TAG,
+        Some(b'p') if is(b"prepare") => Hints::TOLD_BY_TAG,
+        _ => Hints::default(),
+    }
+}
+
+/// Returns what the word says whose first letters were found.
+fn anywhere(text: &[u8], at: usize) -> Hints {
+    let rest = &text[at..];
+    let starts = |word: &[u8]| rest.get(..word.len()).is_some_and(|start| start.eq_ignore_ascii_case(word));
+    match rest.first().map(u8::to_ascii_lowercase) {
+        Some(b's') if starts(b"set_config") => Hints::SET_CONFIG,
+        Some(b'a') if starts(b"advisory_lock") => Hints::LOCK,
+        Some(b'a') if starts(b"advisory_unlock") => Hints::UNLOCK,
+        Some(b't') if makes_temporary(text, at) => Hints::TEMP,
+        _ => Hints::default(),
+    }
+}
+
+/// Returns whether the word around `at` is `pg_temp`, or TEMP or TEMPORARY behind a word that makes it a keyword.
+fn makes_temporary(text: &[u8], at: usize) -> bool {
+    let start = text[..at].iter().rposition(|&byte| !tokens::is_word(byte)).map_or(0, |before| before + 1);
+    let len = text[start..].iter().position(|&byte| !tokens::is_word(byte)).unwrap_or(text.len() - start);
+    let word = &text[start..start + len];
+    if word.get(..7).is_some_and(|start| start.eq_ignore_ascii_case(b"pg_temp")) {
+        return true;
+    }
+    if !word.eq_ignore_ascii_case(b"temp") && !word.eq_ignore_ascii_case(b"temporary") {
+        return false;
+    }
+    let before = text[..start].trim_ascii_end();
+    let from = before.iter().rposition(|&byte| !tokens::is_word(byte)).map_or(0, |at| at + 1);
+    let makers: [&[u8]; 5] = [b"create", b"replace", b"global", b"local", b"into"];
+    // Behind a comment it may be anything.
+    before.ends_with(b"*/") || makers.iter().any(|maker| before[from..].eq_ignore_ascii_case(maker))
+}
+
+#[cfg(test)]
+mod tests;
