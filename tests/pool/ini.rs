@@ -13,10 +13,10 @@ use tempfile::TempDir;
 use crate::support::*;
 
 /// `bookend run --pool pgbouncer.ini`; killed when dropped.
-struct Process {
+pub struct Process {
     child: Child,
     dir: TempDir,
-    port: u16,
+    pub port: u16,
 }
 
 impl Drop for Process {
@@ -28,7 +28,7 @@ impl Drop for Process {
 
 impl Process {
     /// Starts with an ini that is made of the files' directory and the port to listen on.
-    fn start(arguments: &[&str], ini: impl FnOnce(&Path, u16) -> String) -> Self {
+    pub fn start(arguments: &[&str], ini: impl FnOnce(&Path, u16) -> String) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         fs::write(dir.path().join("userlist.txt"), format!("\"{USER}\" \"{PASSWORD}\"\n")).unwrap();
@@ -46,17 +46,21 @@ impl Process {
         Self { child: command.spawn().unwrap(), dir, port }
     }
 
-    fn file(&self, name: &str) -> PathBuf {
+    pub fn file(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
-    fn text(&self, name: &str) -> String {
+    pub fn text(&self, name: &str) -> String {
         fs::read_to_string(self.file(name)).unwrap_or_default()
     }
 
-    fn signal(&self, signal: i32) {
+    pub fn pid(&self) -> i32 {
+        self.child.id().cast_signed()
+    }
+
+    pub fn signal(&self, signal: i32) {
         // SAFETY: kill(2) on the child this value owns and has not reaped.
-        assert_eq!(unsafe { libc::kill(self.child.id().cast_signed(), signal) }, 0);
+        assert_eq!(unsafe { libc::kill(self.pid(), signal) }, 0);
     }
 
     async fn ends(&mut self) -> ExitStatus {
@@ -70,7 +74,7 @@ impl Process {
     }
 
     /// Connects, once the process listens.
-    async fn connect(&self, database: &str) -> tokio_postgres::Client {
+    pub async fn connect(&self, database: &str) -> tokio_postgres::Client {
         let begun = tokio::time::Instant::now();
         loop {
             match postgres::connect(self.port, database, "").await {
@@ -85,7 +89,7 @@ impl Process {
 }
 
 /// One database `shop`, which is the cluster's; `more` goes into `[pgbouncer]`.
-fn ini(cluster: &Cluster, dir: &Path, port: u16, more: &str) -> String {
+pub fn ini(cluster: &Cluster, dir: &Path, port: u16, more: &str) -> String {
     let (dir, server) = (dir.display(), cluster.port);
     format!(
         "[databases]\nshop = host=127.0.0.1 port={server} dbname=postgres\n\n[pgbouncer]\nlisten_addr = 127.0.0.1\n\

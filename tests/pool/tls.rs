@@ -21,12 +21,12 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 use crate::support::{self, Cluster, DATABASE, PASSWORD, Pooled, USER, ask, config, postgres, told};
 
 /// A certificate that signed itself, for `localhost` and 127.0.0.1, with its key.
-struct Pair {
-    certificate: String,
-    key: String,
+pub struct Pair {
+    pub certificate: String,
+    pub key: String,
 }
 
-fn pair() -> Pair {
+pub fn pair() -> Pair {
     let names = vec!["localhost".to_owned(), "127.0.0.1".to_owned()];
     let made = rcgen::generate_simple_self_signed(names).unwrap();
     Pair { certificate: made.cert.pem(), key: made.signing_key.serialize_pem() }
@@ -43,13 +43,13 @@ impl Pair {
 }
 
 /// Signs certificates for clients.
-struct Authority {
+pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
-    certificate: String,
+    pub certificate: String,
 }
 
 impl Authority {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         // Another name than its certificates have: OpenSSL takes those for self-signed otherwise.
@@ -65,13 +65,18 @@ impl Authority {
 
     /// Made out for a user, by its common name.
     fn client_named(&self, name: &str) -> Identity {
+        let (certificate, key) = self.client_files(name);
+        Identity::parse(certificate.as_bytes(), key.as_bytes()).unwrap()
+    }
+
+    /// The same as files hold it: certificate and key.
+    pub fn client_files(&self, name: &str) -> (String, String) {
         let mut params = CertificateParams::new(vec!["client".to_owned()]).unwrap();
         params.distinguished_name = rcgen::DistinguishedName::new();
         params.distinguished_name.push(DnType::CommonName, name);
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
         let key = KeyPair::generate().unwrap();
-        let certificate = params.signed_by(&key, &self.issuer).unwrap().pem();
-        Identity::parse(certificate.as_bytes(), key.serialize_pem().as_bytes()).unwrap()
+        (params.signed_by(&key, &self.issuer).unwrap().pem(), key.serialize_pem())
     }
 
     fn roots(&self) -> Roots {
