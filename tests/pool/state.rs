@@ -11,7 +11,10 @@ use bookend::{
 use tokio::time::Instant;
 use tokio_postgres::{AsyncMessage, Client};
 
-use crate::support::*;
+use crate::{
+    frames::{Raw, bind, describe, execute, parse, query, sqlstate, sync, values},
+    support::*,
+};
 
 async fn one_server(cluster: &Cluster) -> Pooled {
     start(Pool { default_pool_size: 1, ..config(cluster) }).await
@@ -405,4 +408,128 @@ async fn cleaning_up_what_was_not_left_keeps_nothing() {
         assert_eq!(ask(&one, "SHOW work_mem").await.unwrap(), "5MB");
     }
     assert_eq!(pinned(&pooled), []);
+}
+
+/// Rows of `SELECT * FROM shadowed`: by a name given before, by a new one, and without one; or the error.
+async fn rows(raw: &mut Raw, new: &str) -> Vec<String> {
+    const TEXT: &str = "SELECT * FROM shadowed";
+    let run = |name: &str| [bind("", name, &[], false), describe(b'P', ""), execute("", 0), sync()].concat();
+    let mut all = Vec::new();
+    for (parses, name) in [(false, "old"), (true, new), (true, "")] {
+        let parses = if parses { parse(name, TEXT, &[]) } else { Vec::new() };
+        raw.send(&[parses, run(name)].concat()).await.unwrap();
+        let answer = raw.answer().await.unwrap();
+        all.push(sqlstate(&answer).unwrap_or_else(|| values(&answer).join("|")));
+    }
+    all
+}
+
+async fn does(raw: &mut Raw, sql: &str) {
+    raw.send(&query(sql)).await.unwrap();
+    let answer = raw.answer().await.unwrap();
+    assert_eq!(sqlstate(&answer), None, "{sql}");
+}
+
+/// One has a temporary table of the name that for others is a table of the schema's: texts and plans that clients share mean
+/// one thing to it and another to them, and PostgreSQL keeps a plan for the table that was meant first.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_temporary_table_is_met_by_its_owner_alone_with_and_without_a_name() {
+    let cluster = Cluster::start();
+    let direct = cluster.direct().await;
+    direct.batch_execute("CREATE TABLE shadowed (v text); INSERT INTO shadowed VALUES ('all')").await.unwrap();
+    let pooled = start(Pool { default_pool_size: 2, ..config(&cluster) }).await;
+    let mut one = Raw::login(pooled.port, DATABASE, &[]).await.unwrap();
+    let mut other = Raw::login(pooled.port, DATABASE, &[]).await.unwrap();
+    let mut same = Raw::login(cluster.port, "postgres", &[]).await.unwrap();
+    for raw in [&mut one, &mut other, &mut same] {
+        raw.send(&[parse("old", "SELECT * FROM shadowed", &[]), sync()].concat()).await.unwrap();
+        raw.answer().await.unwrap();
+    }
+    let mut number = 0;
+    let steps = [
+        "SELECT 1",
+        // Both servers have been used for such things before.
+        "CREATE TEMP TABLE first (id int)",
+        "DROP TABLE first",
+        "BEGIN; CREATE TEMP TABLE shadowed (v text) ON COMMIT DROP; INSERT INTO shadowed VALUES ('own')",
+        "COMMIT",
+        "BEGIN; CREATE TEMP TABLE shadowed (v text); INSERT INTO shadowed VALUES ('own')",
+        "COMMIT",
+        "SELECT 1",
+        "UPDATE shadowed SET v = 'own still'",
+        "DROP TABLE shadowed",
+        "BEGIN; CREATE TEMP TABLE shadowed (v text); INSERT INTO shadowed VALUES ('own')",
+        "ROLLBACK",
+        "SELECT 1",
+    ];
+    for sql in steps {
+        for raw in [&mut one, &mut same] {
+            does(raw, sql).await;
+        }
+        for _ in 0..3 {
+            number += 1;
+            let new = format!("new {number}");
+            let (mut got, mut expected) = (rows(&mut one, &new).await, rows(&mut same, &new).await);
+            if got[1].starts_with("own") {
+                // Where the session has had temporary tables before, PostgreSQL leaves an older plan at the other table.
+                (got, expected) = (got.split_off(1), expected.split_off(1));
+            }
+            assert_eq!(got, expected, "{sql}");
+            // Within a transaction nothing is mended.
+            does(&mut other, "BEGIN").await;
+            assert_eq!(rows(&mut other, &new).await, ["all", "all", "all"], "the other, after {sql}");
+            does(&mut other, "COMMIT").await;
+            assert_eq!(rows(&mut other, &format!("{new}, once more")).await, ["all", "all", "all"], "{sql}");
+        }
+    }
+    assert_eq!(pinned(&pooled), []);
+    // The first such table of a session changes its search path, and so every plan.
+    let mut answers = Vec::new();
+    for (port, database) in [(pooled.port, DATABASE), (cluster.port, "postgres")] {
+        let mut raw = Raw::login(port, database, &[]).await.unwrap();
+        raw.send(&[parse("old", "SELECT * FROM shadowed", &[]), sync()].concat()).await.unwrap();
+        raw.answer().await.unwrap();
+        does(&mut raw, "CREATE TEMP TABLE shadowed (v text); INSERT INTO shadowed VALUES ('own')").await;
+        answers.push(rows(&mut raw, "new").await);
+    }
+    assert_eq!(answers, [["own", "own", "own"], ["own", "own", "own"]]);
+}
+
+/// The table has other columns than the one it hides, and comes and goes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_temporary_table_of_another_shape_fails_nobody_in_a_transaction() {
+    let cluster = Cluster::start();
+    let direct = cluster.direct().await;
+    direct.batch_execute("CREATE TABLE shadowed (v text); INSERT INTO shadowed VALUES ('all')").await.unwrap();
+    let pooled = one_server(&cluster).await;
+    let mut one = Raw::login(pooled.port, DATABASE, &[]).await.unwrap();
+    let mut other = Raw::login(pooled.port, DATABASE, &[]).await.unwrap();
+    let look = |name: &str| {
+        let parse = parse(name, "SELECT * FROM shadowed", &[]);
+        [parse, bind("", name, &[], false), describe(b'P', ""), execute("", 0), sync()].concat()
+    };
+    for round in 0..3 {
+        let temporary = [("a int, b int", "1, 2", "1|2"), ("c int, d int, e int", "1, 2, 3", "1|2|3")];
+        for (columns, row, expected) in temporary {
+            let make = format!("BEGIN; CREATE TEMP TABLE shadowed ({columns}); INSERT INTO shadowed VALUES ({row})");
+            does(&mut one, &make).await;
+            for (number, end) in ["", "COMMIT", "BEGIN", "DROP TABLE shadowed"].into_iter().enumerate() {
+                does(&mut one, end).await;
+                let expected = if end == "DROP TABLE shadowed" { "all" } else { expected };
+                for name in [format!("{round} {columns} {number}"), String::new()] {
+                    one.send(&look(&name)).await.unwrap();
+                    let answer = one.answer().await.unwrap();
+                    assert_eq!((sqlstate(&answer), values(&answer).join("|")), (None, expected.into()), "{end}");
+                }
+            }
+            does(&mut one, "COMMIT").await;
+            does(&mut other, "BEGIN").await;
+            for name in [format!("{round} {columns}"), String::new()] {
+                other.send(&look(&name)).await.unwrap();
+                let answer = other.answer().await.unwrap();
+                assert_eq!((sqlstate(&answer), values(&answer).join("|")), (None, "all".into()));
+            }
+            does(&mut other, "COMMIT").await;
+        }
+    }
 }

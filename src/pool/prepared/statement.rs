@@ -22,6 +22,9 @@ use parking_lot::Mutex;
 /// Names on servers begin with this.
 pub const NAME_PREFIX: &str = "bookend_";
 
+/// The last scope that is one client's alone.
+static LAST_SCOPE: AtomicU64 = AtomicU64::new(0);
+
 /// The last id given. Of the process, so that no server ever hears one name for two statements.
 static LAST_ID: AtomicU64 = AtomicU64::new(0);
 
@@ -173,6 +176,12 @@ impl Interner {
         self.hasher.hash_one(settings)
     }
 
+    /// Returns a scope that nobody has, had or will have.
+    pub fn scope_of_its_own(&self) -> u64 {
+        let number = LAST_SCOPE.fetch_add(1, Ordering::Relaxed);
+        self.hasher.hash_one(("alone", number)) | 1 // 0 stands for none
+    }
+
     /// Makes the key of a definition.
     pub fn key<'a>(&self, scope: u64, definition: &'a [u8]) -> Key<'a> {
         Key { scope, definition, hash: self.hasher.hash_one((scope, definition)) }
@@ -192,13 +201,23 @@ impl Interner {
         self.intern_up_to(key, self.bytes_max.load(Ordering::Relaxed) / 2)
     }
 
+    /// Makes a new statement of this key, whether there is one or not: from now on it is the one that is found.
+    ///
+    /// # Errors
+    /// When there is no room for it.
+    pub fn intern_anew(&self, key: Key<'_>) -> Result<Arc<Statement>, Full> {
+        self.make(&mut self.shelf.lock(), key, self.bytes_max.load(Ordering::Relaxed))
+    }
+
     fn intern_up_to(&self, key: Key<'_>, bytes_max: usize) -> Result<Arc<Statement>, Full> {
         let mut shelf = self.shelf.lock();
-        if let Some(known) = shelf.by_hash.get(&key.hash).and_then(Weak::upgrade)
-            && known.is(key)
-        {
-            return Ok(known);
+        match shelf.by_hash.get(&key.hash).and_then(Weak::upgrade) {
+            Some(known) if known.is(key) => Ok(known),
+            _ => self.make(&mut shelf, key, bytes_max),
         }
+    }
+
+    fn make(&self, shelf: &mut Shelf, key: Key<'_>, bytes_max: usize) -> Result<Arc<Statement>, Full> {
         if self.bytes().saturating_add(weight(key.definition)) > bytes_max {
             return Err(Full(self.bytes_max.load(Ordering::Relaxed)));
         }

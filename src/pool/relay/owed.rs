@@ -169,8 +169,10 @@ impl Owed {
         self.queue.len()
     }
 
-    /// Returns whether nothing is owed but the answer to a replay, after which the server is idle.
+    /// Returns whether nothing is owed but the answer to a replay, after which the server is idle. A client's message, which
+    /// is what asks, waits for the answer to a census.
     pub(super) fn is_at_most_replay(&self) -> bool {
+        debug_assert!(self.queue.iter().all(|entry| entry.kind != Kind::Census), "nothing passes a census");
         self.queue.iter().all(|entry| entry.kind == Kind::Replay)
     }
 

@@ -42,6 +42,8 @@ pub(super) struct Session<'a> {
     pub(super) unnamed: Unnamed,
     /// [`ClientState::scope`], once somebody has asked.
     pub(super) scope: Option<u64>,
+    /// The scope that is the client's alone while texts mean something else to it; 0: none yet.
+    own_scope: u64,
     /// The batch under way, should it have to be sent again.
     pub(super) heal: Heal,
     /// The server takes CopyData.
@@ -111,6 +113,7 @@ impl<'a> Session<'a> {
             discarding: false,
             unnamed: Unnamed::default(),
             scope: None,
+            own_scope: 0,
             heal: Heal::default(),
             copy_in: false,
             probe: false,
@@ -293,9 +296,24 @@ impl<'a> Session<'a> {
         self.stale && self.is_pinned() && !self.leaving && self.is_at_boundary()
     }
 
-    /// Returns the scope of the client's statements as its settings are now.
+    /// Returns the scope of the client's statements as its settings are now. Who [`Session::reads_alone`] has one that nobody
+    /// else ever has, and has it until the lease is over: PostgreSQL keeps a plan for the table that a name meant when it
+    /// was made, so that a plan that is shared would miss the owner's temporary table, and be left at it for others.
     pub(super) fn scope(&mut self) -> u64 {
-        *self.scope.get_or_insert_with(|| self.client.scope())
+        if !self.reads_alone() {
+            return *self.scope.get_or_insert_with(|| self.client.scope());
+        }
+        if self.own_scope == 0 {
+            self.own_scope = self.client.interner.scope_of_its_own();
+        }
+        self.own_scope
+    }
+
+    /// Returns whether texts may mean something else on this server than on others: there are temporary objects, or may be
+    /// since a text of this transaction; a setting that nobody can name; a library.
+    pub(super) fn reads_alone(&self) -> bool {
+        let pins = self.pins.or(self.suspects.and([Reason::Temp].into_iter().collect()));
+        [Reason::Temp, Reason::Setting, Reason::Load].into_iter().any(|reason| pins.contains(reason))
     }
 
     /// Returns whether nothing is under way on the server.

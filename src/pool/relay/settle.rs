@@ -31,6 +31,7 @@ impl Session<'_> {
         {
             self.stale = true;
             self.client.renamed = true;
+            self.scope = None;
             let asked = |name: &str| restore_all || restore.iter().any(|reset| reset.eq_ignore_ascii_case(name));
             for (name, value) in baseline.tracked.iter().filter(|(name, _)| asked(name)) {
                 let differs = self.client.params.value(name).is_some_and(|now| **now != **value);

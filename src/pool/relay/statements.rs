@@ -80,9 +80,11 @@ impl Session<'_> {
 
     /// A new name: the server may have the statement already.
     fn prepare(&mut self, parse: ParseBody<'_>, out: &mut Sink<'_>) {
-        let scope = self.scope();
+        let (scope, alone) = (self.scope(), self.reads_alone());
         let interner = &self.client.interner;
-        let statement = match interner.intern(interner.key(scope, parse.definition)) {
+        let key = interner.key(scope, parse.definition);
+        // What the same text meant before may be another table by now, which a new Parse must not find.
+        let statement = match if alone { interner.intern_anew(key) } else { interner.intern(key) } {
             Ok(statement) => statement,
             Err(Full(limit)) => return self.reject(PoolError::StatementMemory { limit }, out),
         };

@@ -134,7 +134,10 @@ impl Session<'_> {
 
     /// Returns the statement that a Parse without a name stands for, if it may be given its name.
     fn find_unnamed(&mut self, header: Header, body: &[u8]) -> Option<Arc<Statement>> {
-        let may = self.limits.prepare_unnamed_statements && self.client.pipelines == 0 && self.heal.would_heal();
+        let may = self.limits.prepare_unnamed_statements
+            && self.client.pipelines == 0
+            && self.heal.would_heal()
+            && !self.reads_alone();
         if !may || body.len() < header.body_len() || body.len() > KEPT_MAX {
             return None;
         }
