@@ -27,7 +27,7 @@ from django.db import DatabaseError, IntegrityError, close_old_connections, conn
 from django.db.models import F, Sum  # noqa: E402
 from django.utils import timezone  # noqa: E402
 
-from cases import case, case_of_a_session, run  # noqa: E402
+from cases import case, run  # noqa: E402
 
 ALIASES = ["default", "bound"]
 
@@ -77,7 +77,7 @@ def requests_one_after_the_other(_, me):
             found.delete()
 
 
-@case_of_a_session
+@case
 def iterators_read_through_a_server_side_cursor(_, me):
     for alias in ALIASES:
         made = author(alias, me, books=700)

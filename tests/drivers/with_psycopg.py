@@ -177,7 +177,7 @@ def server_side_cursors(connection, me):
             assert cursor.fetchone() == (31 + me,)
 
 
-@case_of_a_session
+@case
 def a_cursor_with_hold_in_autocommit(connection, me):
     with connection.cursor(f"hold_{me}", withhold=True) as cursor:
         cursor.itersize = 100
@@ -275,7 +275,7 @@ def a_time_zone_and_an_isolation_level_of_its_own(_, me):
                 assert connection.execute("SHOW transaction_isolation").fetchone() == ("repeatable read",)
 
 
-@case_of_a_session
+@case
 def a_temporary_table_while_it_is_there(connection, me):
     connection.execute(f"CREATE TEMP TABLE mine (who int); INSERT INTO mine VALUES ({me})")
     for _ in range(4):
@@ -283,7 +283,7 @@ def a_temporary_table_while_it_is_there(connection, me):
     connection.execute("DROP TABLE mine")
 
 
-@case_of_a_session
+@case
 def an_advisory_lock_while_it_is_held(connection, me):
     connection.execute("SELECT pg_advisory_lock(%s)", (1000 + me,))
     for _ in range(3):
@@ -291,7 +291,7 @@ def an_advisory_lock_while_it_is_held(connection, me):
     assert connection.execute("SELECT pg_advisory_unlock(%s)", (1000 + me,)).fetchone() == (True,)
 
 
-@case_of_a_session
+@case
 def settings_made_by_set_stay(connection, me):
     connection.execute(f"SET lock_timeout = {7000 + me}")
     connection.execute("SELECT set_config('my.own', %s, false)", (f"{me}",))
@@ -302,7 +302,7 @@ def settings_made_by_set_stay(connection, me):
     assert connection.execute("SHOW lock_timeout").fetchone() == ("0",)
 
 
-@case_of_a_session
+@case
 def prepare_and_execute_in_sql(connection, me):
     connection.execute(f"PREPARE mine (int) AS SELECT $1 + {me}")
     for turn in range(5):

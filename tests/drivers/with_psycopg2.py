@@ -78,7 +78,7 @@ def a_named_cursor_reads_in_pieces(connection, me):
     assert rows == [(n, me) for n in range(1, 1001)]
 
 
-@case_of_a_session
+@case
 def a_cursor_with_hold_outlives_its_transaction(connection, me):
     cursor = connection.cursor(f"held_{me}", withhold=True)
     cursor.itersize = 10
@@ -278,7 +278,7 @@ def settings_given_at_connect(_, me):
     other.close()
 
 
-@case_of_a_session
+@case
 def settings_made_by_set_stay(connection, me):
     connection.autocommit = True
     one(connection, f"SET statement_timeout = {7000 + me}; SET search_path = pg_catalog, public; SELECT 1")
