@@ -9,36 +9,31 @@
 //!
 //! While a database is paused its probe has no session and does not look: what was seen last stands, and the database can be
 //! dropped, renamed or moved.
-//!
-//! A refusal by PostgreSQL itself can still prove that it serves: a password it does not accept (the probe may not know
-//! one) or a full house (`53300`) comes from a living server. Starting up or shutting down (`57P03`) does not.
+
+mod look;
+mod session;
+#[cfg(test)]
+mod tests;
 
 use std::{collections::HashMap, num::NonZeroU32, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
 use tokio::{sync::watch, task::JoinHandle};
-use tokio_postgres::{
-    Client, Config, NoTls, SimpleQueryMessage,
-    config::{SslMode, SslNegotiation},
-    error::SqlState,
-};
-use tokio_postgres_rustls::MakeRustlsConnect;
+use tokio_postgres::Config;
 
+use self::{
+    look::{DatabaseProbe, Seen, Trouble},
+    session::{login, sessions},
+};
 use crate::{
-    config::pool::{self as config, Pool, ServerTls, UserSecret},
+    config::pool::{self as config, Pool, ServerTls},
     health::{
-        board::{Board, DatabaseEntry, DatabaseState, Role, Serving},
-        probe::{self, Failure, Look, Probe, Schedule},
+        board::{Board, DatabaseEntry, DatabaseState, Serving},
+        probe::{self, Failure, Look, Schedule},
         ready::{Latch, Ready},
         threshold::{Health, Threshold},
     },
-    pool::socket::is_unix,
 };
-
-/// One round trip: role, client sessions on the server, its limit.
-const QUESTION: &str = "SELECT pg_catalog.pg_is_in_recovery(), \
-     (SELECT pg_catalog.count(*) FROM pg_catalog.pg_stat_activity WHERE backend_type = 'client backend'), \
-     pg_catalog.current_setting('max_connections')";
 
 /// The running probes; one per configured database (`*` names none and has none).
 #[derive(Default)]
@@ -129,49 +124,6 @@ impl Target {
     }
 }
 
-/// Returns how to log in: as the database's own user, or the first user whose password is known as text.
-fn login(pool: &Pool, database: &config::Database) -> Config {
-    let mut login = Config::new();
-    match database.host.strip_prefix('@') {
-        Some(name) => login.host_path(format!("\0{name}")),
-        // Of several the first one that is there answers for all.
-        None => database.host.split(',').fold(&mut login, |login, host| login.host(host)),
-    };
-    login
-        .port(database.port)
-        .dbname(database.dbname.as_deref().unwrap_or(&database.name))
-        .application_name("bookend probe")
-        .ssl_mode(match &pool.server_tls {
-            _ if is_unix(&database.host) => SslMode::Disable,
-            Some(tls) if tls.mode.is_required() => SslMode::Require,
-            Some(tls) if tls.mode == config::SslMode::Prefer => SslMode::Prefer,
-            _ => SslMode::Disable,
-        })
-        .ssl_negotiation(match &pool.server_tls {
-            Some(tls) if tls.direct => SslNegotiation::Direct,
-            _ => SslNegotiation::Postgres,
-        });
-    let plain = |user: &config::User| match &user.secret {
-        UserSecret::Plain(password) => Some((user.name.clone(), password.clone())),
-        // A wrong one tells as much: the server serves.
-        UserSecret::Several(passwords) => passwords.first().map(|password| (user.name.clone(), password.clone())),
-        UserSecret::Md5(_) | UserSecret::Scram(_) | UserSecret::Absent => None,
-    };
-    let known = |name: &str| pool.users.iter().filter(|user| user.name == name).find_map(plain);
-    match (&database.user, &database.password) {
-        (Some(user), Some(password)) => login.user(user).password(password.expose()),
-        (Some(user), None) => match known(user) {
-            Some((user, password)) => login.user(user).password(password.expose()),
-            None => login.user(user),
-        },
-        (None, _) => match pool.users.iter().find_map(plain) {
-            Some((user, password)) => login.user(user).password(password.expose()),
-            None => login.user(pool.users.first().map_or("postgres", |user| user.name.as_str())),
-        },
-    };
-    login
-}
-
 async fn look_after(
     target: Target,
     entry: Arc<DatabaseEntry>,
@@ -242,258 +194,5 @@ fn reason(result: &Result<Seen, Failure<Trouble>>) -> Option<String> {
         Ok(Seen::Answer { .. } | Seen::Busy) => None,
         Ok(Seen::Refused(why)) | Err(Failure::Probe(Trouble(why))) => Some(why.clone()),
         Err(Failure::Timeout(limit)) => Some(format!("no answer within {limit:?} (probe.timeout)")),
-    }
-}
-
-/// What a successful look brings home.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Seen {
-    Answer {
-        role: Role,
-        connections: u32,
-        max_connections: u32,
-    },
-    /// Not answered in time, but clients were.
-    Busy,
-    /// PostgreSQL serves, but not us; why, in its words.
-    Refused(String),
-}
-
-/// Why a look failed, in words for the operator.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Trouble(String);
-
-struct DatabaseProbe {
-    sessions: bb8::Pool<Sessions>,
-    /// `probe.timeout`
-    patience: Duration,
-    /// Queries of clients answered until the last look.
-    seen: u64,
-    answered: Arc<dyn Fn() -> u64 + Send + Sync>,
-}
-
-impl Probe for DatabaseProbe {
-    type Seen = Seen;
-    type Error = Trouble;
-
-    async fn look(&mut self) -> Result<Seen, Trouble> {
-        let before = std::mem::replace(&mut self.seen, (self.answered)());
-        match tokio::time::timeout(self.patience, self.ask()).await {
-            Ok(Ok(seen)) => Ok(seen),
-            Err(_) if (self.answered)() > before => Ok(Seen::Busy),
-            Err(_) => Err(Trouble(format!("no answer within {:?} (probe.timeout)", self.patience))),
-            Ok(Err(error)) => judge(error.as_db_error().map(|db| (db.code(), db.message())), &error),
-        }
-    }
-}
-
-impl DatabaseProbe {
-    async fn ask(&self) -> Result<Seen, tokio_postgres::Error> {
-        // Only an idle session is taken from bb8, never a fresh one: it would keep a failed login to itself until its own
-        // timeout. One that broke since the last look is let go here (`has_broken`), and another is opened.
-        if self.sessions.state().idle_connections > 0
-            && let Ok(session) = self.sessions.get().await
-            && !session.is_closed()
-        {
-            return answer(&session).await;
-        }
-        let session = self.sessions.dedicated_connection().await?;
-        let seen = answer(&session).await?;
-        let _ = self.sessions.add(session);
-        Ok(seen)
-    }
-}
-
-async fn answer(session: &Client) -> Result<Seen, tokio_postgres::Error> {
-    let messages = session.simple_query(QUESTION).await?;
-    let row = messages.iter().find_map(|message| match message {
-        SimpleQueryMessage::Row(row) => Some(row),
-        _ => None,
-    });
-    let number = |index: usize| row.and_then(|row| row.get(index)).and_then(|text| text.parse().ok()).unwrap_or(0);
-    let role = match row.and_then(|row| row.get(0)) {
-        Some("t") => Role::Replica,
-        Some("f") => Role::Primary,
-        _ => Role::Unknown,
-    };
-    Ok(Seen::Answer { role, connections: number(1), max_connections: number(2) })
-}
-
-/// Decides what a failed look says. Pure.
-fn judge(refusal: Option<(&SqlState, &str)>, error: &dyn std::error::Error) -> Result<Seen, Trouble> {
-    let Some((code, message)) = refusal else { return Err(Trouble(chain(error))) };
-    let why = format!("{message} (SQLSTATE {})", code.code());
-    // Class 28: invalid authorization. The server and its catalogs work, only we may not look.
-    if code.code().starts_with("28") || *code == SqlState::TOO_MANY_CONNECTIONS {
-        Ok(Seen::Refused(why))
-    } else {
-        Err(Trouble(why))
-    }
-}
-
-/// Returns an error and its causes in one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
-}
-
-/// Opens probe sessions for bb8.
-#[derive(Debug)]
-struct Sessions {
-    login: Config,
-    tls: Option<Arc<ServerTls>>,
-}
-
-impl bb8::ManageConnection for Sessions {
-    type Connection = Client;
-    type Error = tokio_postgres::Error;
-
-    async fn connect(&self) -> Result<Client, tokio_postgres::Error> {
-        // The connection ends when the client is dropped or the socket breaks; the client then says `is_closed`.
-        match &self.tls {
-            None => {
-                let (client, connection) = self.login.connect(NoTls).await?;
-                tokio::spawn(connection);
-                Ok(client)
-            }
-            Some(tls) => {
-                let connect = MakeRustlsConnect::new(tls.connect.config());
-                let (client, connection) = self.login.connect(connect).await?;
-                tokio::spawn(connection);
-                Ok(client)
-            }
-        }
-    }
-
-    async fn is_valid(&self, _: &mut Client) -> Result<(), tokio_postgres::Error> {
-        Ok(())
-    }
-
-    fn has_broken(&self, session: &mut Client) -> bool {
-        session.is_closed()
-    }
-}
-
-fn sessions(login: Config, tls: Option<Arc<ServerTls>>) -> bb8::Pool<Sessions> {
-    bb8::Pool::builder()
-        .max_size(1)
-        .test_on_check_out(false)
-        .max_lifetime(None)
-        .idle_timeout(None)
-        .build_unchecked(Sessions { login, tls })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn refused(code: &str) -> Result<Seen, Trouble> {
-        judge(Some((&SqlState::from_code(code), "no")), &std::fmt::Error)
-    }
-
-    #[test]
-    fn a_refusal_that_only_a_living_server_gives_proves_it_serves() {
-        for code in ["28P01", "28000", "53300"] {
-            assert!(refused(code).is_ok(), "{code}");
-        }
-    }
-
-    #[test]
-    fn a_server_that_starts_stops_or_lacks_the_database_does_not_serve() {
-        for code in ["57P03", "57P01", "3D000", "XX000"] {
-            assert!(refused(code).is_err(), "{code}");
-        }
-        assert!(judge(None, &std::io::Error::from(std::io::ErrorKind::ConnectionRefused)).is_err());
-    }
-
-    #[test]
-    fn what_was_known_outlives_a_failed_look() {
-        let before =
-            DatabaseState { role: Role::Primary, server_max_connections: Some(100), ..DatabaseState::default() };
-        let look = Look {
-            result: Err(Failure::Timeout(Duration::from_secs(1))),
-            took: Duration::from_secs(1),
-            health: Health::Down,
-            changed: Some(Health::Down),
-        };
-        let after = state(&look, &before);
-        assert_eq!((after.role, after.server_max_connections), (Role::Primary, Some(100)));
-        assert!(after.error.unwrap().contains("probe.timeout"));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn readiness_waits_for_the_first_look_and_no_longer() {
-        let ready = Ready::default();
-        let board = Board::default();
-        let entry = board.database("nowhere");
-        let mut config = Config::new();
-        config.host("127.0.0.1").port(1).user("nobody");
-        let second = Duration::from_secs(1);
-        let schedule = Schedule { interval: second, down_interval: second, timeout: second };
-        let target = Target { config, tls: None, schedule, rise: NonZeroU32::MIN, fall: NonZeroU32::MIN };
-        let latch = ready.latch("first look");
-        assert!(!ready.is_ready());
-        let (sender, mut looks) = tokio::sync::mpsc::unbounded_channel();
-        let task = tokio::spawn(look_after(
-            target,
-            entry.clone(),
-            latch,
-            hold(),
-            |_| 0,
-            move |_, _, answered| {
-                let _ = sender.send(answered);
-            },
-        ));
-        assert_eq!(looks.recv().await, Some(false));
-        assert_eq!(looks.recv().await, Some(false));
-        assert!(ready.is_ready());
-        assert_eq!(entry.serving(), Serving::Down);
-        assert!(entry.state().error.as_ref().unwrap().contains("refused"), "{:?}", entry.state().error);
-        task.abort();
-    }
-
-    /// Held by nobody.
-    fn hold() -> watch::Receiver<bool> {
-        static NEVER: std::sync::LazyLock<watch::Sender<bool>> = std::sync::LazyLock::new(|| watch::Sender::new(false));
-        NEVER.subscribe()
-    }
-
-    /// A server that accepts connections and never says a word; what it is held to be, and whether it answered the look.
-    async fn looks_at_a_silent_server(answered: impl Fn(&str) -> u64 + Send + Sync + 'static) -> [(Serving, bool); 2] {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let mut config = Config::new();
-        config.host("127.0.0.1").port(listener.local_addr().unwrap().port()).user("nobody");
-        let timeout = Duration::from_millis(20);
-        let schedule = Schedule { interval: timeout, down_interval: timeout, timeout };
-        let target = Target { config, tls: None, schedule, rise: NonZeroU32::MIN, fall: NonZeroU32::MIN };
-        let (sender, mut looks) = tokio::sync::mpsc::unbounded_channel();
-        let (board, ready) = (Board::default(), Ready::default());
-        let entry = board.database("silent");
-        let seen = entry.clone();
-        let note = move |_: &str, _, answered| {
-            let _ = sender.send((seen.serving(), answered));
-        };
-        let task = tokio::spawn(look_after(target, entry, ready.latch("look"), hold(), answered, note));
-        let seen = [looks.recv().await.unwrap(), looks.recv().await.unwrap()];
-        task.abort();
-        seen
-    }
-
-    #[tokio::test]
-    async fn a_database_that_answers_nobody_in_time_is_down() {
-        assert_eq!(looks_at_a_silent_server(|_| 7).await, [(Serving::Down, false); 2]);
-    }
-
-    #[tokio::test]
-    async fn a_database_that_answers_clients_is_up_though_it_did_not_answer_the_probe() {
-        let count = std::sync::atomic::AtomicU64::new(0);
-        let busy = move |_: &str| count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        assert_eq!(looks_at_a_silent_server(busy).await, [(Serving::Up, false); 2]);
     }
 }
