@@ -1,7 +1,10 @@
 //! The pool as a whole: its databases and the configuration in force. What an operator may ask of it is in [`super::orders`].
 //!
 //! One value for the life of the process. A client's task holds it only while the client logs in; afterwards it holds its
-//! own pool, so that nothing here is on the path of a query.
+//! own pool, so that nothing here is on the path of a query. [`upkeep`] is what it does by itself, [`census`] what pages show.
+
+mod census;
+mod upkeep;
 
 use std::{
     collections::HashMap,
@@ -9,7 +12,7 @@ use std::{
         Arc, Weak,
         atomic::{AtomicBool, Ordering},
     },
-    time::{Duration, SystemTime},
+    time::SystemTime,
 };
 
 use arc_swap::ArcSwap;
@@ -20,7 +23,7 @@ use tokio::time::Instant;
 use crate::{
     config::pool as config,
     health::{
-        board::{Board, ClientCount, PoolCensus, PoolCounts},
+        board::{Board, PoolCensus},
         control::ReloadSummary,
         drain::{Drain, WaitFor},
         ready::Ready,
@@ -33,19 +36,16 @@ use crate::{
         listener::Listener,
         lookup::Lookups,
         metrics::{OTHER, PoolMetrics},
-        names::{self, Lookup, Names, Outcome, Ttl},
+        names::{Lookup, Names, Ttl},
         prepared::{self, Interner},
         probe::Probes,
-        registry::{self, ClientState, Leave, ServerState},
+        registry::{self, Leave},
         relay::SpillMemory,
         rules,
         user_limits::UserBudgets,
     },
     telemetry::metrics::{MetricsError, Registry},
 };
-
-/// How often idle connections are looked at and counts for averages taken.
-const UPKEEP: Duration = Duration::from_millis(500);
 
 /// Takes a key and a value as PgBouncer writes them; an error is a text for the operator.
 pub type SetSetting = dyn Fn(&str, &str) -> Result<(), String> + Send + Sync;
@@ -137,18 +137,12 @@ impl Pooler {
     /// Starts upkeep, probes, and the watch for leaving, on the current runtime: that of the pool's listening service.
     pub fn start(&self) {
         *self.runtime.lock() = Some(tokio::runtime::Handle::current());
-        tokio::spawn(upkeep(self.me.clone()));
-        tokio::spawn(leave(self.me.clone(), self.drain.clone()));
+        tokio::spawn(upkeep::upkeep(self.me.clone()));
+        tokio::spawn(upkeep::leave(self.me.clone(), self.drain.clone()));
         tokio::spawn(self.keep_names());
         self.warm();
         self.probe();
         self.warm_keys();
-    }
-
-    /// Computes what logins will need, aside.
-    fn warm_keys(&self) {
-        let auth = self.auth.load_full();
-        tokio::spawn(async move { auth.warm().await });
     }
 
     /// Takes a changed configuration in. What did not change keeps its connections; what changed about the way to a server
@@ -205,25 +199,6 @@ impl Pooler {
     /// Returns the registry of clients and servers.
     pub fn registry(&self) -> &Arc<registry::Registry> {
         &self.shared.registry
-    }
-
-    /// Returns the pool's part of the status page. No secrets.
-    pub fn view(&self) -> serde_json::Value {
-        let running = self.running.load();
-        let databases: serde_json::Map<_, _> = self
-            .databases()
-            .iter()
-            .map(|database| (database.name.to_string(), database_view(&running.pool, database, Instant::now())))
-            .collect();
-        serde_json::json!({
-            "listen": running.pool.listen.addresses.iter().map(ToString::to_string).collect::<Vec<_>>(),
-            "unix_socket": running.pool.listen.unix_path(),
-            "pool_mode": rules::mode_word(running.pool.pool_mode),
-            "clients": self.shared.registry.client_count(),
-            "max_client_conn": running.pool.max_client_conn,
-            "paused": self.is_paused(),
-            "databases": databases,
-        })
     }
 
     // --- for the parts of the pool ---
@@ -283,77 +258,6 @@ impl Pooler {
         // Nothing is lent any more; idle connections go now, the others with their clients.
         database.pause();
     }
-
-    fn probe(&self) {
-        let metrics = self.metrics.clone();
-        let me = self.me.clone();
-        let on_look = move |name: &str, took: Duration, answered: bool| {
-            metrics.probed(name, took);
-            if answered && let Some(database) = me.upgrade().and_then(|pooler| pooler.known(name)) {
-                database.server_is_up();
-            }
-        };
-        let me = self.me.clone();
-        let answered = move |name: &str| {
-            let database = me.upgrade().and_then(|pooler| pooler.known(name));
-            database.map_or(0, |database| database.stats.query_count.load(Ordering::Relaxed))
-        };
-        self.probes.apply(&self.running.load().pool, &self.board, &self.ready, answered, on_look);
-        self.hold_probes();
-    }
-
-    /// Keeps the probes of paused databases, and no others, from having sessions.
-    pub(super) fn hold_probes(&self) {
-        let paused = |name: &str| self.known(name).map_or(self.is_paused(), |database| database.is_paused());
-        self.probes.hold(paused);
-    }
-
-    /// Looks host names up, and closes what leads to addresses that they no longer have.
-    fn keep_names(&self) -> impl Future<Output = ()> + use<> {
-        let (me, metrics) = (self.me.clone(), self.metrics.clone());
-        names::keep(Arc::downgrade(&self.shared.names), move |name, outcome, gone| {
-            metrics.looked_up(outcome);
-            match outcome {
-                Outcome::Same => {}
-                Outcome::Changed => tracing::info!(host = %name.host(), ?gone, "the addresses of a host have changed"),
-                Outcome::Failed => tracing::warn!(host = %name.host(), "a host could not be looked up"),
-            }
-            if !gone.is_empty()
-                && let Some(pooler) = me.upgrade()
-            {
-                let pools = pooler.databases().into_iter().flat_map(|database| database.pools());
-                pools.for_each(|pool| pool.moved(name.host(), gone));
-            }
-        })
-    }
-
-    /// Opens the pools that are to be warm before any client comes.
-    fn warm(&self) {
-        let running = self.running.load();
-        for name in rules::names(&running.pool) {
-            if let Some(database) = self.database(name) {
-                database.warm(&running, &self.shared);
-            }
-        }
-    }
-
-    fn sweep(&self, now: Instant) {
-        let running = self.running.load();
-        for database in self.databases() {
-            database.sweep(now, &running.pool);
-            let named = rules::is_named(&running.pool, &database.name);
-            let steered = database.is_disabled() || (database.is_paused() && !self.is_paused());
-            if named || steered {
-                continue;
-            }
-            let mut databases = self.databases.lock();
-            // Under the lock, and nobody else has it in hand: a client may be coming.
-            let limit = running.pool.servers.autodb_idle_timeout;
-            if Arc::strong_count(&database) <= 2 && database.is_forgettable(now, limit) {
-                databases.remove(&database.name);
-            }
-        }
-    }
 }
 
 fn ttl(pool: &config::Pool) -> Ttl {
@@ -397,92 +301,4 @@ fn changes(old: &config::Pool, new: &config::Pool) -> Vec<String> {
         changed.push("pool: settings changed".into());
     }
     changed
-}
-
-fn database_view(pool: &config::Pool, database: &Database, now: Instant) -> serde_json::Value {
-    let pools: Vec<_> = database
-        .pools()
-        .iter()
-        .map(|pool| {
-            let snapshot = pool.store.snapshot(now);
-            serde_json::json!({
-                "user": &*pool.group.user,
-                "servers": snapshot.open,
-                "idle": snapshot.idle,
-                "logins": snapshot.dialing,
-                "waiting": snapshot.waiting,
-                "waited_seconds": snapshot.waited.as_secs_f64(),
-                "login_error": snapshot.login_error.map(|error| error.to_string()),
-            })
-        })
-        .collect();
-    serde_json::json!({
-        "host": database.config.load().host,
-        "port": database.config.load().port,
-        "max_connections": rules::most(pool, &database.config.load()),
-        "paused": database.is_paused(),
-        "disabled": database.is_disabled(),
-        "pools": pools,
-    })
-}
-
-/// Runs until the pooler has gone.
-async fn upkeep(pooler: Weak<Pooler>) {
-    let mut tick = tokio::time::interval(UPKEEP);
-    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    loop {
-        tick.tick().await;
-        match pooler.upgrade() {
-            Some(pooler) => pooler.sweep(Instant::now()),
-            None => return,
-        }
-    }
-}
-
-/// Tells the clients when the process leaves: at their next boundary first, at once when the time is over.
-async fn leave(pooler: Weak<Pooler>, mut drain: Drain) {
-    drain.draining().await;
-    if let Some(pooler) = pooler.upgrade() {
-        pooler.ask_clients(None, Leave::Draining);
-    }
-    drain.cut().await;
-    if let Some(pooler) = pooler.upgrade() {
-        pooler.ask_clients(None, Leave::Cut);
-    }
-}
-
-impl PoolCensus for Pooler {
-    fn databases(&self) -> Vec<(Arc<str>, PoolCounts)> {
-        let running = self.running.load();
-        let mut names: Vec<_> = rules::names(&running.pool).cloned().collect();
-        names.extend(
-            Self::databases(self).iter().map(|d| d.name.clone()).filter(|n| !rules::is_named(&running.pool, n)),
-        );
-        let groups = self.shared.registry.groups();
-        let counts = |name: &Arc<str>| {
-            let mut counts = PoolCounts::default();
-            for group in groups.iter().filter(|group| group.database == *name) {
-                let servers = |state| group.servers(state);
-                counts.active += servers(ServerState::Leased) + servers(ServerState::Resetting);
-                counts.idle += servers(ServerState::Idle) + servers(ServerState::BeingCancelled);
-                counts.waiting += group.clients(ClientState::Waiting);
-                counts.clients += [ClientState::Idle, ClientState::Waiting, ClientState::Active]
-                    .map(|state| group.clients(state))
-                    .iter()
-                    .sum::<u32>();
-            }
-            counts.total = counts.active + counts.idle;
-            counts.max = rules::resolve(&running.pool, name).map_or(0, |config| rules::most(&running.pool, &config));
-            counts
-        };
-        names.iter().map(|name| (name.clone(), counts(name))).collect()
-    }
-
-    fn clients(&self) -> Vec<ClientCount> {
-        self.shared.registry.census()
-    }
-
-    fn pool_mode(&self) -> &'static str {
-        rules::mode_word(self.running.load().pool.pool_mode)
-    }
 }
