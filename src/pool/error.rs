@@ -5,8 +5,13 @@
 //! names the setting to change. Errors of PostgreSQL are forwarded as they are and never pass through here; what a failed
 //! server login said does, through [`ServerError`].
 
+mod kind;
+#[cfg(test)]
+mod tests;
+
 use std::{borrow::Cow, net::IpAddr, time::Duration};
 
+pub use self::kind::Kind;
 use crate::pool::{
     server::error::ServerError,
     wire::backend::{self, Report, Severity},
@@ -134,92 +139,6 @@ pub enum PoolError {
     // --- ours ---
     #[error("internal error in the pool")]
     Internal,
-}
-
-/// The label an error counts under.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Kind {
-    ClientGone,
-    LoginTimeout,
-    Tls,
-    Protocol,
-    TooManyClients,
-    TooManyDatabaseClients,
-    TooManyUserClients,
-    Authentication,
-    AuthQuery,
-    AuthFailureLimit,
-    NoDatabase,
-    QueryWaitTimeout,
-    ServerLogin,
-    QueryTimeout,
-    TransactionTimeout,
-    IdleTransactionTimeout,
-    ClientIdleTimeout,
-    ServerGone,
-    TooLarge,
-    PreparedStatement,
-    Shutdown,
-    Killed,
-    Internal,
-}
-
-impl Kind {
-    /// Every label, so that all series exist from the start.
-    pub const ALL: [Self; 23] = [
-        Self::ClientGone,
-        Self::LoginTimeout,
-        Self::Tls,
-        Self::Protocol,
-        Self::TooManyClients,
-        Self::TooManyDatabaseClients,
-        Self::TooManyUserClients,
-        Self::Authentication,
-        Self::AuthQuery,
-        Self::AuthFailureLimit,
-        Self::NoDatabase,
-        Self::QueryWaitTimeout,
-        Self::ServerLogin,
-        Self::QueryTimeout,
-        Self::TransactionTimeout,
-        Self::IdleTransactionTimeout,
-        Self::ClientIdleTimeout,
-        Self::ServerGone,
-        Self::TooLarge,
-        Self::PreparedStatement,
-        Self::Shutdown,
-        Self::Killed,
-        Self::Internal,
-    ];
-
-    /// Returns the label's value.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::ClientGone => "client_gone",
-            Self::LoginTimeout => "client_login_timeout",
-            Self::Tls => "tls",
-            Self::Protocol => "protocol",
-            Self::TooManyClients => "max_client_conn",
-            Self::TooManyDatabaseClients => "max_db_client_connections",
-            Self::TooManyUserClients => "max_user_client_connections",
-            Self::Authentication => "authentication",
-            Self::AuthQuery => "auth_query",
-            Self::AuthFailureLimit => "auth_failure_limit",
-            Self::NoDatabase => "no_database",
-            Self::QueryWaitTimeout => "query_wait_timeout",
-            Self::ServerLogin => "server_login",
-            Self::QueryTimeout => "query_timeout",
-            Self::TransactionTimeout => "transaction_timeout",
-            Self::IdleTransactionTimeout => "idle_transaction_timeout",
-            Self::ClientIdleTimeout => "client_idle_timeout",
-            Self::ServerGone => "server_gone",
-            Self::TooLarge => "too_large",
-            Self::PreparedStatement => "prepared_statement",
-            Self::Shutdown => "shutdown",
-            Self::Killed => "killed",
-            Self::Internal => "internal",
-        }
-    }
 }
 
 impl PoolError {
@@ -351,53 +270,6 @@ impl PoolError {
         Some(hint.into())
     }
 
-    /// Returns the metric label.
-    pub fn kind(&self) -> Kind {
-        match self {
-            Self::ClientGone => Kind::ClientGone,
-            Self::LoginTimeout { .. } => Kind::LoginTimeout,
-            Self::TooManyClients { .. } => Kind::TooManyClients,
-            Self::TooManyDatabaseClients { .. } => Kind::TooManyDatabaseClients,
-            Self::TooManyUserClients { .. } => Kind::TooManyUserClients,
-            Self::NoUserName
-            | Self::Authentication { .. }
-            | Self::Identity { .. }
-            | Self::NotAdmitted { .. }
-            | Self::ConsoleDenied { .. } => Kind::Authentication,
-            Self::AuthQuery => Kind::AuthQuery,
-            Self::TooManyFailures { .. } => Kind::AuthFailureLimit,
-            Self::NoDatabase { .. } | Self::DatabaseDisabled { .. } | Self::DatabaseRemoved => Kind::NoDatabase,
-            Self::QueryWaitTimeout { .. } => Kind::QueryWaitTimeout,
-            Self::ServerLogin(_) => Kind::ServerLogin,
-            Self::QueryTimeout { .. } => Kind::QueryTimeout,
-            Self::TransactionTimeout { .. } => Kind::TransactionTimeout,
-            Self::IdleTransactionTimeout { .. } => Kind::IdleTransactionTimeout,
-            Self::ClientIdleTimeout { .. } => Kind::ClientIdleTimeout,
-            Self::ServerGone => Kind::ServerGone,
-            Self::PacketTooLarge { .. } | Self::HeldMessageTooLarge { .. } => Kind::TooLarge,
-            Self::NoPreparedStatement { .. }
-            | Self::DuplicatePreparedStatement { .. }
-            | Self::TooManyPreparedStatements { .. }
-            | Self::StatementMemory { .. } => Kind::PreparedStatement,
-            Self::ServerProtocol { .. } => Kind::ServerGone,
-            Self::ParametersRefused { .. } => Kind::Protocol,
-            Self::Shutdown => Kind::Shutdown,
-            Self::Killed => Kind::Killed,
-            Self::Internal => Kind::Internal,
-            // A client that should have TLS and does not get to have it: certificates, versions, modes.
-            Self::DirectTls | Self::TlsHandshake { .. } | Self::TlsRequired => Kind::Tls,
-            Self::StartupPacket { .. }
-            | Self::EarlyData
-            | Self::ProtocolVersion { .. }
-            | Self::StartupParameter { .. }
-            | Self::Replication
-            | Self::AuthenticationProtocol { .. }
-            | Self::TransactionBlock
-            | Self::SimpleQuery
-            | Self::Protocol { .. } => Kind::Protocol,
-        }
-    }
-
     /// Appends the ErrorResponse that says this.
     pub fn write(&self, out: &mut Vec<u8>) {
         let (message, hint) = (self.message(), self.hint());
@@ -450,57 +322,5 @@ impl std::fmt::Display for Because<'_> {
             Some(e) => write!(f, "; the last server login failed: {e}"),
             None => Ok(()),
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const LIMIT: Duration = Duration::from_secs(30);
-
-    #[test]
-    fn query_wait_timeout_names_what_to_change_and_counts_as_too_many_connections() {
-        let e = PoolError::QueryWaitTimeout { limit: LIMIT, login: None };
-        assert!(e.message().starts_with("query_wait_timeout: "), "{e}");
-        assert!(e.message().contains("30s"), "{e}");
-        assert_eq!(e.sqlstate(), "53300");
-        assert!(e.hint().unwrap().contains("default_pool_size"));
-    }
-
-    #[test]
-    fn query_wait_timeout_carries_the_last_login_error_of_the_server() {
-        let login = ServerError::Refused {
-            sqlstate: Some("57P03".into()),
-            message: "the database system is starting up".into(),
-        };
-        let e = PoolError::QueryWaitTimeout { limit: LIMIT, login: Some(login) };
-        assert!(e.message().contains("the database system is starting up"), "{e}");
-        assert_eq!(e.sqlstate(), "57P03");
-    }
-
-    #[test]
-    fn each_limit_says_which_setting_to_change() {
-        for (e, setting) in [
-            (PoolError::LoginTimeout { limit: LIMIT }, "client_login_timeout"),
-            (PoolError::TooManyClients { limit: 9 }, "max_client_conn"),
-            (PoolError::TooManyDatabaseClients { limit: 9 }, "max_db_client_connections"),
-            (PoolError::TooManyUserClients { limit: 9 }, "max_user_client_connections"),
-            (PoolError::QueryTimeout { limit: LIMIT }, "query_timeout"),
-            (PoolError::TransactionTimeout { limit: LIMIT }, "transaction_timeout"),
-            (PoolError::IdleTransactionTimeout { limit: LIMIT }, "idle_transaction_timeout"),
-            (PoolError::ClientIdleTimeout { limit: LIMIT }, "client_idle_timeout"),
-            (PoolError::PacketTooLarge { len: 9, limit: 8 }, "max_packet_size"),
-            (PoolError::HeldMessageTooLarge { len: 9, limit: 8 }, "max_held_message"),
-            (PoolError::StatementMemory { limit: 8 }, "max_statement_memory"),
-        ] {
-            assert!(e.hint().is_some_and(|h| h.contains(setting)), "{e:?}");
-        }
-    }
-
-    #[test]
-    fn labels_are_distinct() {
-        let labels: std::collections::HashSet<_> = Kind::ALL.iter().map(|k| k.as_str()).collect();
-        assert_eq!(labels.len(), Kind::ALL.len());
     }
 }
