@@ -1,7 +1,8 @@
 //! One client connection as the registry knows it.
 
+mod state;
+
 use std::{
-    fmt,
     ops::Deref,
     sync::{
         Arc, OnceLock, Weak,
@@ -11,9 +12,9 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use subtle::ConstantTimeEq;
 use tokio::{sync::Notify, time::Instant};
 
+pub use self::state::{CancelKey, ClientState, Leave};
 use super::{Clock, Group, Place, Registry, ServerEntry};
 use crate::{
     pool::{
@@ -23,116 +24,6 @@ use crate::{
     },
     tls::Suite,
 };
-
-/// What a client is doing. Left only through [`ClientEntry::transition`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
-pub enum ClientState {
-    /// Has connected and sent nothing whole yet. Left for Authenticating, Cancelling, or Closing.
-    Startup = 0,
-    /// Proves who it is, or waits for the first server of a cold pool. Left for Idle or Closing.
-    Authenticating = 1,
-    /// Logged in, between transactions. Left with its next message, for Waiting, Active, or Closing.
-    Idle = 2,
-    /// Waits for a server. Left for Active when it has one, or Closing.
-    Waiting = 3,
-    /// Holds a server. Left for Idle at a transaction boundary, or Closing.
-    Active = 4,
-    /// Not a session: a cancel request on its way to a server. Left for Closing.
-    Cancelling = 5,
-    /// On its way out; removed when its handle is dropped.
-    Closing = 6,
-}
-
-impl ClientState {
-    pub(super) const COUNT: usize = 7;
-    /// All states, in order.
-    pub const ALL: [Self; Self::COUNT] =
-        [Self::Startup, Self::Authenticating, Self::Idle, Self::Waiting, Self::Active, Self::Cancelling, Self::Closing];
-
-    /// Returns the name used in metrics and pages.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Startup => "startup",
-            Self::Authenticating => "authenticating",
-            Self::Idle => "idle",
-            Self::Waiting => "waiting",
-            Self::Active => "active",
-            Self::Cancelling => "cancelling",
-            Self::Closing => "closing",
-        }
-    }
-
-    /// Returns whether a client may go from `self` to `to`.
-    pub fn may_become(self, to: Self) -> bool {
-        use ClientState::{Active, Authenticating, Cancelling, Closing, Idle, Startup, Waiting};
-        matches!(
-            (self, to),
-            (Startup, Authenticating | Cancelling)
-                | (Authenticating | Active, Idle)
-                | (Idle, Waiting | Active)
-                | (Waiting, Active)
-                | (Startup | Authenticating | Idle | Waiting | Active | Cancelling, Closing)
-        )
-    }
-
-    fn from_u8(value: u8) -> Self {
-        Self::ALL.get(usize::from(value)).copied().unwrap_or(Self::Closing)
-    }
-}
-
-/// What somebody else wants of a client: to go, and how soon. A later, stronger wish replaces a weaker one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-#[repr(u8)]
-pub enum Leave {
-    /// Nothing: carry on.
-    Stay = 0,
-    /// The process is leaving: go at the next transaction boundary.
-    Draining = 1,
-    /// The configuration no longer has this database: go at the next transaction boundary.
-    DatabaseRemoved = 2,
-    /// An administrator said KILL: go now.
-    Killed = 3,
-    /// The time for leaving is over: go now.
-    Cut = 4,
-}
-
-impl Leave {
-    /// Returns whether a transaction in flight is not to be waited for.
-    pub fn at_once(self) -> bool {
-        self >= Self::Killed
-    }
-
-    fn from_u8(value: u8) -> Self {
-        match value {
-            0 => Self::Stay,
-            1 => Self::Draining,
-            2 => Self::DatabaseRemoved,
-            3 => Self::Killed,
-            _ => Self::Cut,
-        }
-    }
-}
-
-/// The key a client proves itself with when it cancels (protocol 3.0: eight bytes, all of them random here).
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub struct CancelKey {
-    pub pid: u32,
-    pub secret: u32,
-}
-
-impl CancelKey {
-    /// Compares in constant time.
-    pub fn matches(self, other: Self) -> bool {
-        (self.pid.ct_eq(&other.pid) & self.secret.ct_eq(&other.secret)).into()
-    }
-}
-
-impl fmt::Debug for CancelKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("CancelKey(…)")
-    }
-}
 
 /// One client. Its own session writes the state; everybody may read, and ask it to leave.
 #[derive(Debug)]
