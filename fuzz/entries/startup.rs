@@ -1,12 +1,44 @@
-//! Any bytes as the first packets of a connection: no panic, and whoever is let on to a login has short, sound names.
+//! Any bytes as the first packets of a connection: no panic, and whoever is let on to a login has short, sound names. A stream
+//! of them comes to an end, and what is taken under TLS never came before it.
 
-use bookend::pool::client::startup::{
-    options,
-    packet::{self, NAME_LEN_MAX, Packet},
+use std::time::Duration;
+
+use bookend::pool::client::{
+    deadline::LoginDeadline,
+    startup::{
+        Encryption, First, options,
+        packet::{self, NAME_LEN_MAX, Packet},
+        read_first,
+    },
+};
+use tokio::{
+    io::{join, sink},
+    time::Instant,
 };
 
 pub fn run(data: &[u8]) {
     let ignored = ["extra_float_digits".to_owned()];
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
+    runtime.block_on(async {
+        let deadline = LoginDeadline::new(Instant::now(), Duration::from_secs(60));
+        let (offered, required) = (Encryption::Offered { required: false }, Encryption::Offered { required: true });
+        for encryption in [Encryption::Unavailable, offered, required, Encryption::On] {
+            let mut io = join(data, sink());
+            match read_first(&mut io, &ignored, encryption, deadline).await {
+                Ok(First::Tls) => {
+                    assert!(encryption == offered || encryption == required);
+                    assert!(io.reader().is_empty(), "the handshake begins with what came before it");
+                }
+                Ok(First::Startup(_)) => assert!(encryption != required),
+                Ok(First::Cancel { .. }) | Err(_) => {}
+            }
+        }
+    });
+    match packet::parse(data, &ignored) {
+        Ok(Packet::Cancel { secret, .. }) => assert!((4..=256).contains(&secret.len())),
+        Ok(Packet::TlsRequest | Packet::GssRequest) => assert_eq!(data.len(), 4),
+        Ok(Packet::Startup { .. }) | Err(_) => {}
+    }
     if let Ok(Packet::Startup { request, negotiate }) = packet::parse(data, &ignored) {
         assert!(!request.user.is_empty() && request.user.len() <= NAME_LEN_MAX);
         assert!(!request.database.is_empty() && request.database.len() <= NAME_LEN_MAX);

@@ -1,26 +1,6 @@
-//! Any text as both files: read or refused, never a panic, and no error without a place or a message.
-
 #![no_main]
 
-use std::{io, net::IpAddr};
+#[path = "../entries/config.rs"]
+mod entry;
 
-use bookend::config::{Config, Surroundings, print};
-use libfuzzer_sys::fuzz_target;
-
-fuzz_target!(|text: &str| {
-    let env = |name: &str| (name == "DB_PASSWORD").then(|| "hunter2".to_owned());
-    let resolve = |host: &str, _| match host {
-        "web" => Ok(vec![IpAddr::from([127, 0, 0, 1])]),
-        _ => Err(io::Error::other("unknown host")),
-    };
-    let surroundings = Surroundings::new(env, resolve);
-    match Config::from_texts(Some(text), Some(text), &surroundings) {
-        Ok(config) => drop(print(&config)),
-        Err(errors) => assert!(errors.iter().all(|error| !error.message.is_empty())),
-    }
-    for (lb, pool) in [(Some(text), None), (None, Some(text))] {
-        if let Ok(config) = Config::from_texts(lb, pool, &surroundings) {
-            assert!(!print(&config).contains("hunter2") || text.contains("hunter2"));
-        }
-    }
-});
+libfuzzer_sys::fuzz_target!(|data: &[u8]| entry::run(data));

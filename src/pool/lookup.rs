@@ -42,6 +42,11 @@ use crate::{
 
 mod question;
 
+/// Returns whether these bytes are the answer of a server to `auth_query`, somebody or nobody.
+pub fn is_lookup_answer(bytes: &[u8]) -> bool {
+    question::read(bytes).is_ok()
+}
+
 /// A doubted answer is thrown away only if it is this old: wrong passwords do not make a question each.
 const DOUBT_AFTER: Duration = Duration::from_secs(1);
 

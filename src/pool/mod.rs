@@ -35,3 +35,7 @@ mod source;
 pub mod stats;
 mod user_limits;
 pub mod wire;
+
+/// A door for `fuzz/`.
+#[doc(hidden)]
+pub use lookup::is_lookup_answer;

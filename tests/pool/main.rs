@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod auth;
+mod batches;
 mod cancel;
 mod console;
 mod deallocate;
@@ -11,6 +12,7 @@ mod frames;
 mod function_call;
 mod hosts;
 mod ini;
+mod intruders;
 mod leftovers;
 mod limits;
 mod listening;

@@ -154,4 +154,16 @@ mod tests {
         }
         assert_eq!(deriver.kept.lock().len(), KEPT_MAX);
     }
+
+    /// One thread, and it is ours: what it computed itself would be there at once.
+    #[tokio::test]
+    async fn nothing_is_computed_on_the_thread_that_asks() {
+        let deriver = Deriver::new([7; 32]);
+        let password = Secret::new("secret");
+        let verifier = Verifier { salt: (*b"salt").into(), iterations: 1, stored: [0; 32], server: [0; 32] };
+        let keys = std::pin::pin!(deriver.keys(&password, b"salt", 1));
+        assert!(futures_util::poll!(keys).is_pending());
+        let verified = std::pin::pin!(deriver.verify(&password, &verifier));
+        assert!(futures_util::poll!(verified).is_pending());
+    }
 }

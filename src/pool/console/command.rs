@@ -140,7 +140,7 @@ impl Command {
 /// # Errors
 /// A text for the user, when it is no command of the console.
 pub fn parse(text: &str) -> Result<Command, String> {
-    let trimmed = text.trim().trim_end_matches(';').trim_end();
+    let trimmed = text.trim_start().trim_end_matches(|c: char| c == ';' || c.is_whitespace());
     let (word, rest) =
         trimmed.split_once(char::is_whitespace).map_or((trimmed, ""), |(word, rest)| (word, rest.trim()));
     let invalid = || format!("invalid command '{}', use SHOW HELP;", shortened(trimmed));

@@ -82,7 +82,7 @@ impl Question {
 }
 
 /// Reads the whole answer.
-fn read(mut answer: &[u8]) -> Result<Option<Secret>, String> {
+pub(super) fn read(mut answer: &[u8]) -> Result<Option<Secret>, String> {
     const GARBLED: &str = "the answer is not what PostgreSQL sends";
     let mut found = None;
     let mut rows = 0;

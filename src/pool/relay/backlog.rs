@@ -160,3 +160,29 @@ fn settled(poll: Poll<io::Result<()>>) -> io::Result<()> {
         Poll::Pending => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, duplex};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_a_slow_reader_made_it_hold_is_given_back() {
+        const LEN: usize = 1 << 20;
+        let (mut near, mut far) = duplex(4096);
+        let mut backlog = Backlog::default();
+        let run = vec![7; LEN];
+        std::future::poll_fn(|cx| {
+            Poll::Ready(backlog.write_through(cx, &mut near, &mut Vec::new(), &run).expect("it is open"))
+        })
+        .await;
+        assert_eq!(backlog.len(), LEN - 4096);
+        let mut got = vec![0; LEN];
+        let (read, ()) = tokio::join!(far.read_exact(&mut got), async {
+            std::future::poll_fn(|cx| backlog.poll_write_out(cx, &mut near)).await.expect("it is open");
+        });
+        assert!(read.is_ok() && got == run && backlog.is_empty());
+        assert!(backlog.capacity() <= KEEP_CAPACITY);
+    }
+}

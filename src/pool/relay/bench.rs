@@ -1,11 +1,13 @@
-//! Two doors for `benches/`, no part of what the pool offers: the framer and the queue of what is owed are private to the
-//! relay, whose invariants lean on nobody else calling them. Opening the types for a stopwatch would give that up; these
-//! take bytes and counts, and hand out counts.
+//! Doors for `benches/` and `fuzz/`, no part of what the pool offers: the framer, the queue of what is owed and the reading of
+//! SQL are private to the relay, whose invariants lean on nobody else calling them. Opening the types for a stopwatch would give
+//! that up; these take bytes and counts, and hand out counts and words.
 
 use super::{
+    census,
     framer::{Framer, Verdict},
     owed::{Action, Kind, Owed},
     sink::Sink,
+    sql,
 };
 use crate::pool::error::PoolError;
 
@@ -67,4 +69,18 @@ impl Queue {
         }
         undone
     }
+}
+
+/// Reads a text in every way in which texts that pass are read; returns what the log would show of it.
+pub fn sql(text: &[u8]) -> String {
+    for hints in [sql::hints(text), sql::Hints::ALL] {
+        let _reading = sql::read(text, hints);
+    }
+    let _name = sql::deallocated(text);
+    sql::masked(text)
+}
+
+/// Returns whether this is the body of a row that a server may answer to the question what is left on it.
+pub fn census_row(body: &[u8]) -> bool {
+    census::Question::default().row(body).is_ok()
 }

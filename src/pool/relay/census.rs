@@ -195,7 +195,7 @@ fn put_settings(out: &mut Vec<u8>, names: &[(Name, bool)]) {
 }
 
 impl Question {
-    fn row(&mut self, body: &[u8]) -> Result<(), Malformed> {
+    pub(super) fn row(&mut self, body: &[u8]) -> Result<(), Malformed> {
         let mut reader = Reader::new(body);
         let columns = reader.i16()?;
         let mut column = || -> Result<Option<&[u8]>, Malformed> {

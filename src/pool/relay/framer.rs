@@ -255,4 +255,20 @@ mod tests {
             assert!(passed.is_err(), "length {len}");
         }
     }
+
+    #[test]
+    fn what_a_large_message_needed_is_given_back() {
+        let large = message(b'P', &vec![b'x'; 1 << 20]);
+        let mut framer = Framer::default();
+        for chunk in large.chunks(1 << 16) {
+            let mut staged = Vec::new();
+            let mut out = Sink::new(chunk, &mut staged);
+            let fed = framer.feed(chunk, &mut out, u32::MAX, |header, body, _| {
+                Ok(if body.len() < header.body_len() { Verdict::NeedMore } else { Verdict::Pass })
+            });
+            assert!(!fed.unwrap().waiting);
+        }
+        assert!(framer.is_at_start());
+        assert!(framer.held.capacity() <= KEEP_CAPACITY);
+    }
 }

@@ -42,6 +42,7 @@ impl Hints {
     pub const TOLD_BY_TAG: Self = Self(1 << 7);
     /// A statement begins with DO: its body may hold any of the above.
     pub const BODY: Self = Self(1 << 8);
+    pub const ALL: Self = Self((1 << 9) - 1);
 
     pub fn is_empty(self) -> bool {
         self.0 == 0
@@ -83,9 +84,16 @@ fn cases(word: &str) -> Vec<Vec<u8>> {
 
 /// Looks at a text: of a Query or a Parse, with or without what follows its NUL.
 pub(super) fn hints(text: &[u8]) -> Hints {
-    let mut hints = first_word(text);
+    let (mut hints, mut blank) = first_word(text);
     for at in memchr::memchr_iter(b';', text) {
-        hints.insert(first_word(&text[at + 1..]));
+        let (more, skipped) = first_word(&text[at + 1..]);
+        hints.insert(more);
+        blank += skipped;
+        // Semicolons inside comments that are read again from each of them: whoever writes that is read token by token.
+        if blank > 2 * text.len() + ANYWHERE_MIN {
+            hints.insert(Hints::ALL);
+            break;
+        }
     }
     if text.len() >= ANYWHERE_MIN {
         for found in ANYWHERE.find_iter(text) {
@@ -95,8 +103,8 @@ pub(super) fn hints(text: &[u8]) -> Hints {
     hints
 }
 
-/// Returns what a statement's first word says.
-fn first_word(text: &[u8]) -> Hints {
+/// Returns what a statement's first word says, and how much stands before it.
+fn first_word(text: &[u8]) -> (Hints, usize) {
     let rest = match text.first() {
         Some(first) if first.is_ascii_alphabetic() => text,
         _ => tokens::skip_blank(text),
@@ -105,7 +113,7 @@ fn first_word(text: &[u8]) -> Hints {
         let (Some(start), next) = (rest.get(..word.len()), rest.get(word.len())) else { return false };
         start.eq_ignore_ascii_case(word) && !next.is_some_and(|&byte| tokens::is_word(byte))
     };
-    match rest.first().map(u8::to_ascii_lowercase) {
+    let hints = match rest.first().map(u8::to_ascii_lowercase) {
         Some(b's') if is(b"set") => Hints::SET,
         Some(b'r') if is(b"reset") => Hints::SET,
         Some(b'd') if is(b"declare") => Hints::DECLARE,
@@ -114,7 +122,8 @@ fn first_word(text: &[u8]) -> Hints {
         Some(b'l') if is(b"listen") || is(b"load") => Hints::TOLD_BY_TAG,
         Some(b'p') if is(b"prepare") => Hints::TOLD_BY_TAG,
         _ => Hints::default(),
-    }
+    };
+    (hints, text.len() - rest.len())
 }
 
 /// Returns what the word says whose first letters were found.
@@ -130,17 +139,23 @@ fn anywhere(text: &[u8], at: usize) -> Hints {
     }
 }
 
-/// Returns whether the word around `at` is `pg_temp`, or TEMP or TEMPORARY behind a word that makes it a keyword.
+/// Returns whether the word around `at` begins with `pg_temp`, or is TEMP or TEMPORARY behind a word that makes it a keyword.
+/// Looks no further than such a word is long: a text may be nothing but these letters.
 fn makes_temporary(text: &[u8], at: usize) -> bool {
-    let start = text[..at].iter().rposition(|&byte| !tokens::is_word(byte)).map_or(0, |before| before + 1);
-    let len = text[start..].iter().position(|&byte| !tokens::is_word(byte)).unwrap_or(text.len() - start);
-    let word = &text[start..start + len];
-    if word.get(..7).is_some_and(|start| start.eq_ignore_ascii_case(b"pg_temp")) {
+    let starts_word = |start: usize| start == 0 || !tokens::is_word(text[start - 1]);
+    let start = if at >= 3 && text[at - 3..at].eq_ignore_ascii_case(b"pg_") { at - 3 } else { at };
+    if start < at && starts_word(start) {
         return true;
     }
-    if !word.eq_ignore_ascii_case(b"temp") && !word.eq_ignore_ascii_case(b"temporary") {
+    let is = |word: &[u8]| {
+        let rest = &text[at..];
+        rest.get(..word.len()).is_some_and(|found| found.eq_ignore_ascii_case(word))
+            && !rest.get(word.len()).is_some_and(|&byte| tokens::is_word(byte))
+    };
+    if !starts_word(at) || !(is(b"temp") || is(b"temporary")) {
         return false;
     }
+    let start = at;
     let before = text[..start].trim_ascii_end();
     let from = before.iter().rposition(|&byte| !tokens::is_word(byte)).map_or(0, |at| at + 1);
     let makers: [&[u8]; 5] = [b"create", b"replace", b"global", b"local", b"into"];

@@ -231,12 +231,21 @@ fn body(tokens: &mut Tokens<'_>, reading: &mut Reading) {
     }
 }
 
+/// Calls of `set_config` that are read in one text; more set what is not known. The arguments of each may go on to its end.
+const CALLS_MAX: usize = 64;
+
 /// Finds the calls of `set_config`, in DO bodies and the like too, and reads their arguments.
 fn calls(text: &[u8], reading: &mut Reading) {
     const NAME: &[u8] = b"set_config";
+    let mut found = 0;
     for at in 0..text.len().saturating_sub(NAME.len()) {
         if !text[at..at + NAME.len()].eq_ignore_ascii_case(NAME) {
             continue;
+        }
+        found += 1;
+        if found > CALLS_MAX {
+            reading.unknown = true;
+            return;
         }
         let mut tokens = Tokens::new(text[at + NAME.len()..].strip_prefix(b"\"").unwrap_or(&text[at + NAME.len()..]));
         if tokens.next() != Some(Token::Mark(b'(')) {

@@ -174,6 +174,46 @@ fn deallocate_names_one_statement_or_is_left_alone() {
     }
 }
 
+/// Each of these took minutes of a thread that relays when it was read anew from each of its words.
+#[test]
+fn a_text_made_to_be_read_over_and_over_is_read_about_once() {
+    let begun = std::time::Instant::now();
+    for piece in [
+        "temp",
+        "pg_temp",
+        " temp",
+        ";/*",
+        "; --",
+        "/*;",
+        "set_config(",
+        "set_config('",
+        "set_config($a$",
+        "$a$ $b$ ",
+        "a.",
+        "SET a=1;",
+        "'x' ",
+        "DO $a$ SET b",
+        "DECLARE ",
+    ] {
+        for start in ["", "SET ", "DO "] {
+            let text = format!("{start}{}", piece.repeat((1 << 18) / piece.len()));
+            of(&text);
+            read(text.as_bytes(), Hints::ALL);
+            deallocated(text.as_bytes());
+            masked(text.as_bytes());
+            assert!(begun.elapsed() < std::time::Duration::from_secs(60), "{start}{piece}{piece}…");
+        }
+    }
+}
+
+#[test]
+fn what_stands_behind_comments_full_of_semicolons_is_still_seen() {
+    let text = format!("{}*/*/; SET statement_timeout = 1", ";/*".repeat(40));
+    assert!(hints(text.as_bytes()).contains(Hints::SET));
+    let many_calls = "SELECT set_config('a.b', 'c', false),".repeat(80);
+    assert!(of(&many_calls).unknown);
+}
+
 #[test]
 fn the_log_gets_no_literal() {
     for (text, shown) in [

@@ -2,6 +2,7 @@
 //! core and the model without sockets. The rest are tests, one file for each idea.
 
 mod driver;
+mod flow;
 mod heal;
 mod leftovers;
 mod limits;

@@ -168,6 +168,40 @@ fn an_unknown_or_taken_name_is_an_error_in_band_with_the_clients_word_for_it() {
 }
 
 #[test]
+fn a_name_longer_than_any_buffer_is_a_name() {
+    let name = "n".repeat(9_000);
+    let ours = script().parse(&name, "select 1").describe_statement(&name).sync().run(&name).sync();
+    let lines = like_alone(&ours.close_statement(&name).sync().run(&name).sync());
+    assert!(has(&lines, "D 1"));
+    assert!(lines.iter().any(|line| line.starts_with("E 26000 ")), "and is gone once it is closed");
+}
+
+#[test]
+fn a_statement_is_described_before_anybody_has_bound_it_there() {
+    let mut pool = Pool::new();
+    let client = pool.client(script().parse("a", "select 1").sync());
+    assert_eq!(serve(&mut pool, client), Ok(Fate::Reusable));
+    // Another server, which has never seen it.
+    let reports = pool.model.reports();
+    pool.model = super::model::Model::new();
+    pool.server = super::super::ServerState::new(reports.iter().map(|(name, value)| (name.as_str(), value.as_bytes())));
+    pool.clients[client].unsent = script().describe_statement("a").sync().0;
+    assert_eq!(serve(&mut pool, client), Ok(Fate::Reusable));
+    assert_eq!(pool.clients[client].lines(), ["1", "Z I", "t", "T", "Z I"]);
+    assert_eq!(pool.model.parses, 1);
+}
+
+#[test]
+fn what_comes_before_goodbye_is_done_and_goodbye_goes_no_further() {
+    let mut pool = Pool::new();
+    let leaves = pool.client(script().query("insert me").terminate());
+    assert_eq!(serve(&mut pool, leaves), Ok(Fate::Reusable));
+    let stays = pool.client(script().query("rows me"));
+    assert_eq!(serve(&mut pool, stays), Ok(Fate::Reusable));
+    assert!(has(&pool.clients[stays].lines(), "D 1"), "the server is still there, and so is the row");
+}
+
+#[test]
 fn a_name_like_ours_reaches_nobody_elses_statement() {
     let mut pool = Pool::new();
     let owner = pool.client(script().parse("secret", "select 42").sync());
