@@ -266,6 +266,24 @@ fn every_module_says_what_it_is_for() {
     assert!(silent.is_empty(), "no header: {}", silent.join(", "));
 }
 
+/// What `docs/pool-behaviour.md` says is shown by a test, and what the head of a test file says so.
+#[test]
+fn every_test_that_a_table_names_is_there() {
+    let mut files = Vec::new();
+    walk(&root().join("src"), &mut files);
+    walk(&root().join("tests"), &mut files);
+    let code: String = files.iter().map(|file| fs::read_to_string(file).unwrap()).collect();
+    let tables =
+        ["docs/pool-behaviour.md", "tests/pool/auth.rs"].map(|file| fs::read_to_string(root().join(file)).unwrap());
+    let rows =
+        tables.iter().flat_map(|table| table.lines()).filter(|line| line.trim_start_matches("//! ").starts_with('|'));
+    // A test's name is a sentence.
+    let names = rows.flat_map(|row| row.split('`').skip(1).step_by(2)).filter(|name| name.matches('_').count() >= 2);
+    let names: BTreeSet<_> = names.filter(|name| !name.contains([':', '.', '/'])).collect();
+    let missing: Vec<_> = names.iter().filter(|name| !code.contains(&format!("fn {name}("))).collect();
+    assert!(names.len() > 100 && missing.is_empty(), "{missing:#?}");
+}
+
 #[test]
 fn no_file_names_a_path_of_someones_machine() {
     // Spelled so that this file does not find itself.

@@ -74,7 +74,7 @@ async fn scripted(data: &[u8]) {
             () = script => timeout(Duration::from_secs(60), run).await.expect("an end when both sides are gone"),
         }
     };
-    let (outcome, _) = both.await;
+    let (outcome, _) = timeout(Duration::from_secs(600), both).await.expect("every wait has its limit");
     assert!(spill.used() <= 1000);
     if let Outcome::Released { server } | Outcome::Spilled { server, .. } | Outcome::Left { server } = outcome
         && server == Fate::Reusable

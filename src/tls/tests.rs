@@ -276,3 +276,30 @@ fn a_suite_is_described_as_pgbouncer_does() {
     assert_eq!(Suite(0x1302).describe(), "TLSv1.3/TLS_AES_256_GCM_SHA384");
     assert_eq!(Suite(0xc02b).describe(), "TLSv1.2/TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256");
 }
+
+/// TLS 1.3 lets a client that was here before speak before the handshake is over; whoever has recorded that can say it again.
+#[tokio::test]
+async fn nothing_is_said_before_the_handshake_is_over_by_a_known_client_either() {
+    let (pair, _) = self_signed(&PKCS_ECDSA_P256_SHA256);
+    let accept = accept(&pair);
+    let mut config = connect(Verify::Nothing).config();
+    config.enable_early_data = true;
+    let config = Arc::new(config);
+    let name = rustls::pki_types::ServerName::try_from("db.example").unwrap();
+    let (near, far) = duplex(64 * 1024);
+    let (served, reached) = tokio::join!(
+        async {
+            let mut stream = accept.handshake(far).await?;
+            stream.write_u8(7).await?;
+            stream.flush().await
+        },
+        async {
+            // With the byte come the tickets by which it would be known again.
+            let connector = tokio_rustls::TlsConnector::from(config.clone());
+            connector.connect(name.clone(), near).await?.read_u8().await
+        }
+    );
+    assert!(served.is_ok() && reached.unwrap() == 7);
+    let mut again = rustls::ClientConnection::new(config, name).unwrap();
+    assert!(again.early_data().is_none());
+}

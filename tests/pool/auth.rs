@@ -2,14 +2,16 @@
 //!
 //! | CVE | here |
 //! |---|---|
-//! | 2021-3935 (and 2021-23214, -23222: bytes behind a request for encryption) | unit tests of `client::startup` and `server::secure`; `tls.rs` |
+//! | 2021-3935 (and 2021-23214, -23222: bytes behind a request for encryption) | `client::startup`: `bytes_behind_an_encryption_request_are_refused_and_never_used`; `server::secure`: `what_stands_behind_a_servers_yes_is_never_taken_for_what_it_says_under_tls`; `tls.rs` |
 //! | 2025-2291 (expired passwords) | `an_expired_password_is_none` |
 //! | 2025-12819 (settings of a client on the lookup's connection) | `what_a_client_asks_for_at_startup_never_reaches_the_lookup` |
-//! | 2026-6665 (overflow in server-final) | no buffer of a fixed size; `server::tests` and the fuzzing of SCRAM send what is too long |
+//! | 2026-6665 (overflow in server-final) | no buffer of a fixed size; `server::tests`: `a_server_that_never_comes_to_an_end_is_left`, and the fuzz targets `login` and `scram` |
 //! | 2026-6666 (an error without SQLSTATE) | `server::error`: `an_error_without_any_field_still_has_words` |
-//! | 2026-6667 (KILL_CLIENT without rights) | `console::tests`: rights are checked for every command |
+//! | 2026-6667 (KILL_CLIENT without rights) | `console::tests`: `stats_users_may_look_but_not_touch`; `console.rs`: `who_may_only_look_kills_nobody`; fuzz target `command` |
 //! | 2015-6817 (a failed lookup logs in as auth_user) | `a_lookup_that_fails_logs_nobody_in_least_of_all_as_auth_user` |
-//! | 2012-4575 (a long database name in the log) | no buffer of a fixed size; names are bounded to 63 bytes in `client::startup` |
+//! | 2012-4575 (a long database name in the log) | no buffer of a fixed size; `client::startup`: `names_are_bounded` |
+//! | 2024-10977 (an error before TLS, told as the server's) | `server::secure`: `an_error_instead_of_an_answer_is_not_believed` |
+//! | 2026-6664 (length arithmetic) | `wire::tests`: `a_negative_or_huge_length_is_over_the_limit`, `a_length_below_four_is_no_length`; fuzz target `frames` |
 
 use std::{path::Path, sync::Arc, time::Duration};
 

@@ -46,7 +46,7 @@ async fn logins_that_are_never_finished_take_places_until_client_login_timeout_a
     }
     // Beside max_client_conn there are places for cancels and the console, and that is all.
     eventually("no more than that", || pooled.pooler.registry().client_count() <= 10 + 64).await;
-    let refused = pooled.client_with("").await.err().expect("no place is left");
+    let refused = pooled.client_with("").await.expect_err("no place is left");
     assert_eq!(told(&refused).0, "53300");
     for stranger in &mut strangers {
         to_the_end(stranger).await;

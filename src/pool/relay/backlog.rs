@@ -174,7 +174,8 @@ mod tests {
         let mut backlog = Backlog::default();
         let run = vec![7; LEN];
         std::future::poll_fn(|cx| {
-            Poll::Ready(backlog.write_through(cx, &mut near, &mut Vec::new(), &run).expect("it is open"))
+            backlog.write_through(cx, &mut near, &mut Vec::new(), &run).expect("it is open");
+            Poll::Ready(())
         })
         .await;
         assert_eq!(backlog.len(), LEN - 4096);

@@ -90,6 +90,7 @@ impl Session<'_> {
         });
         notes.question = Question { about: suspects, names, ..Question::default() };
         self.server.owed.push(Kind::Census, Action::Skip);
+        self.pace.asked();
         self.lose_unnamed();
         self.counting = true;
         self.control.set_replaying(true);
@@ -113,6 +114,7 @@ impl Session<'_> {
             return Err(PoolError::ServerProtocol { why: "in a transaction of ours" });
         }
         self.server.owed.pop();
+        self.pace.told();
         self.counting = false;
         self.control.set_replaying(false);
         let Some(notes) = &mut self.notes else { return Ok(()) };

@@ -54,6 +54,17 @@ impl Pace {
         self.query_start.get_or_insert(self.now);
     }
 
+    /// The server is asked something of our own, and the client's next message waits for the answer: a server that says nothing
+    /// is not waited for longer than for an answer to the client.
+    pub(super) fn asked(&mut self) {
+        self.query_start.get_or_insert(self.now);
+    }
+
+    /// That was answered.
+    pub(super) fn told(&mut self) {
+        self.query_start = None;
+    }
+
     /// A request of the client was answered to its end. `more`: another one is under way.
     pub(super) fn ready(&mut self, status: TxStatus, more: bool) {
         self.sum.queries += 1;

@@ -206,6 +206,7 @@ impl<'a> Session<'a> {
             return;
         }
         self.server.owed.push(Kind::Replay, Action::Skip);
+        self.pace.asked();
         // From here on: what passes behind it may give reason for new doubt. An answer that is none ends the server.
         self.server.applied.set(self.client.options.as_ref());
         let acts = self.client.options.as_ref().is_some_and(|options| options.acts_as_another());

@@ -48,6 +48,38 @@ async fn a_query_timeout_ends_both_and_names_the_setting() {
     assert!(lines(&got)[0].starts_with("E FATAL 57014 query timeout"));
 }
 
+/// What we ask of a server ourselves is waited for by the client as its own query is.
+#[tokio::test(start_paused = true)]
+async fn a_server_that_does_not_take_a_clients_settings_runs_into_query_timeout() {
+    let mut ends = Ends::asking(&[("application_name", "web-1")], 4096);
+    ends.limits.query_timeout = Some(Duration::from_secs(3));
+    let (_user, _silent) = ends.others();
+    let start = Instant::now();
+    assert!(said(&ends.run(&script().query("select 1").0).await).starts_with("query timeout"));
+    assert_eq!(start.elapsed().as_secs(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_does_not_say_what_is_left_on_it_runs_into_query_timeout() {
+    let mut ends = Ends::new(4096);
+    ends.limits.query_timeout = Some(Duration::from_secs(3));
+    let (mut user, mut postgres) = ends.others();
+    let played = tokio::spawn(async move {
+        let mut model = Model::new();
+        let mut buf = [0; 1024];
+        let n = postgres.read(&mut buf).await.unwrap();
+        model.feed(&buf[..n]);
+        postgres.write_all(&std::mem::take(&mut model.output)).await.unwrap();
+        user.write_all(&script().query("select 1").0).await.unwrap();
+        std::future::pending::<()>().await;
+        drop((user, postgres));
+    });
+    let start = Instant::now();
+    assert!(said(&ends.run(&script().query("listen news").0).await).starts_with("query timeout"));
+    assert_eq!(start.elapsed().as_secs(), 3);
+    played.abort();
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_idle_transaction_is_ended_and_an_active_one_is_not() {
     let mut ends = Ends::new(4096);
