@@ -143,6 +143,7 @@ impl Bench {
             control: &self.control,
             spill: &self.spill,
             untold: Vec::new(),
+            post: None,
         };
         let run = relay::run(client, first, &mut self.state, server, &mut self.server_state, given);
         let mut run = std::pin::pin!(run);

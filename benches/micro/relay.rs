@@ -142,7 +142,7 @@ impl Ends {
             self;
         runtime.block_on(async {
             postgres.write_all(answer).await.unwrap();
-            let given = Given { now: Instant::now(), limits, stats, control, spill, untold: Vec::new() };
+            let given = Given { now: Instant::now(), limits, stats, control, spill, untold: Vec::new(), post: None };
             let (outcome, _) = relay::run(client, asked, client_state, server, server_state, given).await;
             assert_eq!(outcome, Outcome::Released { server: Fate::Reusable });
             // All of it is there: what the relay wrote to either side.

@@ -63,6 +63,7 @@ async fn scripted(data: &[u8]) {
         control: &control,
         spill: &spill,
         untold: Vec::new(),
+        post: None,
     };
     let run = relay::run(&mut client, first, &mut client_state, &mut server, &mut server_state, given);
     let script = play(rest, user, postgres);

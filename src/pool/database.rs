@@ -236,19 +236,26 @@ impl Database {
         // Under the lock, so that a pool that is being made sees it.
         let pools = self.pools.lock();
         self.paused.store(true, Ordering::Release);
-        pools.values().for_each(|pool| pool.store.pause());
+        for pool in pools.values() {
+            pool.store.pause();
+            pool.hub.hold();
+        }
     }
 
     pub(super) fn resume(&self) {
         let pools = self.pools.lock();
         self.paused.store(false, Ordering::Release);
-        pools.values().for_each(|pool| pool.store.resume());
+        for pool in pools.values() {
+            pool.store.resume();
+            pool.hub.release();
+        }
     }
 
     /// Waits until no connection is left. Cancel safe.
     pub(super) async fn emptied(&self) {
         for pool in self.pools() {
             pool.store.emptied().await;
+            pool.hub.closed().await;
         }
     }
 

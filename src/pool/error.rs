@@ -128,6 +128,16 @@ pub enum PoolError {
     #[error("no room for another prepared statement (max_statement_memory {limit})")]
     StatementMemory { limit: usize },
 
+    // --- listening, without a server of its own ---
+    #[error("notification_queue: more than {limit} bytes of notifications wait for this connection")]
+    NotificationQueue { limit: usize },
+    #[error("the connection that listens for this one was lost: notifications may be missing")]
+    ListenLost,
+    #[error("the connection that listens for this one was closed by {command}: notifications may be missing")]
+    ListenClosed { command: &'static str },
+    #[error("a notification cannot be told in this connection's client_encoding")]
+    NotificationEncoding,
+
     // --- ends that the operator asked for ---
     #[error("terminating connection due to administrator command")]
     Shutdown,
@@ -162,7 +172,7 @@ impl PoolError {
             | Self::QueryWaitTimeout { login: None, .. } => "53300",
             Self::QueryWaitTimeout { login: Some(e), .. } => e.sqlstate().unwrap_or("53300"),
             Self::ServerLogin(e) => e.sqlstate().unwrap_or("08001"),
-            Self::ClientGone | Self::ServerGone => "08006",
+            Self::ClientGone | Self::ServerGone | Self::ListenLost => "08006",
             Self::LoginTimeout { .. }
             | Self::NoUserName
             | Self::TlsRequired
@@ -185,10 +195,13 @@ impl PoolError {
             Self::HeldMessageTooLarge { .. } => "54000",
             Self::NoPreparedStatement { .. } => "26000",
             Self::DuplicatePreparedStatement { .. } => "42P05",
-            Self::TooManyPreparedStatements { .. } | Self::StatementMemory { .. } => "53400",
+            Self::TooManyPreparedStatements { .. } | Self::StatementMemory { .. } | Self::NotificationQueue { .. } => {
+                "53400"
+            }
+            Self::NotificationEncoding => "22P05",
             Self::ServerProtocol { .. } => "08P01",
             Self::ParametersRefused { sqlstate, .. } => sqlstate,
-            Self::Shutdown | Self::Killed => "57P01",
+            Self::Shutdown | Self::Killed | Self::ListenClosed { .. } => "57P01",
             Self::Internal => "XX000",
             Self::DirectTls
             | Self::TlsHandshake { .. }
@@ -264,6 +277,11 @@ impl PoolError {
             Self::HeldMessageTooLarge { .. } => "raise max_held_message, or send the value as a parameter",
             Self::TooManyPreparedStatements { .. } => "close statements that are not needed any more",
             Self::StatementMemory { .. } => "raise max_statement_memory, or write values as parameters",
+            Self::NotificationQueue { .. } => {
+                "raise notification_queue, or look for long transactions of connections that listen"
+            }
+            Self::ListenLost | Self::ListenClosed { .. } => "connect and LISTEN again, and look for what was missed",
+            Self::NotificationEncoding => "connections that listen should have client_encoding UTF8",
             Self::NoPreparedStatement { .. } => "statements made by SQL PREPARE need pool_mode: session",
             _ => return None,
         };

@@ -35,6 +35,7 @@ pub struct PoolMetrics {
     probe: HistogramVec,
     lookups: IntCounterVec,
     pins: IntCounterVec,
+    notifications: IntCounterVec,
     errors: Arc<[IntCounter]>,
     cancels: Arc<HashMap<&'static str, IntCounter>>,
     source: Arc<OnceLock<Weak<dyn Source>>>,
@@ -48,6 +49,8 @@ pub struct DatabaseMetrics {
     transaction: Histogram,
     /// In the order of [`Reason::ALL`].
     pins: Arc<[IntCounter]>,
+    notified: IntCounter,
+    delivered: IntCounter,
 }
 
 impl DatabaseMetrics {
@@ -71,6 +74,16 @@ impl DatabaseMetrics {
         if let Some(counter) = self.pins.get(reason as usize) {
             counter.inc();
         }
+    }
+
+    /// The listening connection has read a notification.
+    pub fn notified(&self) {
+        self.notified.inc();
+    }
+
+    /// Clients were given so many of them.
+    pub fn delivered(&self, count: u64) {
+        self.delivered.inc_by(count);
     }
 }
 
@@ -118,6 +131,14 @@ impl PoolMetrics {
             &["database", "reason"],
         )?;
         registry.register(Box::new(pins.clone()))?;
+        let notifications = IntCounterVec::new(
+            Opts::new(
+                "bookend_pool_notifications_total",
+                "Notifications, by event: received by the listening connection, delivered to clients (each counts).",
+            ),
+            &["database", "event"],
+        )?;
+        registry.register(Box::new(notifications.clone()))?;
         for family in [&wait, &query, &transaction, &probe] {
             registry.register(Box::new(family.clone()))?;
         }
@@ -134,6 +155,7 @@ impl PoolMetrics {
             probe,
             lookups,
             pins,
+            notifications,
             errors: Kind::ALL.iter().map(|kind| errors.with_label_values(&[kind.as_str()])).collect(),
             cancels: Arc::new(
                 results.into_iter().map(|result| (result, cancels.with_label_values(&[result]))).collect(),
@@ -154,6 +176,8 @@ impl PoolMetrics {
             query: self.query.with_label_values(&[label]),
             transaction: self.transaction.with_label_values(&[label]),
             pins: Reason::ALL.iter().map(|reason| self.pins.with_label_values(&[label, reason.as_str()])).collect(),
+            notified: self.notifications.with_label_values(&[label, "received"]),
+            delivered: self.notifications.with_label_values(&[label, "delivered"]),
         }
     }
 

@@ -3,7 +3,7 @@
 //! A connection comes in at [`listener`], says what it wants and who it is ([`client`], [`auth`]) and becomes a session,
 //! which is idle, waits for a [`lease`] of a server, or is in the hands of the [`relay`], the one place that sees a client
 //! and a server together, with [`prepared`] statements and [`params`] that follow a client from server to server.
-//! [`pooler`] ties it all together and takes an operator's orders; [`rules`] is what the configuration means; [`names`]
+//! [`notify`] listens for clients that LISTEN. [`pooler`] ties it all together and takes an operator's orders; [`rules`] is what the configuration means; [`names`]
 //! finds servers; [`cancel`] stops queries; `lookup` asks PostgreSQL who a user is;
 //! [`registry`] is everybody who is connected; [`console`], [`probe`] and [`metrics`] look on. [`wire`] is the protocol as
 //! bytes and knows nothing of the crate; [`error`] is everything the pool says by itself.
@@ -19,6 +19,7 @@ pub mod listener;
 mod lookup;
 pub mod metrics;
 pub mod names;
+pub mod notify;
 mod orders;
 pub mod params;
 pub mod peer;

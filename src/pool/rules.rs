@@ -5,7 +5,7 @@
 use std::{sync::Arc, time::Duration};
 
 use crate::{
-    config::pool::{Database, Logged, Pool, PoolMode, User},
+    config::pool::{Database, Logged, Notifications, Pool, PoolMode, User},
     pool::{
         lease::{Settings, Sizes},
         relay::Limits,
@@ -31,6 +31,7 @@ pub struct Rules {
     pub fast_close: bool,
     /// How a list of hosts is gone through.
     pub load_balance_hosts: Option<&'static str>,
+    pub notifications: Notifications,
     pub log: Logged,
 }
 
@@ -85,6 +86,7 @@ impl Rules {
             fast_close: pool.sessions.fast_close && mode == PoolMode::Session,
             client_idle_timeout: own.client_idle.unwrap_or(pool.client_idle_timeout),
             load_balance_hosts: load_balance(database),
+            notifications: pool.sessions.notifications,
             log: pool.access.log,
         }
     }

@@ -13,6 +13,7 @@ use crate::{
         console::rows::{ConfigRow, DatabaseRow, MemoryRow, NameRow, PoolRow, SocketRow, Source, StatsRow, UserRow},
         database::{Database, Pool},
         names::Listed,
+        notify,
         pins::{Pins, Reason},
         pooler::Pooler,
         registry::{ClientEntry, ClientState, Group, Of, ServerEntry, ServerState},
@@ -123,6 +124,11 @@ impl Source for Pooler {
             pins.iter().map(move |reason| (database.clone(), reason)).collect::<Vec<_>>()
         };
         pins.filter(|(_, pins)| !pins.is_empty()).flat_map(each).collect()
+    }
+
+    fn listening(&self) -> Vec<(Arc<str>, notify::Census)> {
+        let pools = self.databases().into_iter().flat_map(|database| database.pools());
+        pools.map(|pool| (pool.group.database.clone(), pool.hub.census())).collect()
     }
 
     fn paused(&self) -> bool {

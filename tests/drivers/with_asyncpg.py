@@ -166,7 +166,7 @@ async def its_pool_resets_what_it_gives_back(_, me):
         assert await asyncio.gather(*(ask(me * 100 + n) for n in range(20))) == [me * 100 + n for n in range(20)]
 
 
-@case_of_a_session
+@case
 async def notifications_arrive(connection, me):
     listener = await connect()
     seen = asyncio.Queue()

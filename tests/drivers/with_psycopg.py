@@ -7,7 +7,7 @@ from psycopg.rows import dict_row
 from psycopg.types import TypeInfo
 from psycopg.types.enum import EnumInfo, register_enum
 
-from cases import case, case_of_a_session, run
+from cases import case, run
 
 listening = threading.Lock()
 
@@ -238,7 +238,7 @@ def client_side_and_raw_cursors(connection, me):
     connection.execute("")
 
 
-@case_of_a_session
+@case
 def notifications_arrive(connection, me):
     with listening, connect() as listener:
         listener.execute(f"LISTEN news_{me}")

@@ -4,7 +4,7 @@ import asyncio
 import psycopg
 from psycopg import errors
 
-from cases import case, case_of_a_session, run_async
+from cases import case, run_async
 
 
 async def connect(**more):
@@ -89,7 +89,7 @@ async def nested_transactions(connection, me):
         assert await one(connection, "SELECT %s::int + 1", (me,)) == (me + 1,)
 
 
-@case_of_a_session
+@case
 async def notifications_arrive(connection, me):
     async with await connect() as listener:
         await listener.execute(f"LISTEN anews_{me}")

@@ -17,6 +17,7 @@ mod leftovers;
 mod limits;
 mod listening;
 mod mechanics;
+mod notify;
 mod operation;
 mod pgjdbc;
 mod prepared;

@@ -4,7 +4,7 @@
 use std::future::poll_fn;
 
 use bookend::{
-    config::pool::Pool,
+    config::pool::{Notifications, Pool, Sessions},
     health::drain::Phase,
     pool::{pins::Reason, registry::Leave},
 };
@@ -184,8 +184,6 @@ async fn what_remains_keeps_the_server_until_it_is_gone() {
             "SELECT pg_advisory_unlock_all()",
             Reason::AdvisoryLock,
         ),
-        ("LISTEN news", "SELECT 1", "UNLISTEN news", Reason::Listen),
-        ("LISTEN news", "SELECT 1", "UNLISTEN *", Reason::Listen),
         ("PREPARE mine AS SELECT 1", "EXECUTE mine", "DEALLOCATE mine", Reason::Prepare),
         ("PREPARE mine AS SELECT 1", "EXECUTE mine", "DEALLOCATE ALL", Reason::Prepare),
         ("SELECT set_config('app.' || 'x', '7', false)", "SHOW app.x", "RESET ALL", Reason::Setting),
@@ -336,7 +334,9 @@ async fn notifications_reach_a_client_that_idles() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_pinned_client_is_seen_and_counted_and_its_secrets_are_not() {
     let cluster = postgres::shared();
-    let pooled = start(config(&cluster)).await;
+    let notifications = Notifications { fan_out: false, ..Notifications::default() };
+    let sessions = Sessions { notifications, ..Sessions::default() };
+    let pooled = start(Pool { sessions, ..config(&cluster) }).await;
     let (one, two) = (pooled.client().await, pooled.client().await);
     one.batch_execute("LISTEN news").await.unwrap();
     two.batch_execute("LISTEN news; CREATE TEMP TABLE mine AS SELECT 's3cret'").await.unwrap();

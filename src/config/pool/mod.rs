@@ -10,6 +10,7 @@ mod databases;
 mod foreign;
 pub mod hba;
 mod listen;
+mod notify;
 mod password;
 mod require_auth;
 mod servers;
@@ -26,6 +27,7 @@ use self::databases::Databases;
 pub use self::{
     access::{Access, Logged, Lookup, OwnLookup},
     listen::{Group, Listen, Tcp, UnixSocket, unix_socket_path},
+    notify::Notifications,
     password::classify,
     require_auth::{Asked, RequireAuth},
     servers::{DatabaseServers, LoadBalance, Servers},

@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use super::notify::{self, Notifications};
 use crate::config::section::Section;
 
 /// Keys of `pool:`.
@@ -21,6 +22,7 @@ pub struct Sessions {
     pub fast_close: bool,
     /// A client's address stands behind the `application_name` it logs in with.
     pub application_name_add_host: bool,
+    pub notifications: Notifications,
 }
 
 impl Default for Sessions {
@@ -32,6 +34,7 @@ impl Default for Sessions {
             reset_query_always: false,
             fast_close: false,
             application_name_add_host: false,
+            notifications: Notifications::default(),
         }
     }
 }
@@ -47,5 +50,6 @@ pub(super) fn read(section: &mut Section<'_>) -> Sessions {
         reset_query_always: section.flag("server_reset_query_always", default.reset_query_always),
         fast_close: section.flag("server_fast_close", default.fast_close),
         application_name_add_host: section.flag("application_name_add_host", default.application_name_add_host),
+        notifications: notify::read(section),
     }
 }

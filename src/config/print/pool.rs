@@ -160,6 +160,10 @@ fn put_sessions(map: &mut Yaml, sessions: &Sessions) {
     map.put("server_reset_query_always", sessions.reset_query_always);
     map.put("server_fast_close", sessions.fast_close);
     map.put("application_name_add_host", sessions.application_name_add_host);
+    let listening = &sessions.notifications;
+    map.put("notifications", listening.word());
+    map.put("max_notification_channels", listening.channels_max);
+    map.put("notification_queue", Yaml::size(listening.queue as u64));
 }
 
 fn put_access(map: &mut Yaml, pool: &Pool) {

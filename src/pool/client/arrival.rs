@@ -152,10 +152,9 @@ impl Arrival {
     {
         match admit(&self, &mut io, first).await {
             Ok(Some(Admitted { pool, state, early })) => {
-                let control = Arc::new(Control::default());
                 let Self { pooler, client, .. } = self;
-                client.set_control(control.clone());
-                pooler.drain.spawn(Session { io, client, pool, state, control, early }.run());
+                client.set_control(Arc::new(Control::default()));
+                pooler.drain.spawn(Session { io, client, pool, state, early }.run());
             }
             Ok(None) => self.client.transition(ClientState::Closing, Instant::now()),
             Err(error) => self.refuse(&mut io, &error).await,

@@ -22,8 +22,9 @@ use crate::pool::{
     database::Pool,
     error::PoolError,
     lease::{Lease, Patience, Refusal},
+    notify::{Mailbox, Post},
     registry::{ClientHandle, ClientState, Leave, ServerState},
-    relay::{self, Control, Fate, Given, Outcome, Untaken},
+    relay::{self, Fate, Given, MAIL_MAX, Outcome, Untaken},
     rules::Rules,
     server::pooled::{Connector, Server},
     wire::{
@@ -42,7 +43,6 @@ pub struct Session<IO> {
     pub client: ClientHandle,
     pub pool: Arc<Pool>,
     pub state: relay::ClientState,
-    pub control: Arc<Control>,
     /// What has been read of a request that is not there yet: less than a header, or what came before the login was over.
     pub early: Option<Scratch>,
 }
@@ -52,6 +52,8 @@ enum Woken {
     Request(Scratch),
     Gone,
     Asked(Leave),
+    /// Notifications wait, or were missed.
+    Mail,
     TooLong(Duration),
 }
 
@@ -81,7 +83,8 @@ impl<IO: AsyncRead + AsyncWrite + Unpin + Send + 'static> Session<IO> {
     async fn serve(&mut self) -> Result<(), PoolError> {
         loop {
             let request = match self.idle().await {
-                Woken::Request(request) => request,
+                Woken::Request(request) => Some(request),
+                Woken::Mail => None,
                 Woken::Gone => return Ok(()),
                 Woken::Asked(leave) => return Err(farewell(leave)),
                 Woken::TooLong(limit) => return Err(PoolError::ClientIdleTimeout { limit }),
@@ -99,8 +102,12 @@ impl<IO: AsyncRead + AsyncWrite + Unpin + Send + 'static> Session<IO> {
             return Woken::Request(early);
         }
         let late = too_long(self.pool.rules.load().client_idle_timeout);
-        let (io, early) = (&mut self.io, &mut self.early);
+        let (io, early, state) = (&mut self.io, &mut self.early, &self.state);
         let read = poll_fn(|cx| {
+            // Who puts something in rings, which wakes this task.
+            if state.mailbox().is_some_and(Mailbox::is_waiting) {
+                return Poll::Ready(Woken::Mail);
+            }
             loop {
                 let mut scratch = early.take().unwrap_or_else(Scratch::take);
                 match scratch.fill(|buf| Pin::new(&mut *io).poll_read(cx, buf)) {
@@ -126,8 +133,23 @@ impl<IO: AsyncRead + AsyncWrite + Unpin + Send + 'static> Session<IO> {
         }
     }
 
-    /// Serves what has come: here as far as it needs no server, and with one for the rest.
-    async fn request(&mut self, mut request: Scratch) -> Result<Next, PoolError> {
+    /// Gives the client what it listens to. Who has missed something must not go on.
+    async fn hand_mail(&mut self) -> Result<(), PoolError> {
+        let mut mail = Vec::new(); // bound: MAIL_MAX and one message
+        self.state.take_mail(&mut mail, MAIL_MAX);
+        if mail.is_empty() {
+            return self.state.missed().map_or(Ok(()), Err);
+        }
+        self.tell(mail).await
+    }
+
+    /// Serves what has come: here as far as it needs no server, and with one for the rest. Without a request it is what the
+    /// client listens to.
+    async fn request(&mut self, request: Option<Scratch>) -> Result<Next, PoolError> {
+        let Some(mut request) = request else {
+            Box::pin(self.hand_mail()).await?;
+            return Ok(Next::Idle);
+        };
         self.answer_alone(&mut request).await?;
         if request.len() < HEADER_LEN {
             self.early = (!request.is_empty()).then_some(request);
@@ -193,13 +215,17 @@ impl<IO: AsyncRead + AsyncWrite + Unpin + Send + 'static> Session<IO> {
         self.client.set_link(Some(lease.entry().clone()));
 
         let server = lease.connection();
+        let listening = &rules.notifications;
+        let (hub, client, channels_max) = (&self.pool.hub, self.client.entry(), listening.channels_max);
+        let post = Post { hub, client, channels_max };
         let given = Given {
             now: leased,
             limits: &rules.limits,
             stats: &self.pool.stats,
-            control: &self.control,
+            control: self.client.control().ok_or(PoolError::Internal)?,
             spill: &self.pool.spill,
             untold,
+            post: listening.fan_out.then_some(&post),
         };
         let (outcome, over) =
             relay::run(&mut self.io, &request, &mut self.state, &mut server.stream, &mut server.state, given).await;
@@ -248,7 +274,10 @@ impl<IO: AsyncRead + AsyncWrite + Unpin + Send + 'static> Session<IO> {
     }
 
     fn next(&self) -> Result<Next, PoolError> {
-        if self.state.is_bereft() { Err(farewell(self.client.leave())) } else { Ok(Next::Idle) }
+        match self.state.is_bereft() {
+            true => Err(self.state.missed().unwrap_or_else(|| farewell(self.client.leave()))),
+            false => Ok(Next::Idle),
+        }
     }
 
     /// Lets the client take the rest of an answer whose server has gone back. Its next request waits until it has. Who is asked

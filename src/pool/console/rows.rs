@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use super::averages::{Period, Totals};
 use crate::{
     health::drain::WaitFor,
-    pool::{peer::Peer, pins::Reason},
+    pool::{notify, peer::Peer, pins::Reason},
 };
 
 /// The pool as the console sees it. Reading walks tables under short locks; it never waits for the network.
@@ -36,6 +36,8 @@ pub trait Source: Send + Sync {
     fn serving(&self) -> Vec<(Arc<str>, &'static str, bool)>;
     /// Database and reason of each client that keeps its server between transactions; one entry for each reason.
     fn pinned(&self) -> Vec<(Arc<str>, Reason)>;
+    /// What each pool listens to for its clients, by database.
+    fn listening(&self) -> Vec<(Arc<str>, notify::Census)>;
     /// Whether `PAUSE` without a name is in force.
     fn paused(&self) -> bool;
 

@@ -93,6 +93,13 @@ impl Source for Fixed {
         vec![("arena".into(), Reason::Listen), ("arena".into(), Reason::Listen), ("arena".into(), Reason::Temp)]
     }
 
+    fn listening(&self) -> Vec<(Arc<str>, crate::pool::notify::Census)> {
+        vec![(
+            "arena".into(),
+            crate::pool::notify::Census { listeners: 3, channels: 2, waiting_bytes: 40, connected: true },
+        )]
+    }
+
     fn memory(&self) -> Vec<MemoryRow> {
         vec![MemoryRow { name: "client_cache", size: 300, used: 7 }]
     }

@@ -19,11 +19,12 @@ use super::{Database, Running, Shared};
 use crate::{
     config::pool as config,
     pool::{
-        auth::{Authenticated, Gained},
+        auth::{Authenticated, Gained, derive::Deriver},
         error::PoolError,
         lease::{Budgets, Store},
         metrics::{DatabaseMetrics, PoolMetrics},
-        registry::{ClientState, Group, Leave, Registry},
+        notify::Hub,
+        registry::{ClientState, Group, Leave, Registry, ServerEntry, ServerHandle},
         relay::SpillMemory,
         rules::Rules,
         server::{
@@ -32,6 +33,7 @@ use crate::{
             error::ServerError,
             hosts::Hosts,
             pooled::{Connector, Welcome},
+            stream::ServerStream,
         },
         stats::Stats,
     },
@@ -45,7 +47,10 @@ pub struct Pool {
     pub stats: Arc<Stats>,
     pub metrics: DatabaseMetrics,
     pub spill: Arc<SpillMemory>,
+    /// Listens for its clients.
+    pub hub: Arc<Hub>,
     registry: Arc<Registry>,
+    deriver: Arc<Deriver>,
     errors: PoolMetrics,
     welcome: Arc<ArcSwapOption<Welcome>>,
     /// How the servers are reached now, and through which client's login if it takes one.
@@ -78,12 +83,15 @@ impl Pool {
         let welcome = Arc::new(ArcSwapOption::empty());
         let connector = Connector::new(spec.clone(), shared.deriver.clone(), welcome.clone());
         let registry = shared.registry.clone();
+        let (held, queue) = (of.is_paused(), rules.notifications.queue);
         let budgets = Budgets { database: of.budget.clone(), user: shared.users.of(&user, running) };
         let store = Store::new(connector, rules.settings, group.clone(), registry, budgets);
-        if of.is_paused() {
+        if held {
             store.pause();
         }
-        Arc::new(Self {
+        Arc::new_cyclic(|me| Self {
+            hub: Hub::new(me.clone(), queue, held, of.metrics.clone()),
+            deriver: shared.deriver.clone(),
             group,
             store,
             rules: ArcSwap::from_pointee(rules),
@@ -126,6 +134,7 @@ impl Pool {
     pub(super) fn apply(&self, running: &Running, database: &config::Database) {
         let rules = Rules::of(&running.pool, database, running.users.get(&self.group.user));
         self.store.set_settings(rules.settings);
+        self.hub.set_queue(rules.notifications.queue);
         self.rules.store(Arc::new(rules));
     }
 
@@ -160,6 +169,7 @@ impl Pool {
     /// too: the client whose session it was must notice.
     pub(super) fn reconnect(&self) {
         self.store.reconnect();
+        self.hub.close("RECONNECT or a reload");
         if !self.rules.load().fast_close {
             return;
         }
@@ -187,6 +197,29 @@ impl Pool {
         Connector::new(spec, shared.deriver.clone(), self.welcome.clone()).open().await
     }
 
+    /// Opens the connection that listens for the pool's clients, under a name of its own.
+    ///
+    /// Cancel safe: an abandoned call closes the connection.
+    pub(in crate::pool) async fn open_to_listen(
+        &self,
+        name: &str,
+    ) -> Result<(ServerHandle, ServerStream), ServerError> {
+        let way = self.way.lock().spec.clone();
+        let others = way.params.iter().filter(|(key, _)| !["application_name", "client_encoding"].contains(&&**key));
+        let own = ("application_name".to_owned(), name.to_owned());
+        let spec = Spec { params: others.cloned().chain([own]).collect(), connect_query: None, ..way };
+        let server = self.registry.enter_server(self.group.clone(), Instant::now());
+        let opened = Connector::new(spec, self.deriver.clone(), self.welcome.clone()).open().await?;
+        let Opened { fresh, peer, endpoint, host } = opened;
+        server.set_address(peer, endpoint, host.text, fresh.stream.suite(), fresh.key);
+        Ok((server, fresh.stream))
+    }
+
+    /// Returns `server_connect_timeout`.
+    pub(in crate::pool) fn connect_timeout(&self) -> Duration {
+        self.way.lock().spec.connect_timeout
+    }
+
     /// Returns how privately its servers are reached.
     pub fn tls(&self) -> Option<Arc<config::ServerTls>> {
         self.way.lock().spec.tls.clone()
@@ -200,7 +233,11 @@ impl Pool {
             return;
         }
         let lost = |address: IpAddr| gone.contains(&address) && !hosts.names().any(|each| each.has(address));
-        self.store.outdate(|server| server.peer().and_then(|peer| peer.ip()).is_some_and(lost));
+        let is_lost = |server: &ServerEntry| server.peer().and_then(|peer| peer.ip()).is_some_and(lost);
+        if self.registry.servers().iter().any(|server| self.hub.is(server) && is_lost(server)) {
+            self.hub.close("a change of its server's address");
+        }
+        self.store.outdate(is_lost);
     }
 
     pub(super) fn is_used(&self) -> bool {
@@ -215,6 +252,12 @@ impl Pool {
         let rest = rest(&mut self.unused.lock(), self.is_used() || warm, now);
         // Of one that never had a server there is nothing to keep.
         rest.is_none_or(|rest| self.welcome().is_some() && limit.is_none_or(|limit| rest < limit))
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        self.hub.shut();
     }
 }
 

@@ -25,6 +25,8 @@ pub enum Kind {
     ServerGone,
     TooLarge,
     PreparedStatement,
+    NotificationQueue,
+    ListenLost,
     Shutdown,
     Killed,
     Internal,
@@ -32,7 +34,7 @@ pub enum Kind {
 
 impl Kind {
     /// Every label, so that all series exist from the start.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 25] = [
         Self::ClientGone,
         Self::LoginTimeout,
         Self::Tls,
@@ -53,6 +55,8 @@ impl Kind {
         Self::ServerGone,
         Self::TooLarge,
         Self::PreparedStatement,
+        Self::NotificationQueue,
+        Self::ListenLost,
         Self::Shutdown,
         Self::Killed,
         Self::Internal,
@@ -81,6 +85,8 @@ impl Kind {
             Self::ServerGone => "server_gone",
             Self::TooLarge => "too_large",
             Self::PreparedStatement => "prepared_statement",
+            Self::NotificationQueue => "notification_queue",
+            Self::ListenLost => "listen_lost",
             Self::Shutdown => "shutdown",
             Self::Killed => "killed",
             Self::Internal => "internal",
@@ -118,6 +124,8 @@ impl PoolError {
             | Self::TooManyPreparedStatements { .. }
             | Self::StatementMemory { .. } => Kind::PreparedStatement,
             Self::ServerProtocol { .. } => Kind::ServerGone,
+            Self::NotificationQueue { .. } => Kind::NotificationQueue,
+            Self::ListenLost | Self::ListenClosed { .. } | Self::NotificationEncoding => Kind::ListenLost,
             Self::ParametersRefused { .. } => Kind::Protocol,
             Self::Shutdown => Kind::Shutdown,
             Self::Killed => Kind::Killed,

@@ -35,6 +35,7 @@ fn each_limit_says_which_setting_to_change() {
         (PoolError::ClientIdleTimeout { limit: LIMIT }, "client_idle_timeout"),
         (PoolError::PacketTooLarge { len: 9, limit: 8 }, "max_packet_size"),
         (PoolError::HeldMessageTooLarge { len: 9, limit: 8 }, "max_held_message"),
+        (PoolError::NotificationQueue { limit: 8 }, "notification_queue"),
         (PoolError::StatementMemory { limit: 8 }, "max_statement_memory"),
     ] {
         assert!(e.hint().is_some_and(|h| h.contains(setting)), "{e:?}");

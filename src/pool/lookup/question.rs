@@ -68,6 +68,7 @@ impl Question {
             control: &control,
             spill: &self.pool.spill,
             untold: Vec::new(),
+            post: None,
         };
         let (outcome, _) =
             relay::run(&mut client, &request, &mut state, &mut server.stream, &mut server.state, given).await;

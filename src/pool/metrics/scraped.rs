@@ -28,6 +28,8 @@ pub(super) struct Scraped {
     max_clients: IntGaugeVec,
     oldest_wait: prometheus::GaugeVec,
     pinned: IntGaugeVec,
+    /// Clients, channels, bytes and connections, as [`Scraped::read_listening`] sets them.
+    listening: [IntGaugeVec; 4],
     up: IntGaugeVec,
     paused: IntGauge,
     totals: Vec<(IntCounterVec, Field)>,
@@ -64,6 +66,20 @@ impl Scraped {
                 "Clients that keep their server between transactions, by reason. Each takes one from the others.",
                 &["database", "reason"],
             )?,
+            listening: [
+                gauge(
+                    "bookend_pool_listeners",
+                    "Clients that LISTEN without a server connection of their own.",
+                    &["database"],
+                )?,
+                gauge("bookend_pool_listen_channels", "Channels that are listened to for them.", &["database"])?,
+                gauge(
+                    "bookend_pool_notification_queue_bytes",
+                    "Notifications that wait for clients, up to notification_queue for each.",
+                    &["database"],
+                )?,
+                gauge("bookend_pool_listen_connections", "Connections that listen for clients.", &["database"])?,
+            ],
             up: gauge(
                 "bookend_database_up",
                 "Whether a database serves, by the pool's own look at it.",
@@ -108,7 +124,8 @@ impl Scraped {
         ];
         let totals = self.totals.iter().map(|(counter, _)| counter as &dyn Collector);
         let seconds = self.seconds.iter().map(|(counter, _)| counter as &dyn Collector);
-        gauges.into_iter().chain(totals).chain(seconds)
+        let listening = self.listening.iter().map(|gauge| gauge as &dyn Collector);
+        gauges.into_iter().chain(listening).chain(totals).chain(seconds)
     }
 
     fn read(&self, source: &dyn Source) {
@@ -128,6 +145,7 @@ impl Scraped {
         for (database, reason) in source.pinned() {
             self.pinned.with_label_values(&[&*label(&database), reason.as_str()]).inc();
         }
+        self.read_listening(source, label);
         let mut totals: HashMap<Arc<str>, Totals> = HashMap::new();
         for row in source.stats() {
             *totals.entry(label(&row.database)).or_default() += row.total;
@@ -144,6 +162,16 @@ impl Scraped {
             self.up.with_label_values(&[&*name, role]).set(i64::from(up));
         }
         self.paused.set(i64::from(source.paused()));
+    }
+
+    fn read_listening(&self, source: &dyn Source, label: impl Fn(&str) -> Arc<str>) {
+        self.listening.iter().for_each(|gauge| gauge.reset());
+        for (database, census) in source.listening() {
+            let counts = [census.listeners, census.channels, census.waiting_bytes, usize::from(census.connected)];
+            for (gauge, count) in self.listening.iter().zip(counts) {
+                gauge.with_label_values(&[&*label(&database)]).add(i64::try_from(count).unwrap_or(i64::MAX));
+            }
+        }
     }
 
     /// Counters only grow: a pool that is gone takes nothing back.

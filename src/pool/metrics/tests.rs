@@ -21,6 +21,7 @@ fn a_scrape_shows_the_pool_as_it_is_and_counters_do_not_double() {
         assert!(text.contains("bookend_pool_clients{database=\"*\",state=\"waiting\"} 3"), "{text}");
         assert!(text.contains("bookend_pool_transactions_total{database=\"*\"} 7"), "{text}");
         assert!(text.contains("bookend_pool_pinned_clients{database=\"*\",reason=\"listen\"} 2"), "{text}");
+        assert!(text.contains("bookend_pool_listeners{database=\"*\"} 3"), "{text}");
         assert!(text.contains("bookend_database_up{database=\"arena\",role=\"primary\"} 1"), "{text}");
     }
 }

@@ -231,6 +231,15 @@ impl ClientEntry {
         self.nudge.notify_one();
     }
 
+    /// Wakes the client's task, wherever it is, to look whether something waits for it. Between its transactions it does that
+    /// in [`Self::asked_to_leave`].
+    pub fn ring(&self) {
+        if let Some(control) = self.control.get() {
+            control.wake();
+        }
+        self.nudge.notify_one();
+    }
+
     fn steer(&self, leave: Leave) {
         let Some(control) = self.control.get() else { return };
         match leave {

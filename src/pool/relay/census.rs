@@ -15,6 +15,7 @@ use super::{
 };
 use crate::pool::{
     error::PoolError,
+    notify::Channel,
     pins::{Pins, Reason},
     wire::{
         backend::TxStatus,
@@ -44,7 +45,7 @@ const QUESTIONS: [(Reason, &str); 5] = [
         "SELECT 'a' FROM pg_catalog.pg_locks WHERE locktype OPERATOR(pg_catalog.=) 'advisory' AND \
          pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid() LIMIT 1;",
     ),
-    (Reason::Listen, "SELECT 'l' FROM pg_catalog.pg_listening_channels() LIMIT 1;"),
+    (Reason::Listen, "SELECT 'l', channel FROM pg_catalog.pg_listening_channels() AS channel LIMIT 100001;"),
     (Reason::Prepare, "SELECT 'p' FROM pg_catalog.pg_prepared_statements WHERE from_sql LIMIT 1;"),
 ];
 
@@ -57,6 +58,8 @@ pub(super) struct Question {
     /// `None` where there is no such setting.
     values: Vec<Option<Vec<u8>>>,
     found: Pins,
+    /// What the server listens to. bound: what is asked for
+    channels: Vec<Channel>,
     failed: bool,
 }
 
@@ -125,11 +128,23 @@ impl Session<'_> {
             self.pin(worst);
             return Ok(());
         }
+        let is_known = self.pins.contains(Reason::Listen);
         let fits = question.names.is_empty() || self.keep_settings(&question);
-        self.set_pins(self.pins.and(question.found));
-        self.pin(question.found);
+        let listen = [Reason::Listen].into_iter().collect();
+        self.set_pins(self.pins.and(question.found).or(question.found.and(listen)));
         if !fits {
             self.pin([Reason::Setting].into_iter().collect());
+        }
+        self.pin(question.found.without(listen));
+        if !question.found.contains(Reason::Listen) {
+            self.moving = None;
+        } else {
+            self.found_listening(question.channels);
+            if self.moving.is_none() && !is_known {
+                // It stays here, and that is news.
+                self.set_pins(self.pins.without(listen));
+                self.pin(listen);
+            }
         }
         if self.notes.as_ref().is_some_and(|notes| notes.is_spent()) {
             self.notes = None;
@@ -211,7 +226,10 @@ impl Question {
             Some(b"c") => Reason::Cursor,
             Some(b"a") => Reason::AdvisoryLock,
             Some(b"p") => Reason::Prepare,
-            Some(b"l") => Reason::Listen,
+            Some(b"l") => {
+                self.channels.extend(column()?.map(Channel::from));
+                Reason::Listen
+            }
             Some(b"s") => {
                 self.values = (1..columns).map(|_| Ok(column()?.map(unescaped))).collect::<Result<_, Malformed>>()?;
                 return Ok(());

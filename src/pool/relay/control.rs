@@ -81,6 +81,11 @@ impl Control {
         Pins::from_bits(self.pins.load(Ordering::Relaxed))
     }
 
+    /// Makes the relay look again.
+    pub fn wake(&self) {
+        self.waker.wake();
+    }
+
     pub(super) fn set_pins(&self, pins: Pins) {
         self.pins.store(pins.bits(), Ordering::Relaxed);
     }

@@ -31,6 +31,7 @@ use crate::{
     config::pool::PoolMode,
     pool::{
         error::PoolError,
+        notify::Post,
         pins::Pins,
         stats::{self, Stats},
     },
@@ -46,6 +47,8 @@ const ROUNDS: usize = 8;
 const OWED_MAX: usize = 16 * 1024;
 /// When a timer is looked at again whose limit has gone.
 const NEXT_LOOK: Duration = Duration::from_secs(600);
+/// Notifications that a client is given at once, or little more.
+pub const MAIL_MAX: usize = 16 * 1024;
 /// A client with this much to take is not read.
 const ANSWERS_MAX: usize = 32 * 1024;
 
@@ -70,6 +73,8 @@ pub struct Given<'a> {
     pub spill: &'a Arc<SpillMemory>,
     /// The rest of something that the client was told: it gets this first.
     pub untold: Vec<u8>,
+    /// How the client can listen without a server, if it may.
+    pub post: Option<&'a Post<'a>>,
 }
 
 /// Relays between a client and a server until the lease is over; returns how, and when that was.
@@ -88,7 +93,7 @@ where
     C: AsyncRead + AsyncWrite + Unpin,
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let Given { now, limits, stats, control, spill, untold } = given;
+    let Given { now, limits, stats, control, spill, untold, post } = given;
     let mut relay = Relay {
         client,
         server,
@@ -111,6 +116,7 @@ where
         sent: 0,
         received: first.len() as u64,
     };
+    relay.session.post = post;
     // Made when there is a limit to watch, which most leases do not have.
     let mut timer = pin!(None);
     let mut leave_by = None;
@@ -208,6 +214,9 @@ where
         // The first time it is the moment of the lease.
         if std::mem::replace(&mut self.begun, true) {
             self.session.pace.now = Instant::now();
+        }
+        if self.session.may_put_mail() && self.to_client.len() < ANSWERS_MAX {
+            self.session.put_mail(self.to_client.writer());
         }
         let end = SCRATCH.with_borrow_mut(|scratch| self.rounds(cx, scratch));
         self.note_blocked(self.blocked);
@@ -487,7 +496,7 @@ where
             && !self.session.wants_turn()
             && self.first.is_empty()
             && self.carry.is_empty()
-            && (!keeps || self.session.control.is_draining())
+            && (!keeps || self.session.control.is_draining() || self.session.is_cut_off())
             && (self.to_client.is_flushed() || self.may_be_kept());
         done.then(|| End::Released { server: self.session.fate() })
     }

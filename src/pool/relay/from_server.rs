@@ -34,7 +34,10 @@ impl Session<'_> {
         }
         match header.tag {
             tag::PARAMETER_STATUS => self.on_parameter(header, body),
-            tag::NOTICE_RESPONSE | tag::NOTIFICATION_RESPONSE if self.is_replaying() => Ok(Verdict::Skip),
+            tag::NOTIFICATION_RESPONSE if self.moving.is_some() || self.client.listening.is_some() => {
+                self.on_notification(header, body)
+            }
+            tag::NOTICE_RESPONSE if self.is_replaying() => Ok(Verdict::Skip),
             tag::NOTICE_RESPONSE if self.counting => Ok(Verdict::Skip),
             tag::NOTICE_RESPONSE | tag::NOTIFICATION_RESPONSE => Ok(Verdict::Pass),
             tag::READY_FOR_QUERY => self.on_ready(header, body, out),
@@ -102,7 +105,7 @@ impl Session<'_> {
                 }
                 self.on_census_row(body)?;
             }
-            (tag::ROW_DESCRIPTION | tag::COMMAND_COMPLETE, Kind::Census) => {}
+            (tag::ROW_DESCRIPTION | tag::COMMAND_COMPLETE, Kind::Census) | (tag::COMMAND_COMPLETE, Kind::Move) => {}
             (tag::COPY_BOTH_RESPONSE, _) => return Err(confused("replication cannot be pooled")),
             _ => return Err(confused("an answer to another request")),
         }
@@ -150,6 +153,10 @@ impl Session<'_> {
                 self.on_census_end(status)?;
                 return Ok(Verdict::Skip);
             }
+            Some(entry) if entry.kind == Kind::Move => {
+                self.on_moved(status)?;
+                return Ok(Verdict::Skip);
+            }
             Some(entry) if entry.kind.is_ready() => self.server.owed.pop(),
             _ => None,
         };
@@ -175,6 +182,9 @@ impl Session<'_> {
         let noted = self.notes.is_some() || self.sets_seen > 0;
         if noted && status == TxStatus::Idle && self.server.owed.is_empty() {
             self.settle_notes(out);
+        }
+        if self.client.listening.is_some() && status == TxStatus::Idle {
+            self.tend_listening(out);
         }
         self.pace.ready(status, !self.server.owed.is_empty());
         Ok(Verdict::Pass)
@@ -213,6 +223,10 @@ impl Session<'_> {
         match self.server.owed.front().map(|entry| entry.kind) {
             Some(Kind::Census) => {
                 self.on_census_error();
+                Ok(Verdict::Skip)
+            }
+            Some(Kind::Move) => {
+                self.on_move_error();
                 Ok(Verdict::Skip)
             }
             None => Err(confused("an error nobody caused")),
@@ -284,7 +298,7 @@ impl Session<'_> {
     }
 
     /// Asks for the whole of a message, if that is not too much.
-    fn hold(&self, header: Header) -> Result<Verdict, PoolError> {
+    pub(super) fn hold(&self, header: Header) -> Result<Verdict, PoolError> {
         if header.body_len() > self.limits.max_held_message {
             return Err(confused("a report longer than max_held_message"));
         }

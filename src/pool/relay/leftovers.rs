@@ -9,7 +9,8 @@
 //! | temporary objects | `TEMP`, `pg_temp` in the text | the server is asked; the client is pinned while there are any |
 //! | `DECLARE … WITH HOLD` | the text | the same |
 //! | session advisory locks | `advisory_lock` in the text | the same |
-//! | `LISTEN`, `PREPARE` | the command's tag | the same |
+//! | `PREPARE` | the command's tag | the same |
+//! | `LISTEN` | the command's tag | the same, until somebody else listens for the client ([`super::listen`]) |
 //! | `LOAD` | the command's tag | the client is pinned, and its server closed when it leaves |
 //!
 //! A pinned client keeps its server over the boundary. What may end that (`CLOSE`, `DROP`, `UNLISTEN`, `DEALLOCATE`,
@@ -21,6 +22,7 @@ use std::sync::Arc;
 
 use super::{
     census::Question,
+    listen::Unlistens,
     session::Session,
     sql::{self, Deed, Hints, Name, Reading},
 };
@@ -37,7 +39,7 @@ use crate::{
 /// A text no longer than this is looked at whole, in however many pieces it comes.
 pub(super) const TEXT_MAX: usize = 8 * 1024;
 /// Settings the server is asked for at once. With more the client is pinned.
-const NAMES_MAX: usize = 100;
+pub(super) const NAMES_MAX: usize = 100;
 
 /// What a lease has seen. Made with the first thing worth noting.
 #[derive(Debug, Default)]
@@ -63,6 +65,8 @@ pub(super) struct Notes {
     pub fresh: Vec<Reason>, // bound: one for each reason between two wake-ups
     /// The statement that the unnamed one, a DEALLOCATE, drops when it is run.
     pub deallocates: Option<Arc<[u8]>>,
+    /// What UNLISTEN may have done.
+    pub unlistens: Unlistens,
     /// The question under way.
     pub question: Question,
 }
@@ -76,6 +80,7 @@ impl Notes {
             && self.fresh.is_empty()
             && self.deeds.is_empty()
             && self.calls.is_empty()
+            && self.unlistens.is_empty()
     }
 
     fn blame(&mut self, reasons: Pins, text: &[u8]) {
@@ -145,7 +150,10 @@ impl Session<'_> {
                 self.pin([Reason::Load].into_iter().collect());
             }
             b"CLOSE CURSOR" | b"CLOSE CURSOR ALL" => self.ask_again(Reason::Cursor),
-            b"UNLISTEN" => self.ask_again(Reason::Listen),
+            b"UNLISTEN" => {
+                self.ask_again(Reason::Listen);
+                self.note_unlisten();
+            }
             b"DISCARD TEMP" => self.ask_again(Reason::Temp),
             b"ROLLBACK" => self.note_failure(),
             _ if command.starts_with(b"DROP ") => self.ask_again(Reason::Temp),
@@ -159,6 +167,7 @@ impl Session<'_> {
         if let Some(notes) = &mut self.notes {
             notes.deeds.retain(|deed| *deed != Deed::ResetAll);
             notes.restore.clear();
+            notes.unlistens = Unlistens::default();
         }
     }
 
@@ -206,7 +215,7 @@ impl Session<'_> {
 
     #[cold]
     fn note(&mut self, text: &[u8], hints: Hints) {
-        let reading = sql::read(text, hints);
+        let mut reading = sql::read(text, hints);
         self.sets_seen = self.sets_seen.saturating_add(u16::try_from(reading.sets).unwrap_or(u16::MAX));
         let reasons = [
             (reading.temp, Reason::Temp),
@@ -220,6 +229,9 @@ impl Session<'_> {
         }
         if reading.unknown {
             self.server.applied.doubt();
+        }
+        if !reading.listens.is_empty() {
+            self.note_listens(std::mem::take(&mut reading.listens));
         }
         if reading.unlock {
             self.ask_again(Reason::AdvisoryLock);
@@ -314,6 +326,7 @@ impl Session<'_> {
         self.scope = None;
         self.suspects = Pins::none();
         self.sets_seen = 0;
+        (self.moving, self.client.listening) = (None, None);
         let load = [Reason::Load].into_iter().collect();
         self.set_pins(self.pins.and(load));
         let restore_all = self.client.baseline.is_some() && self.shares();

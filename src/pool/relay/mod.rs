@@ -24,6 +24,7 @@
 //! | `from_server` | what becomes of a server's message |
 //! | `sql` | what can be told from SQL by looking at it |
 //! | `leftovers`, `settle`, `census` | what SQL may leave on a server, what follows from that, and what the server says is left |
+//! | `listen` | notifications without a server |
 //! | `deallocate` | `DEALLOCATE` of a name that the protocol gave |
 //! | `drive`, `backlog`, `pace` | sockets, backpressure, timeouts |
 //! | `spill` | what a slow client is kept without its server, and how much of it |
@@ -42,6 +43,7 @@ mod from_client;
 mod from_server;
 mod heal;
 mod leftovers;
+mod listen;
 mod owed;
 mod pace;
 mod recover;
@@ -61,7 +63,7 @@ use std::time::Duration;
 
 pub use self::{
     control::{Control, Kill},
-    drive::{Given, run},
+    drive::{Given, MAIL_MAX, run},
     recover::{recover, renew, reset},
     spill::{SpillMemory, Untaken},
     state::{ClientState, ServerState},

@@ -29,10 +29,12 @@ pub(super) enum Kind {
     Replay,
     /// Our own Query that asks what the client has left on the server.
     Census,
+    /// Our own Query that takes what the client listens to away from the server.
+    Move,
 }
 
 impl Kind {
-    /// Returns whether its answer ends with a ReadyForQuery that can say something new. A replay's or census's says `I` or is an error.
+    /// Returns whether its answer ends with a ReadyForQuery that can say something new. Those of our own say `I` or is an error.
     pub(super) fn is_ready(self) -> bool {
         matches!(self, Self::Sync | Self::Query | Self::FunctionCall)
     }

@@ -5,6 +5,7 @@ use super::{
     framer::{Fed, Framer},
     heal::Heal,
     leftovers::Notes,
+    listen::Move,
     owed::{Action, Change, Kind, Sent, Whose},
     pace::{Pace, Rest},
     sink::Sink,
@@ -14,6 +15,7 @@ use crate::{
     config::pool::PoolMode,
     pool::{
         error::PoolError,
+        notify::Post,
         params,
         pins::{Pins, Reason},
         prepared::{Batch, Ticket, client::ClientStatements, server::ServerStatements},
@@ -58,6 +60,10 @@ pub(super) struct Session<'a> {
     /// Statements that passed and whose tag will be SET or RESET.
     pub(super) sets_seen: u16,
     pub(super) notes: Option<Box<Notes>>,
+    /// How the client can listen without this server, if it may.
+    pub(super) post: Option<&'a Post<'a>>,
+    /// Its channels are on their way there.
+    pub(super) moving: Option<Box<Move>>,
     /// The server is being asked what is left.
     pub(super) counting: bool,
     /// A RESET has led the client's settings back to those of its startup, and the server's to its own: a lease that goes on
@@ -122,6 +128,8 @@ impl<'a> Session<'a> {
             pins: Pins::none(),
             sets_seen: 0,
             notes: None,
+            post: None,
+            moving: None,
             counting: false,
             stale: false,
             dying: false,
@@ -148,6 +156,7 @@ impl<'a> Session<'a> {
         if up.is_at_start() {
             self.put_probe(out);
             self.put_census(out);
+            self.put_move(out);
         }
         let max_len = self.limits.max_packet_size;
         let fed = up.feed(input, out, max_len, |header, body, out| self.on_client(header, body, out));
@@ -290,6 +299,7 @@ impl<'a> Session<'a> {
             || self.heal.wants_turn()
             || (self.may_probe() && self.up.is_at_start())
             || self.needs_census()
+            || self.needs_move()
             || self.needs_renewal()
     }
 

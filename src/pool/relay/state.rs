@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::{heal::Batch, owed::Owed, unnamed::Kept};
 use crate::pool::{
     error::PoolError,
+    notify::{Listening, Mailbox},
     params::{Applied, Options, Params, Value},
     prepared::{Interner, client::ClientStatements, server::ServerStatements},
     wire::backend::TxStatus,
@@ -31,6 +32,8 @@ pub struct ClientState {
     /// Batches for which a statement without a name is left without: the client sends batch upon batch.
     pub(super) pipelines: u8,
     pub(super) interner: Arc<Interner>,
+    /// From its first LISTEN that needed no server on.
+    pub(super) listening: Option<Box<Listening>>,
 }
 
 /// What a client asked for when it connected: where RESET ALL and DISCARD ALL lead back to.
@@ -80,6 +83,7 @@ impl ClientState {
             unnamed: None,
             pipelines: 0,
             interner: interner.clone(),
+            listening: None,
         })
     }
 
@@ -114,6 +118,27 @@ impl ClientState {
     /// Returns whether the server it kept was taken from it.
     pub fn is_bereft(&self) -> bool {
         self.bereft
+    }
+
+    /// Returns what waits for it of what it listens to, if it does without a server.
+    pub fn mailbox(&self) -> Option<&Mailbox> {
+        Some(self.listening.as_ref()?.mailbox())
+    }
+
+    /// Appends notifications that wait for it, `most` bytes or a little more.
+    pub fn take_mail(&self, out: &mut Vec<u8>, most: usize) {
+        if let Some(listening) = &self.listening {
+            listening.take(out, most, self.speaks_utf8());
+        }
+    }
+
+    /// Returns what it missed, once all that came before is taken.
+    pub fn missed(&self) -> Option<PoolError> {
+        Some(self.mailbox()?.lost()?.into())
+    }
+
+    pub(super) fn speaks_utf8(&self) -> bool {
+        self.params.value("client_encoding").is_some_and(|encoding| encoding.eq_ignore_ascii_case(b"UTF8"))
     }
 
     /// Returns the settings of its startup that no server reports.

@@ -135,6 +135,27 @@ impl<'a> ParameterStatus<'a> {
     }
 }
 
+/// A NotificationResponse.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Notification<'a> {
+    /// Of the backend that has notified.
+    pub pid: i32,
+    pub channel: &'a [u8],
+    pub payload: &'a [u8],
+}
+
+impl<'a> Notification<'a> {
+    /// Parses a whole body. Texts are in the session's `client_encoding`.
+    pub fn parse(body: &'a [u8]) -> Result<Self, Malformed> {
+        let mut reader = Reader::new(body);
+        let pid = reader.i32()?;
+        let channel = reader.cstr()?;
+        let payload = reader.cstr()?;
+        reader.end()?;
+        Ok(Self { pid, channel, payload })
+    }
+}
+
 /// The fields of an ErrorResponse or NoticeResponse that somebody here asks for. Every field is optional on the wire
 /// (CVE-2026-6666 was one that was not there).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -99,8 +99,6 @@ const cases = {
   },
 };
 
-if (!process.env.DRIVERS_SESSIONS) delete cases.notifications_arrive;
-
 const failed = new Set();
 const within = (promise, name) =>
   Promise.race([promise, new Promise((_, reject) => setTimeout(() => reject(new Error(`${name} hangs`)), 20000).unref())]);

@@ -16,7 +16,7 @@ use std::sync::LazyLock;
 use aho_corasick::{AhoCorasick, MatchKind};
 
 pub(super) use self::{
-    read::{CHARACTERISTICS, Deed, Name, Reading, characteristics, deallocated, read},
+    read::{CHARACTERISTICS, Deed, Listens, Name, Reading, characteristics, deallocated, read},
     tokens::masked,
 };
 
@@ -43,6 +43,11 @@ impl Hints {
     /// A statement begins with DO: its body may hold any of the above.
     pub const BODY: Self = Self(1 << 8);
     pub const ALL: Self = Self((1 << 9) - 1);
+
+    /// A statement begins with UNLISTEN.
+    pub const UNLISTEN: Self = Self(1 << 9);
+    /// A statement begins with LISTEN.
+    pub const LISTEN: Self = Self(1 << 10);
 
     pub fn is_empty(self) -> bool {
         self.0 == 0
@@ -119,7 +124,9 @@ fn first_word(text: &[u8]) -> (Hints, usize) {
         Some(b'd') if is(b"declare") => Hints::DECLARE,
         Some(b'd') if is(b"deallocate") => Hints::DEALLOCATE,
         Some(b'd') if is(b"do") => Hints::BODY,
-        Some(b'l') if is(b"listen") || is(b"load") => Hints::TOLD_BY_TAG,
+        Some(b'l') if is(b"listen") => Hints(Hints::TOLD_BY_TAG.0 | Hints::LISTEN.0),
+        Some(b'l') if is(b"load") => Hints::TOLD_BY_TAG,
+        Some(b'u') if is(b"unlisten") => Hints::UNLISTEN,
         Some(b'p') if is(b"prepare") => Hints::TOLD_BY_TAG,
         _ => Hints::default(),
     };

@@ -17,6 +17,14 @@ pub(in super::super) enum Deed {
     ResetAll,
 }
 
+/// What is done about a channel, by its name as the server folds it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in super::super) enum Listens {
+    To(Vec<u8>),
+    NoMoreTo(Vec<u8>),
+    ToNothing,
+}
+
 /// What a text may leave behind.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(in super::super) struct Reading {
@@ -32,6 +40,8 @@ pub(in super::super) struct Reading {
     pub hold: bool,
     pub lock: bool,
     pub unlock: bool,
+    /// LISTEN and UNLISTEN, in order.
+    pub listens: Vec<Listens>,
 }
 
 /// Settings that cannot be kept, or need not be: of the transaction, or without a value that could be set again.
@@ -49,7 +59,8 @@ pub(in super::super) fn read(text: &[u8], hints: Hints) -> Reading {
             calls(text, &mut reading);
         }
     }
-    if hints.contains(Hints::SET) || hints.contains(Hints::DECLARE) || hints.contains(Hints::BODY) {
+    let told = [Hints::SET, Hints::DECLARE, Hints::BODY, Hints::LISTEN, Hints::UNLISTEN];
+    if told.into_iter().any(|hint| hints.contains(hint)) {
         statements(text, &mut reading);
     }
     reading
@@ -86,6 +97,9 @@ fn statements(text: &[u8], reading: &mut Reading) {
             }
             _ if token.is(b"declare") => reading.hold |= declares_hold(&mut tokens),
             _ if token.is(b"do") => body(&mut tokens, reading),
+            _ if token.is(b"listen") || token.is(b"unlisten") => {
+                reading.listens.extend(channel(&mut tokens, token.is(b"listen")));
+            }
             _ => {}
         }
         starts = false;
@@ -307,14 +321,32 @@ pub(in super::super) fn deallocated(text: &[u8]) -> Option<Vec<u8>> {
     if ahead.accept(b"prepare") && matches!(ahead.peek(), Some(Token::Word(_) | Token::Quoted(_))) {
         tokens = ahead;
     }
-    let mut name = match tokens.next()? {
+    let name = match tokens.next()? {
         Token::Word(word) if word.eq_ignore_ascii_case(b"all") => return None,
+        token => folded(token)?,
+    };
+    tokens.all(|token| token == Token::Mark(b';')).then_some(name)
+}
+
+/// Reads what follows LISTEN or UNLISTEN.
+fn channel(tokens: &mut Tokens<'_>, listens: bool) -> Option<Listens> {
+    let token = tokens.next()?;
+    if token == Token::Mark(b'*') && !listens {
+        return Some(Listens::ToNothing);
+    }
+    let name = folded(token)?;
+    Some(if listens { Listens::To(name) } else { Listens::NoMoreTo(name) })
+}
+
+/// Returns a name as the server keeps it: lower case without quotes, and 63 bytes of it.
+fn folded(token: Token<'_>) -> Option<Vec<u8>> {
+    let mut name = match token {
         Token::Word(word) => word.to_ascii_lowercase(),
         Token::Quoted(name) => undoubled(name),
         _ => return None,
     };
     name.truncate(63);
-    tokens.all(|token| token == Token::Mark(b';')).then_some(name)
+    Some(name)
 }
 
 fn undoubled(name: &[u8]) -> Vec<u8> {

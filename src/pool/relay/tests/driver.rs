@@ -77,7 +77,7 @@ impl Ends {
 
     pub async fn run(&mut self, first: &[u8]) -> Outcome {
         let Self { client, server, state, server_state, limits, stats, control, spill, .. } = self;
-        let given = Given { now: Instant::now(), limits, stats, control, spill, untold: Vec::new() };
+        let given = Given { now: Instant::now(), limits, stats, control, spill, untold: Vec::new(), post: None };
         super::super::run(client, first, state, server, server_state, given).await.0
     }
 }

@@ -92,6 +92,7 @@ async fn relay(mut server: Peer, turns_max: usize) -> (usize, Option<Outcome>, P
         control: &control,
         spill: &spill,
         untold: Vec::new(),
+        post: None,
     };
     let mut client = Peer::default();
     let query = script().query("select 1").0;

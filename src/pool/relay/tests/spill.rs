@@ -249,7 +249,7 @@ async fn what_the_stream_itself_holds_back_does_not_keep_the_server() {
     let _ = client.write_all(&vec![b'x'; 5_000]).await; // not taken yet: the stream under it takes 1,024 bytes
     let mut fresh = Ends::new(64);
     let stats = crate::pool::stats::Stats::default();
-    let given = Given { now: Instant::now(), limits, stats: &stats, control, spill, untold: Vec::new() };
+    let given = Given { now: Instant::now(), limits, stats: &stats, control, spill, untold: Vec::new(), post: None };
     let query = script().query("select 1").0;
     let run = super::super::run(&mut client, &query, fresh.state(), server, server_state, given);
     let (outcome, _) = tokio::time::timeout(Duration::from_secs(5), run).await.expect("the server is free");
@@ -278,7 +278,7 @@ async fn what_was_half_told_before_the_lease_comes_before_the_answer() {
     let Ends { client, server, server_state, limits, control, spill, .. } = &mut ends;
     let stats = crate::pool::stats::Stats::default();
     let untold = notice.clone();
-    let given = Given { now: Instant::now(), limits, stats: &stats, control, spill, untold };
+    let given = Given { now: Instant::now(), limits, stats: &stats, control, spill, untold, post: None };
     let script = script().parse("a", "select 1").sync().0;
     let (outcome, _) = super::super::run(client, &script, fresh.state(), server, server_state, given).await;
     assert_eq!(outcome, Outcome::Released { server: Fate::Reusable });
