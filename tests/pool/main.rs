@@ -28,6 +28,7 @@ mod resets;
 mod servers;
 mod sessions;
 mod settings;
+mod shows;
 mod slow_clients;
 mod state;
 mod statement_mode;
