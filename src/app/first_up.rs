@@ -72,3 +72,53 @@ fn serves(servers: &Servers) -> bool {
             .map(|member| member.endpoint.facts())
             .any(|facts| facts.passing == Health::Up || database_down && facts.alive == Health::Up)
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::runtime::Handle;
+
+    use super::*;
+    use crate::{
+        config::{Config, Surroundings},
+        health::{board::Board, drain},
+        proxy::{Deps, Pages},
+        telemetry::metrics::Registry,
+    };
+
+    /// Port 1 of this machine, where nobody listens; the other upstream has no checks and is not waited for.
+    const LB: &str = "
+        listeners: [{ address: 127.0.0.1:0 }]
+        upstreams:
+          away: { servers: [{ address: 127.0.0.1:1 }], health_check: { interval: 2s } }
+          unchecked: { servers: [{ address: 127.0.0.1:1 }] }
+        routes:
+          - { path_prefix: /unchecked/, upstream: unchecked }
+          - { path_prefix: /, upstream: away }
+    ";
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_that_never_comes_is_waited_for_as_long_as_patience_lasts() {
+        let surroundings = Surroundings::new(|_| None, |_, _| Err(std::io::Error::other("no names here")));
+        let config = Config::from_texts(Some(LB), None, &surroundings).unwrap_or_else(|errors| panic!("{errors}"));
+        let (ready, registry, (_leaving, drain)) = (Ready::default(), Registry::default(), drain::channel());
+        let deps = Deps {
+            board: Arc::new(Board::default()),
+            ready: ready.clone(),
+            drain,
+            registry: &registry,
+            pages: Arc::<Pages>::default(),
+            checks: Handle::current(),
+            access_log: Box::new(std::io::sink()),
+        };
+        let front = Arc::new(Front::new(&config.lb.unwrap(), deps).unwrap());
+        let first_up = FirstUp::hold(&front, &ready);
+        let begun = Instant::now();
+        tokio::spawn(first_up.wait(front));
+        time::sleep(PATIENCE - Duration::from_secs(1)).await;
+        assert_eq!(ready.pending(), ["upstream away: no server is up yet"], "all else is ready");
+        while !ready.is_ready() {
+            time::sleep(PACE).await;
+        }
+        assert!(begun.elapsed() < PATIENCE + Duration::from_secs(1), "{:?}", begun.elapsed());
+    }
+}

@@ -62,14 +62,9 @@ async fn a_user_without_rights_is_told_which_setting_gives_them() {
 
 /// The number of a client in SHOW CLIENTS, by its application_name.
 async fn number(console: &tokio_postgres::Client, name: &str) -> String {
-    for message in console.simple_query("SHOW CLIENTS").await.unwrap() {
-        if let tokio_postgres::SimpleQueryMessage::Row(row) = message
-            && row.get("application_name") == Some(name)
-        {
-            return row.get("id").unwrap().to_owned();
-        }
-    }
-    panic!("{name} is not in SHOW CLIENTS");
+    let rows = rows(console, "SHOW CLIENTS").await;
+    let row = rows.iter().find(|row| row.get("application_name") == Some(name));
+    row.unwrap_or_else(|| panic!("{name} is not in SHOW CLIENTS")).get("id").unwrap().to_owned()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -218,23 +213,13 @@ async fn sockets_and_memory_are_those_that_are_there_strangers_too() {
     let _stranger = tokio::net::TcpStream::connect(("127.0.0.1", pooled.port)).await.unwrap();
     eventually("it is seen", || pooled.pooler.registry().client_count() == 3).await;
     client.batch_execute("BEGIN").await.unwrap();
-    let mut states = Vec::new();
-    for message in console.simple_query("SHOW ACTIVE_SOCKETS").await.unwrap() {
-        if let tokio_postgres::SimpleQueryMessage::Row(row) = message
-            && row.get("database") != Some("pgbouncer")
-        {
-            states.push(row.get("state").unwrap().to_owned());
-        }
-    }
+    let sockets = rows(&console, "SHOW ACTIVE_SOCKETS").await;
+    let sockets = sockets.iter().filter(|row| row.get("database") != Some("pgbouncer"));
+    let states: Vec<_> = sockets.map(|row| row.get("state").unwrap()).collect();
     assert_eq!(states, ["cl_active", "sv_active", "cl_login"]);
-    let mut used = Vec::new();
-    for message in console.simple_query("SHOW MEM").await.unwrap() {
-        if let tokio_postgres::SimpleQueryMessage::Row(row) = message {
-            used.push((row.get("name").unwrap().to_owned(), row.get("used").unwrap().to_owned()));
-        }
-    }
-    let expected = [("db_cache", "1"), ("pool_cache", "1"), ("client_cache", "3"), ("server_cache", "1")];
-    assert_eq!(used, expected.map(|(name, used)| (name.to_owned(), used.to_owned())));
+    let memory = rows(&console, "SHOW MEM").await;
+    let used: Vec<_> = memory.iter().map(|row| (row.get("name").unwrap(), row.get("used").unwrap())).collect();
+    assert_eq!(used, [("db_cache", "1"), ("pool_cache", "1"), ("client_cache", "3"), ("server_cache", "1")]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

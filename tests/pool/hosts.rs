@@ -55,14 +55,9 @@ async fn places(pooled: &Pooled, count: usize) -> Vec<String> {
 }
 
 /// The rows of a console's answer.
-async fn rows(pooled: &Pooled, sql: &str) -> Vec<tokio_postgres::SimpleQueryRow> {
+async fn shown(pooled: &Pooled, sql: &str) -> Vec<tokio_postgres::SimpleQueryRow> {
     let console = postgres::connect(pooled.port, "pgbouncer", "").await.unwrap();
-    let messages = console.simple_query(sql).await.unwrap();
-    let row = |message| match message {
-        tokio_postgres::SimpleQueryMessage::Row(row) => Some(row),
-        _ => None,
-    };
-    messages.into_iter().filter_map(row).collect()
+    rows(&console, sql).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -72,7 +67,7 @@ async fn connections_go_to_each_host_of_a_list_in_turn() {
     let pooled = start(Pool { databases, ..config(&cluster) }).await;
     assert_eq!(places(&pooled, 4).await, ["127.0.0.1", "127.0.0.1", "127.0.0.2", "127.0.0.2"]);
     for sql in ["SHOW DATABASES", "SHOW POOLS"] {
-        let rows = rows(&pooled, sql).await;
+        let rows = shown(&pooled, sql).await;
         assert!(rows.iter().any(|row| row.get("load_balance_hosts") == Some("round-robin")), "{sql}");
     }
 }
@@ -125,7 +120,7 @@ async fn the_console_lists_names_with_their_addresses() {
     let databases = vec![at(&cluster, "db.test", LoadBalance::RoundRobin)];
     let pooled = start_with(Pool { databases, ..config(&cluster) }, told.clone()).await;
     assert_eq!(places(&pooled, 2).await, ["127.0.0.1", "127.0.0.2"], "several answers are used in turn");
-    let rows = rows(&pooled, "SHOW DNS_HOSTS").await;
+    let rows = shown(&pooled, "SHOW DNS_HOSTS").await;
     assert_eq!((rows[0].get("hostname"), rows[0].get("addrs")), (Some("db.test"), Some("127.0.0.1:0,127.0.0.2:0")));
     assert!(rows[0].get("ttl").unwrap().parse::<u32>().unwrap() <= 15);
 }

@@ -99,14 +99,9 @@ pub fn ini(cluster: &Cluster, dir: &Path, port: u16, more: &str) -> String {
 }
 
 async fn setting(console: &tokio_postgres::Client, name: &str) -> String {
-    for message in console.simple_query("SHOW CONFIG").await.unwrap() {
-        if let tokio_postgres::SimpleQueryMessage::Row(row) = message
-            && row.get("key") == Some(name)
-        {
-            return row.get("value").unwrap_or_default().to_owned();
-        }
-    }
-    panic!("{name} is not in SHOW CONFIG");
+    let rows = rows(console, "SHOW CONFIG").await;
+    let row = rows.iter().find(|row| row.get("key") == Some(name));
+    row.unwrap_or_else(|| panic!("{name} is not in SHOW CONFIG")).get("value").unwrap_or_default().to_owned()
 }
 
 #[tokio::test]

@@ -110,12 +110,8 @@ async fn clients_of_a_database_and_of_a_user_have_limits_of_their_own() {
 
     let console = connect("pgbouncer").await.unwrap();
     let shown = async |command: &str, name: &str, columns: [&str; 2]| {
-        let rows = console.simple_query(command).await.unwrap();
-        let row = rows.into_iter().find_map(|message| match message {
-            tokio_postgres::SimpleQueryMessage::Row(row) if row.get("name") == Some(name) => Some(row),
-            _ => None,
-        });
-        let row = row.unwrap();
+        let rows = rows(&console, command).await;
+        let row = rows.iter().find(|row| row.get("name") == Some(name)).unwrap();
         columns.map(|column| row.get(column).unwrap().parse::<u32>().unwrap())
     };
     let columns = ["max_client_connections", "current_client_connections"];
@@ -146,11 +142,7 @@ async fn clients_of_a_database_and_of_a_user_have_limits_of_their_own() {
 
 /// Logs in by trust and sends Sync after Sync without ever reading, until the pool takes no more.
 async fn flood_with_syncs(port: u16) -> tokio::net::TcpStream {
-    let mut stream = tokio::net::TcpStream::connect(("127.0.0.1", port)).await.unwrap();
-    let parameters = format!("user\0{}\0database\0{}\0\0", USER, DATABASE);
-    let length = u32::try_from(parameters.len() + 8).unwrap();
-    let startup = [&length.to_be_bytes()[..], &[0, 3, 0, 0], parameters.as_bytes()].concat();
-    stream.write_all(&startup).await.unwrap();
+    let mut stream = raw(port).await;
     let syncs = [b'S', 0, 0, 0, 4].repeat(10_000);
     while tokio::time::timeout(SECOND / 2, stream.write_all(&syncs)).await.is_ok_and(|sent| sent.is_ok()) {}
     stream

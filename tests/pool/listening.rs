@@ -6,7 +6,6 @@ use std::{
 };
 
 use bookend::config::pool::{Database, Pool};
-use tokio_postgres::SimpleQueryMessage;
 
 use crate::{
     process::{Process, free_port},
@@ -14,16 +13,6 @@ use crate::{
 };
 
 const UNIX: &str = "unix_socket_dir: FOLDER";
-
-/// The value of a column, row by row.
-async fn column(client: &tokio_postgres::Client, command: &str, column: &str) -> Vec<String> {
-    let rows = client.simple_query(command).await.unwrap();
-    let value = |message| match message {
-        SimpleQueryMessage::Row(row) => Some(row.get(column).unwrap_or_default().to_owned()),
-        _ => None,
-    };
-    rows.into_iter().filter_map(value).collect()
-}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_comes_in_by_a_unix_socket_and_by_each_address() {
@@ -171,14 +160,10 @@ async fn a_reload_names_what_takes_a_restart_and_leaves_it_as_it_is() {
     assert!(!log.contains("tcp_keepidle"), "{log}");
     let console = process.unix_client(process.folder(), "pgbouncer", USER).await.unwrap();
     process.client().await.unwrap();
-    let rows = console.simple_query("SHOW CONFIG").await.unwrap();
+    let rows = rows(&console, "SHOW CONFIG").await;
     let row = |key: &str| {
-        rows.iter().find_map(|message| match message {
-            SimpleQueryMessage::Row(row) if row.get(0) == Some(key) => {
-                Some((row.get(1).unwrap_or_default().to_owned(), row.get(3).unwrap_or_default().to_owned()))
-            }
-            _ => None,
-        })
+        let row = rows.iter().find(|row| row.get(0) == Some(key))?;
+        Some((row.get(1).unwrap_or_default().to_owned(), row.get(3).unwrap_or_default().to_owned()))
     };
     assert_eq!(row("tcp_keepidle"), Some(("30".into(), "yes".into())));
     for key in ["listen_addr", "listen_port", "listen_backlog", "so_reuseport", "unix_socket_dir", "unix_socket_mode"] {

@@ -299,13 +299,7 @@ async fn the_console_shows_whose_sizes_count() {
     let user = User { reserve_pool_size: Some(3), max_user_connections: Some(9), ..config(&cluster).users[0].clone() };
     let pooled = start(Pool { databases: vec![entry], users: vec![user], ..config(&cluster) }).await;
     let console = postgres::connect(pooled.port, "pgbouncer", "").await.unwrap();
-    let row = async |sql: &str| {
-        let rows = console.simple_query(sql).await.unwrap();
-        rows.into_iter().find_map(|message| match message {
-            tokio_postgres::SimpleQueryMessage::Row(row) => Some(row),
-            _ => None,
-        })
-    };
+    let row = async |sql: &str| rows(&console, sql).await.into_iter().next();
     let shown = row("SHOW DATABASES").await.unwrap();
     assert_eq!((shown.get("pool_size"), shown.get("reserve_pool_size")), (Some("0"), Some("4")));
     assert_eq!((shown.get("server_lifetime"), shown.get("pool_mode")), (Some("60"), None));

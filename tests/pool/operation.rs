@@ -8,7 +8,7 @@ use std::{
 };
 
 use tokio::{net::TcpStream, time::timeout};
-use tokio_postgres::{Client, SimpleQueryMessage};
+use tokio_postgres::Client;
 
 use crate::{
     ini::{Process, ini},
@@ -29,10 +29,8 @@ async fn connect_as(process: &Process, database: &str, more: &str) -> Result<Cli
 }
 
 /// How many rows of a column have this value.
-async fn count(console: &Client, command: &str, column: &str, value: &str) -> usize {
-    let rows = console.simple_query(command).await.unwrap();
-    let is = |message: &SimpleQueryMessage| matches!(message, SimpleQueryMessage::Row(row) if row.get(column) == Some(value));
-    rows.iter().filter(|message| is(message)).count()
+async fn count(console: &Client, command: &str, name: &str, value: &str) -> usize {
+    column(console, command, name).await.iter().filter(|each| *each == value).count()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -180,6 +178,13 @@ async fn with_tcp_defer_accept_a_connection_that_says_nothing_is_the_kernels() {
     }
 }
 
+/// Whether each thread of a process is stopped: state T of proc(5), behind the name in parentheses.
+fn is_stopped(pid: i32) -> bool {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten();
+    let stats = tasks.filter_map(|task| fs::read_to_string(task.path().join("stat")).ok());
+    stats.into_iter().all(|stat| stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('T')))
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn listen_backlog_is_how_many_connections_wait_to_be_accepted() {
     let cluster = postgres::shared();
@@ -187,6 +192,7 @@ async fn listen_backlog_is_how_many_connections_wait_to_be_accepted() {
         let process = run(&cluster, &format!("tcp_defer_accept = 0\nlisten_backlog = {backlog}"));
         process.connect("shop").await;
         process.signal(libc::SIGSTOP);
+        eventually("all of it stands still", || is_stopped(process.pid())).await;
         let mut waiting = Vec::new();
         for _ in 0..8 {
             if let Ok(Ok(stream)) = timeout(SECOND / 4, TcpStream::connect(("127.0.0.1", process.port))).await {

@@ -3,7 +3,6 @@
 use std::process::{Child, Command, Output, Stdio};
 
 use bookend::config::pool::{Database, Pool};
-use tokio_postgres::SimpleQueryMessage;
 
 use crate::support::*;
 
@@ -28,15 +27,6 @@ fn said(output: &Output) -> String {
 async fn any(cluster: &Cluster, change: impl FnOnce(Pool) -> Pool) -> Pooled {
     let fallback = Database { dbname: None, ..database(cluster, "*") };
     start(change(Pool { databases: vec![database(cluster, DATABASE), fallback], ..config(cluster) })).await
-}
-
-async fn column(client: &tokio_postgres::Client, command: &str, column: &str) -> Vec<String> {
-    let rows = client.simple_query(command).await.unwrap();
-    let value = |message| match message {
-        SimpleQueryMessage::Row(row) => Some(row.get(column).unwrap_or_default().to_owned()),
-        _ => None,
-    };
-    rows.into_iter().filter_map(value).collect()
 }
 
 struct Stream(Child, tempfile::TempDir);

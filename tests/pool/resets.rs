@@ -2,11 +2,8 @@
 //! is told about itself.
 
 use bookend::config::pool::{Pool, PoolMode, Sessions};
-use bookend::pool::wire::{frame, frontend, tag::backend as tag};
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
-};
+use bookend::pool::wire::{frontend, tag::backend as tag};
+use tokio::io::AsyncWriteExt;
 
 use crate::support::*;
 
@@ -103,15 +100,6 @@ async fn where_a_client_is_stands_behind_its_name_when_that_is_asked_for() {
     assert_eq!(ask(&web, "SHOW application_name").await.unwrap(), "other");
 }
 
-/// Reads one message; returns its tag and body.
-async fn message(stream: &mut TcpStream) -> (u8, Vec<u8>) {
-    let mut header = [0; frame::HEADER_LEN];
-    stream.read_exact(&mut header).await.unwrap();
-    let mut body = vec![0; u32::from_be_bytes([header[1], header[2], header[3], header[4]]) as usize - 4];
-    stream.read_exact(&mut body).await.unwrap();
-    (header[0], body)
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_that_waits_for_long_is_told_so_once() {
     let cluster = postgres::shared();
@@ -120,11 +108,7 @@ async fn a_client_that_waits_for_long_is_told_so_once() {
     let pooled = start(Pool { auth_type: bookend::config::pool::AuthType::Trust, ..config }).await;
     let holder = pooled.client().await;
     holder.batch_execute("BEGIN").await.unwrap();
-    let mut stream = TcpStream::connect(("127.0.0.1", pooled.port)).await.unwrap();
-    let parameters = format!("user\0{USER}\0database\0{DATABASE}\0\0");
-    let length = u32::try_from(parameters.len() + 8).unwrap();
-    stream.write_all(&[&length.to_be_bytes()[..], &[0, 3, 0, 0], parameters.as_bytes()].concat()).await.unwrap();
-    while message(&mut stream).await.0 != tag::READY_FOR_QUERY {}
+    let mut stream = raw(pooled.port).await;
     for _ in 0..2 {
         let mut query = Vec::new();
         frontend::query(&mut query, b"SELECT 42");

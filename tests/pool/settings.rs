@@ -11,7 +11,7 @@ use tokio::{
     net::{TcpListener, TcpStream},
     time::{Instant, timeout},
 };
-use tokio_postgres::{Client, SimpleQueryMessage};
+use tokio_postgres::Client;
 
 use crate::{
     ini::{Process, ini},
@@ -62,12 +62,9 @@ async fn pid(client: &Client) -> String {
 
 /// A value of a row that the console shows.
 async fn shown(console: &Client, command: &str, (key, name): (&str, &str), column: &str) -> String {
-    let rows = console.simple_query(command).await.unwrap();
-    let row = rows.into_iter().find_map(|message| match message {
-        SimpleQueryMessage::Row(row) if row.get(key) == Some(name) => Some(row),
-        _ => None,
-    });
-    row.and_then(|row| row.get(column).map(str::to_owned)).unwrap_or_default()
+    let rows = rows(console, command).await;
+    let row = rows.iter().find(|row| row.get(key) == Some(name));
+    row.and_then(|row| row.get(column)).unwrap_or_default().to_owned()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -230,6 +230,20 @@ pub async fn ask(client: &tokio_postgres::Client, sql: &str) -> Result<String, t
     Ok(String::new())
 }
 
+/// The rows of a simple query.
+pub async fn rows(client: &tokio_postgres::Client, sql: &str) -> Vec<tokio_postgres::SimpleQueryRow> {
+    let row = |message| match message {
+        tokio_postgres::SimpleQueryMessage::Row(row) => Some(row),
+        _ => None,
+    };
+    client.simple_query(sql).await.unwrap().into_iter().filter_map(row).collect()
+}
+
+/// One column of the rows of a simple query; NULL is nothing.
+pub async fn column(client: &tokio_postgres::Client, sql: &str, name: &str) -> Vec<String> {
+    rows(client, sql).await.iter().map(|row| row.get(name).unwrap_or_default().to_owned()).collect()
+}
+
 /// A client whose frames a test writes by hand. Logs in by trust.
 pub async fn raw(port: u16) -> TcpStream {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();

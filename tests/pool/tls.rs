@@ -416,16 +416,9 @@ async fn the_console_shows_what_a_client_is_encrypted_with() {
     let (client, _) = connect(&pooled, Verify::Nothing, "sslmode=require").await.unwrap();
     ask(&client, "SELECT 1").await.unwrap();
     let console = postgres::connect(pooled.port, "pgbouncer", "").await.unwrap();
-    let rows = console.simple_query("SHOW CLIENTS").await.unwrap();
-    let tls: Vec<String> = rows
-        .iter()
-        .filter_map(|message| match message {
-            tokio_postgres::SimpleQueryMessage::Row(row) if row.get("database") == Some(DATABASE) => {
-                Some(row.get("tls").unwrap().to_owned())
-            }
-            _ => None,
-        })
-        .collect();
+    let rows = support::rows(&console, "SHOW CLIENTS").await;
+    let rows = rows.iter().filter(|row| row.get("database") == Some(DATABASE));
+    let tls: Vec<_> = rows.map(|row| row.get("tls").unwrap()).collect();
     assert_eq!(tls.len(), 1);
     assert!(tls[0].starts_with("TLSv1.3/TLS_"), "{tls:?}");
 }
