@@ -16,6 +16,7 @@ import datetime
 import os
 import platform
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -38,6 +39,7 @@ TITLES = {
     "http": "one HTTP request (GET, 7 headers, keep-alive, 1 KiB answer), access log off",
     "http-log": "the same with its line in the access log",
     "pg-simple": "one simple query through the pool (a transaction of its own)",
+    "pg-extended": "one statement without a name through the pool: Parse, Bind, Describe, Execute, Sync",
     "pg-prepared": "one prepared statement through the pool: Bind, Describe, Execute, Sync",
 }
 
@@ -57,6 +59,18 @@ databases: {{ {database}: {{ host: 127.0.0.1, port: {server} }} }}
 users: {{ {user}: {{}} }}
 admin: {{ address: "127.0.0.1:{admin}" }}
 """
+PGBOUNCER = """
+[databases]
+{database} = host=127.0.0.1 port={server} user={user}
+[pgbouncer]
+listen_addr = 127.0.0.1
+listen_port = {port}
+unix_socket_dir =
+auth_type = any
+pool_mode = transaction
+default_pool_size = 1
+max_prepared_statements = 200
+"""
 
 
 @dataclasses.dataclass
@@ -72,15 +86,17 @@ class Count:
 class Counted:
     """A program under callgrind; `part` hands out what was counted since the last call."""
 
-    def __init__(self, process, out: Path):
+    def __init__(self, process, out: Path, user):
         self.process = process
+        self.user = user
         self.out = out
         self.parts = 0
         self.since = time.monotonic()
 
     def part(self) -> tuple[Profile, float]:
         """(the profile, seconds it covers)."""
-        subprocess.run(["callgrind_control", "--dump", str(self.process.pid)], check=True, capture_output=True)
+        control = ["callgrind_control", "--dump", str(self.process.pid)]
+        subprocess.run([*self.user, *control], check=True, capture_output=True)
         now = time.monotonic()
         seconds, self.since = now - self.since, now
         self.parts += 1
@@ -94,15 +110,21 @@ def is_ready(admin: int) -> bool:
         return answer.status == 200
 
 
+def listens(port: int) -> bool:
+    """Whether somebody accepts there. Nobody is an OSError."""
+    socket.create_connection(("127.0.0.1", port), timeout=10).close()
+    return True
+
+
 @contextlib.contextmanager
-def counted(bookend: str, arguments: list, admin: int, folder: Path):
+def counted(argv: list, ready, folder: Path, user=()):
     """Runs the program under callgrind until it is ready, and ends it afterwards."""
-    out, log = folder / "callgrind.out", folder / "bookend.log"
-    argv = ["valgrind", "--tool=callgrind", f"--callgrind-out-file={out}", bookend, "run", *arguments]
-    process = machine.spawn(argv, log=log)
+    out, log = folder / "callgrind.out", folder / "program.log"
+    valgrind = ["valgrind", "--tool=callgrind", f"--callgrind-out-file={out}"]
+    process = machine.spawn([*user, *valgrind, *argv], log=log)
     try:
-        machine.wait_until(lambda: is_ready(admin), START_SECONDS, "bookend under callgrind", process, log)
-        yield Counted(process, out)
+        machine.wait_until(ready, START_SECONDS, "the program under callgrind", process, log)
+        yield Counted(process, out, user)
     finally:
         process.kill()
         process.wait()
@@ -116,12 +138,33 @@ def arranged(path: str, bookend: str, folder: Path, postgres_port: int | None):
     if path.startswith("http"):
         log = "true" if path == "http-log" else "false"
         config.write_text(FRONT.format(port=port, admin=admin, server=scripted.HttpServer().port, log=log))
-        with counted(bookend, ["--lb", config], admin, folder) as program:
+        with counted([bookend, "run", "--lb", config], lambda: is_ready(admin), folder) as program:
             yield program, scripted.HttpClient(port).ask
+        return
+    words = {"port": port, "admin": admin, "server": postgres_port, "user": USER, "database": DATABASE}
+    if bookend == "pgbouncer":
+        config.write_text(PGBOUNCER.format(**words))
+        running = counted([*peer(), config], lambda: listens(port), folder, nobody(folder))
     else:
-        config.write_text(POOL.format(port=port, admin=admin, server=postgres_port, user=USER, database=DATABASE))
-        with counted(bookend, ["--pool", config], admin, folder) as program:
-            yield program, scripted.PgClient(port, USER, DATABASE, prepared=path == "pg-prepared").ask
+        config.write_text(POOL.format(**words))
+        running = counted([bookend, "run", "--pool", config], lambda: is_ready(admin), folder)
+    with running as program:
+        yield program, scripted.PgClient(port, USER, DATABASE, path.removeprefix("pg-")).ask
+
+
+def peer() -> list:
+    """PgBouncer out of the peers' root, by the C library of that root: valgrind is outside of it."""
+    root = machine.ROOT
+    libraries = f"{root}/usr/lib/x86_64-linux-gnu:{root}/lib/x86_64-linux-gnu"
+    return [root / "lib64/ld-linux-x86-64.so.2", "--library-path", libraries, root / "usr/sbin/pgbouncer"]
+
+
+def nobody(folder: Path) -> list:
+    """What runs a command as somebody else, where PgBouncer would refuse to run as root."""
+    if os.geteuid() != 0:
+        return []
+    shutil.chown(folder, "nobody")
+    return ["setpriv", "--reuid=nobody", "--clear-groups"]
 
 
 def count(path: str, bookend: str, requests: int, postgres_port: int | None) -> Count:
@@ -181,7 +224,8 @@ def table(title: str, counter, run: Count, most: int) -> list[str]:
 
 def report(counts: dict[str, list[Count]], bookend: str, requests: int) -> str:
     """The whole page."""
-    version = subprocess.run([bookend, "--version"], capture_output=True, text=True).stdout.strip()
+    argv = peer() if bookend == "pgbouncer" else [bookend]
+    version = subprocess.run([*argv, "--version"], capture_output=True, text=True).stdout.splitlines()[0].strip()
     describe = ["git", "describe", "--always", "--dirty"]
     commit = subprocess.run(describe, cwd=machine.REPOSITORY, capture_output=True, text=True)
     valgrind = subprocess.run(["valgrind", "--version"], capture_output=True, text=True).stdout.strip()
@@ -217,15 +261,21 @@ def main() -> int:
     parser.add_argument("--requests", type=int, default=1000, help="N (%(default)s)")
     parser.add_argument("--runs", type=int, default=3, help="of each path, each a new process (%(default)s)")
     parser.add_argument("--out", type=Path, help="default: loadtest/results/DATE-instructions.md")
+    parser.add_argument("--pgbouncer", action="store_true", help="count PgBouncer of `make peers` instead; wants --out")
     options = parser.parse_args()
     paths = options.paths.split(",")
+    if options.pgbouncer:
+        paths = [path for path in paths if path.startswith("pg-")]
+        options.bookend = "pgbouncer"
+        if not options.out:
+            parser.error("--pgbouncer wants --out: the page of results is Bookend's")
     if unknown := [path for path in paths if path not in TITLES]:
         parser.error(f"there is no path {unknown[0]}")
     for program in ("valgrind", "callgrind_control"):
         if not shutil.which(program):
             print(f"instructions: {program} is missing; on Debian and Ubuntu: apt-get install valgrind", file=sys.stderr)
             return 2
-    if not os.access(options.bookend, os.X_OK):
+    if not options.pgbouncer and not os.access(options.bookend, os.X_OK):
         print(f"instructions: no {options.bookend}; make build", file=sys.stderr)
         return 2
     counts: dict[str, list[Count]] = {}

@@ -78,28 +78,38 @@ def message(tag: bytes, body: bytes) -> bytes:
 
 
 SIMPLE = message(b"Q", b"SELECT 1\0")
-PARSE = message(b"P", b"counted\0SELECT $1::int\0" + struct.pack("!h", 0))
-# The statement, one parameter as text, the answer as text; then the portal's description, its rows, the end.
-BOUND = (
-    message(b"B", b"\0counted\0" + struct.pack("!hhi", 0, 1, 2) + b"17" + struct.pack("!h", 0))
-    + message(b"D", b"P\0") + message(b"E", b"\0" + struct.pack("!i", 0))
-)
+
+
+def parse(name: bytes) -> bytes:
+    return message(b"P", name + b"\0SELECT $1::int\0" + struct.pack("!h", 0))
+
+
+def bound(name: bytes) -> bytes:
+    """The statement, one parameter as text, the answer as text; then the portal's description, its rows, the end."""
+    return (
+        message(b"B", b"\0" + name + b"\0" + struct.pack("!hhi", 0, 1, 2) + b"17" + struct.pack("!h", 0))
+        + message(b"D", b"P\0") + message(b"E", b"\0" + struct.pack("!i", 0))
+    )
+
+
 SYNC = message(b"S", b"")
 READY = message(b"Z", b"I")
 
 
 class PgClient:
-    """One logged-in client (trusted: no password is asked); `ask` is one transaction and its whole answer."""
+    """One logged-in client (trusted: no password is asked); `ask` is one transaction and its whole answer, by `mode`:
+    simple, extended, or prepared."""
 
-    def __init__(self, port: int, user: str, database: str, *, prepared: bool):
+    def __init__(self, port: int, user: str, database: str, mode: str):
         self.connection = quick(socket.create_connection(("127.0.0.1", port), timeout=60))
         settings = f"user\0{user}\0database\0{database}\0client_encoding\0UTF8\0\0".encode()
         self.request = struct.pack("!ii", len(settings) + 8, 3 << 16) + settings
         self.ask()
-        self.request = PARSE + BOUND + SYNC
-        if prepared:
+        if mode == "prepared":
+            self.request = parse(b"counted") + SYNC
             self.ask()
-        self.request = BOUND + SYNC if prepared else SIMPLE
+        asked = {"simple": SIMPLE, "extended": parse(b"") + bound(b"") + SYNC, "prepared": bound(b"counted") + SYNC}
+        self.request = asked[mode]
 
     def ask(self):
         self.connection.sendall(self.request)
