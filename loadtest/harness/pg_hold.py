@@ -7,7 +7,8 @@ stdin closes. Every client logs in by SCRAM-SHA-256 as RFC 7677 has it, proofs c
 its whole answer; after that it only sits there. Ten thousand of psycopg's connections would take a gigabyte and a minute of the
 core that PostgreSQL needs; these are asyncio protocols of a few kilobytes.
 
-On stdout one JSON line each: {"event": "first" | "all", "clients", "seconds", "error"} and at last {"event": "end", "lost"}.
+On stdout one JSON line each: {"event": "first" | "all", "clients", "since" (seconds since 1970), "seconds", "error"} and at last
+{"event": "end", "lost"}.
 `clients` is how many got their answer, `error` the first thing that went wrong or null.
 """
 from __future__ import annotations
@@ -22,11 +23,13 @@ import json
 import os
 import resource
 import secrets
+import socket
+import ssl
 import struct
 import sys
 import time
 
-# Logins under way at once: enough to keep one core of a pooler busy, far below any listen backlog.
+# Logins under way at once, unless asked for otherwise: enough to keep one core of a pooler busy, far below any listen backlog.
 AT_ONCE = 64
 LOGIN_SECONDS = 30
 QUERY = b"SELECT 1"
@@ -35,6 +38,7 @@ OWN_FILES = 50
 
 GS2_HEADER = b"n,,"
 AUTHENTICATION_OK, SASL, SASL_CONTINUE, SASL_FINAL = 0, 10, 11, 12
+SSL_REQUEST = 80877103
 
 
 class Refused(Exception):
@@ -195,13 +199,37 @@ async def log_in(account, clients: list[Client]) -> None:
     """Adds one client that has had its answer, or raises."""
     loop = asyncio.get_running_loop()
     answered = loop.create_future()
-    _, client = await loop.create_connection(lambda: Client(account, answered), account.host, account.port)
+    if account.tls:
+        where = {"sock": await secured(account), "ssl": account.tls, "server_hostname": ""}
+    else:
+        where = {"host": account.host, "port": account.port}
+    _, client = await loop.create_connection(lambda: Client(account, answered), **where)
     await asyncio.wait_for(answered, LOGIN_SECONDS)
     clients.append(client)
 
 
+async def secured(account) -> socket.socket:
+    """A connection whose server has said that it speaks TLS; the handshake is still to come."""
+    loop = asyncio.get_running_loop()
+    connection = socket.socket()
+    connection.setblocking(False)
+    await loop.sock_connect(connection, (account.host, account.port))
+    await loop.sock_sendall(connection, struct.pack("!II", 8, SSL_REQUEST))
+    if await loop.sock_recv(connection, 1) != b"S":
+        raise Refused("no TLS")
+    return connection
+
+
+def encrypted() -> ssl.SSLContext:
+    """TLS that takes any certificate, as libpq's sslmode=require does."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
+
+
 async def log_in_many(account, clients: list[Client], count: int) -> str | None:
-    """Brings `clients` to `count`, AT_ONCE logins under way; stops at the first error and returns it."""
+    """Brings `clients` to `count`, `at_once` logins under way; stops at the first error and returns it."""
     left = iter(range(count - len(clients)))
     errors: list[str] = []
 
@@ -214,7 +242,7 @@ async def log_in_many(account, clients: list[Client], count: int) -> str | None:
             except (Refused, OSError, asyncio.TimeoutError) as error:
                 errors.append(f"{type(error).__name__}: {error}")
 
-    await asyncio.gather(*(worker() for _ in range(AT_ONCE)))
+    await asyncio.gather(*(worker() for _ in range(account.at_once)))
     return errors[0] if errors else None
 
 
@@ -228,10 +256,11 @@ async def hold(account) -> None:
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(stdin), sys.stdin)
     clients: list[Client] = []
     for event, count in (("first", account.first), ("all", account.count)):
-        began = time.monotonic()
+        began, since = time.monotonic(), time.time()
         before = len(clients)
         error = await log_in_many(account, clients, count)
-        say(event, clients=len(clients) - Client.lost, new=len(clients) - before, seconds=time.monotonic() - began, error=error)
+        seconds = time.monotonic() - began
+        say(event, clients=len(clients) - Client.lost, new=len(clients) - before, since=since, seconds=seconds, error=error)
         if not await stdin.readline():
             break
     say("end", lost=Client.lost)
@@ -245,7 +274,10 @@ def main():
     parser.add_argument("--database", required=True)
     parser.add_argument("--count", type=int, required=True)
     parser.add_argument("--first", type=int, default=100)
+    parser.add_argument("--at-once", type=int, default=AT_ONCE, help="logins under way (%(default)s)")
+    parser.add_argument("--tls", action="store_true")
     account = parser.parse_args()
+    account.tls = encrypted() if account.tls else None
     account.password = os.environ["PGPASSWORD"].encode()
     asyncio.run(hold(account))
 

@@ -35,10 +35,13 @@ MIB = 2**20
 class Holder:
     """pg_hold.py as a child bound to the load's core. It ends when its stdin closes, so also when this process dies."""
 
-    def __init__(self, pooler, count: int):
+    def __init__(self, pooler, count: int, *, first: int = FIRST, at_once: int | None = None, meek: bool = False):
+        """`meek`: it gets what the core's others leave of it (sched(7), SCHED_IDLE)."""
         argv = [sys.executable, HOLDER, "--port", pooler.port, "--user", pooler.user, "--database", pooler.database]
+        argv += ["--tls"] if pooler.tls else []
+        argv += ["--at-once", at_once] if at_once else []
         self.process = subprocess.Popen(
-            pinned([*argv, "--count", count, "--first", FIRST], "load"),
+            pinned([*(["chrt", "--idle", "0"] if meek else []), *argv, "--count", count, "--first", first], "load"),
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0, env={**os.environ, "PGPASSWORD": pooler.password},
         )
 
@@ -79,8 +82,8 @@ class Holder:
 
 
 @contextlib.contextmanager
-def holder(pooler, count: int):
-    found = Holder(pooler, count)
+def holder(pooler, count: int, **how):
+    found = Holder(pooler, count, **how)
     try:
         yield found
     finally:
