@@ -1,6 +1,10 @@
 //! The program: what the command line says, done by the library.
 
-use std::{env, process::ExitCode};
+use std::{
+    alloc::{GlobalAlloc, Layout},
+    env,
+    process::ExitCode,
+};
 
 use bookend::{
     app::{self, Voice, ask},
@@ -12,7 +16,46 @@ use bookend::{
 /// Without transparent huge pages (feature `no_thp`, and [`small_pages`]), which mimalloc asks for by itself: a touched byte
 /// then makes 2 MiB resident.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: Allocator = Allocator(mimalloc::MiMalloc);
+
+/// mimalloc, asked for an alignment only where it does not have it anyway: asked for one, it allocates everything above a
+/// kilobyte by a detour, larger than it need be (its alloc-aligned.c, `mi_theap_malloc_zero_aligned_at_generic`).
+struct Allocator(mimalloc::MiMalloc);
+
+/// What every block of mimalloc's is aligned to.
+const ALIGNED: usize = std::mem::size_of::<usize>();
+
+// SAFETY: every call is mimalloc's own for the same size; what is not asked to be aligned is, since no block is smaller than a
+// word, and mimalloc frees a block without being told how it was asked for.
+unsafe impl GlobalAlloc for Allocator {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        if layout.align() <= ALIGNED {
+            // SAFETY: takes any size.
+            return unsafe { libmimalloc_sys::mi_malloc(layout.size()) }.cast();
+        }
+        // SAFETY: as this function's own.
+        unsafe { self.0.alloc(layout) }
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        if layout.align() <= ALIGNED {
+            // SAFETY: takes any size.
+            return unsafe { libmimalloc_sys::mi_zalloc(layout.size()) }.cast();
+        }
+        // SAFETY: as this function's own.
+        unsafe { self.0.alloc_zeroed(layout) }
+    }
+
+    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
+        // SAFETY: as this function's own.
+        unsafe { self.0.dealloc(at, layout) }
+    }
+
+    unsafe fn realloc(&self, at: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        // SAFETY: as this function's own.
+        unsafe { self.0.realloc(at, layout, size) }
+    }
+}
 
 /// Keeps the kernel from huge pages of its own accord, where it is set to give them to everyone (Debian, RHEL). The
 /// allocator has begun before `main`: that it does not ask for them has to be built in.
