@@ -128,6 +128,25 @@ impl Params {
         standard.chain(extra)
     }
 
+    /// Returns whether nothing [`Self::differing`] from `server`: looked at for every lease.
+    pub fn agrees(&self, server: &Self) -> bool {
+        let same = |(ours, theirs): (&Option<Value>, &Option<Value>)| match (ours, theirs) {
+            (Some(ours), Some(theirs)) => same(ours, theirs),
+            _ => true,
+        };
+        self.standard.iter().zip(&server.standard).all(same)
+            && self.extra.iter().all(|(name, ours)| server.value(name).is_none_or(|theirs| self::same(ours, theirs)))
+    }
+
+    /// Takes equal values from `other`, so that they are found equal without a look at their bytes.
+    pub fn share(&mut self, other: &Self) {
+        for (ours, theirs) in self.standard.iter_mut().zip(&other.standard) {
+            if ours == theirs {
+                ours.clone_from(theirs);
+            }
+        }
+    }
+
     /// Takes over the server's spelling of everything that differs, telling `each` name and new value.
     pub fn adopt(&mut self, server: &Self, mut each: impl FnMut(&str, &[u8])) {
         for ((ours, theirs), name) in self.standard.iter_mut().zip(&server.standard).zip(STANDARD) {

@@ -104,7 +104,7 @@ impl Stats {
         add(&self.query_count, count);
         add(&self.query_time, u64::try_from(time.as_micros()).unwrap_or(u64::MAX));
         if let Some(observer) = &self.observer.0 {
-            let each = time.div_f64(count as f64);
+            let each = if count == 1 { time } else { time.div_f64(count as f64) };
             (0..count).for_each(|_| observer.query(each));
         }
     }

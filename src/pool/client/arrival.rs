@@ -154,7 +154,7 @@ impl Arrival {
             Ok(Some(Admitted { pool, state, early })) => {
                 let Self { pooler, client, .. } = self;
                 client.set_control(Arc::new(Control::default()));
-                pooler.drain.spawn(Session { io, client, pool, state, early }.run());
+                pooler.drain.spawn(Session::new(io, client, pool, state, early).run());
             }
             Ok(None) => self.client.transition(ClientState::Closing, Instant::now()),
             Err(error) => self.refuse(&mut io, &error).await,

@@ -6,8 +6,8 @@
 
 use std::{
     future::poll_fn,
-    pin::Pin,
-    sync::Arc,
+    pin::{Pin, pin},
+    sync::{Arc, atomic::Ordering},
     task::{Context, Poll, Waker, ready},
     time::Duration,
 };
@@ -39,12 +39,14 @@ const DISCARD: &str = "DISCARD ALL";
 
 /// One client from its login to its end.
 pub struct Session<IO> {
-    pub io: IO,
-    pub client: ClientHandle,
-    pub pool: Arc<Pool>,
-    pub state: relay::ClientState,
+    io: IO,
+    client: ClientHandle,
+    pool: Arc<Pool>,
+    state: relay::ClientState,
     /// What has been read of a request that is not there yet: less than a header, or what came before the login was over.
-    pub early: Option<Scratch>,
+    early: Option<Scratch>,
+    /// As of the last request, with their age.
+    rules: (u32, Arc<Rules>),
 }
 
 /// How an idle client's wait ended.
@@ -65,6 +67,19 @@ enum Next {
 }
 
 impl<IO: AsyncRead + AsyncWrite + Unpin + Send + 'static> Session<IO> {
+    /// Returns a session that is idle; `early` is what has been read of it beyond its login.
+    pub fn new(
+        io: IO,
+        client: ClientHandle,
+        pool: Arc<Pool>,
+        state: relay::ClientState,
+        early: Option<Scratch>,
+    ) -> Self {
+        // The age first: rules that come in between are only read once more.
+        let rules = (pool.rules_age.load(Ordering::Acquire), pool.rules.load_full());
+        Self { io, client, pool, state, early, rules }
+    }
+
     /// Serves the client until it leaves. What it must be told at the end it is told here.
     #[expect(clippy::manual_async_fn, reason = "an async fn keeps `self` twice, as argument and as variable")]
     pub fn run(mut self) -> impl Future<Output = ()> + Send {
@@ -101,10 +116,14 @@ impl<IO: AsyncRead + AsyncWrite + Unpin + Send + 'static> Session<IO> {
         if let Some(early) = self.early.take_if(|early| early.len() >= HEADER_LEN) {
             return Woken::Request(early);
         }
-        let late = too_long(self.pool.rules.load().client_idle_timeout);
-        let (io, early, state) = (&mut self.io, &mut self.early, &self.state);
-        let read = poll_fn(|cx| {
-            // Who puts something in rings, which wakes this task.
+        let mut late = pin!(too_long(self.rules().client_idle_timeout));
+        let Self { io, early, client, state, .. } = self;
+        poll_fn(|cx| {
+            // Before the request: those may go on for ever.
+            if let Poll::Ready(leave) = client.poll_leave(cx, Leave::Draining) {
+                return Poll::Ready(Woken::Asked(leave));
+            }
+            // Who puts something in rings, which wakes this task; after the look above, which lets it be woken.
             if state.mailbox().is_some_and(Mailbox::is_waiting) {
                 return Poll::Ready(Woken::Mail);
             }
@@ -120,17 +139,22 @@ impl<IO: AsyncRead + AsyncWrite + Unpin + Send + 'static> Session<IO> {
                     Some((Poll::Pending, _)) => {
                         // Nothing to read: the buffer goes back to the thread, unless half a header is in it.
                         *early = (!scratch.is_empty()).then_some(scratch);
-                        return Poll::Pending;
+                        return late.as_mut().poll(cx).map(Woken::TooLong);
                     }
                     _ => return Poll::Ready(Woken::Gone),
                 }
             }
-        });
-        tokio::select! {
-            woken = read => woken,
-            leave = self.client.asked_to_leave(Leave::Draining) => Woken::Asked(leave),
-            limit = late => Woken::TooLong(limit),
+        })
+        .await
+    }
+
+    /// Returns the rules as they are now. Kept from one request to the next, and read again when they were changed.
+    fn rules(&mut self) -> &Arc<Rules> {
+        let age = self.pool.rules_age.load(Ordering::Acquire);
+        if self.rules.0 != age {
+            self.rules = (age, self.pool.rules.load_full());
         }
+        &self.rules.1
     }
 
     /// Gives the client what it listens to. Who has missed something must not go on.
@@ -192,7 +216,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin + Send + 'static> Session<IO> {
 
     /// One lease: from the first bytes of a request to the boundary at which the server is given back.
     async fn transaction(&mut self, mut request: Scratch) -> Result<Next, PoolError> {
-        let rules = self.pool.rules.load_full();
+        let rules = self.rules().clone();
         match Header::peek(&request, rules.limits.max_packet_size) {
             Ok(Some(Header { tag: tag::TERMINATE, .. })) => return Ok(Next::Over),
             Ok(Some(Header { tag: tag::QUERY, .. })) if rules.limits.disable_pqexec => {

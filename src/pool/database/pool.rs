@@ -7,7 +7,10 @@
 use std::{
     borrow::Cow,
     net::IpAddr,
-    sync::{Arc, atomic::Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
     time::Duration,
 };
 
@@ -44,6 +47,8 @@ pub struct Pool {
     pub group: Arc<Group>,
     pub store: Arc<Store<Connector>>,
     pub rules: ArcSwap<Rules>,
+    /// How often they were changed: who keeps them looks at this.
+    pub rules_age: AtomicU32,
     pub stats: Arc<Stats>,
     pub metrics: DatabaseMetrics,
     pub spill: Arc<SpillMemory>,
@@ -95,6 +100,7 @@ impl Pool {
             group,
             store,
             rules: ArcSwap::from_pointee(rules),
+            rules_age: AtomicU32::new(0),
             stats: of.stats.clone(),
             metrics: of.metrics.clone(),
             spill: shared.spill.clone(),
@@ -136,6 +142,7 @@ impl Pool {
         self.store.set_settings(rules.settings);
         self.hub.set_queue(rules.notifications.queue);
         self.rules.store(Arc::new(rules));
+        self.rules_age.fetch_add(1, Ordering::Release);
     }
 
     pub(super) fn set_way(

@@ -3,16 +3,19 @@
 mod state;
 
 use std::{
+    future::poll_fn,
     ops::Deref,
     sync::{
         Arc, OnceLock, Weak,
         atomic::{AtomicU8, AtomicU16, AtomicU64, Ordering},
     },
+    task::{Context, Poll},
     time::{Duration, SystemTime},
 };
 
+use futures_util::task::AtomicWaker;
 use parking_lot::Mutex;
-use tokio::{sync::Notify, time::Instant};
+use tokio::time::Instant;
 
 pub use self::state::{CancelKey, ClientState, Leave};
 use super::{Clock, Group, Place, Registry, ServerEntry};
@@ -51,7 +54,8 @@ pub struct ClientEntry {
     link: Mutex<Option<Arc<ServerEntry>>>,
     /// Reaches the client's relay while it holds a server.
     control: OnceLock<Arc<Control>>,
-    nudge: Notify,
+    /// Of the session's own task, which alone waits to be asked to leave.
+    nudge: AtomicWaker,
 }
 
 impl ClientEntry {
@@ -77,7 +81,7 @@ impl ClientEntry {
             application_name: Mutex::default(),
             link: Mutex::new(None),
             control: OnceLock::new(),
-            nudge: Notify::new(),
+            nudge: AtomicWaker::new(),
         }
     }
 
@@ -228,16 +232,16 @@ impl ClientEntry {
     pub fn ask_to_leave(&self, leave: Leave) {
         self.leave.fetch_max(leave as u8, Ordering::AcqRel);
         self.steer(leave);
-        self.nudge.notify_one();
+        self.nudge.wake();
     }
 
     /// Wakes the client's task, wherever it is, to look whether something waits for it. Between its transactions it does that
-    /// in [`Self::asked_to_leave`].
+    /// in [`Self::poll_leave`].
     pub fn ring(&self) {
         if let Some(control) = self.control.get() {
             control.wake();
         }
-        self.nudge.notify_one();
+        self.nudge.wake();
     }
 
     fn steer(&self, leave: Leave) {
@@ -258,14 +262,19 @@ impl ClientEntry {
     /// Waits until the client is asked to leave at least as soon as `least`. Cancel safe; the session's own task waits here,
     /// nobody else.
     pub async fn asked_to_leave(&self, least: Leave) -> Leave {
-        loop {
-            let leave = self.leave();
-            if leave >= least {
-                return leave;
-            }
-            // One waiter, one stored permit: a nudge between the load and the wait is not lost.
-            self.nudge.notified().await;
+        poll_fn(|cx| self.poll_leave(cx, least)).await
+    }
+
+    /// As [`Self::asked_to_leave`].
+    pub fn poll_leave(&self, cx: &mut Context<'_>, least: Leave) -> Poll<Leave> {
+        let leave = self.leave();
+        if leave >= least {
+            return Poll::Ready(leave);
         }
+        self.nudge.register(cx.waker());
+        // Once more: who asked between the look and the registration has woken nobody.
+        let leave = self.leave();
+        if leave >= least { Poll::Ready(leave) } else { Poll::Pending }
     }
 
     fn counted_in(&self) -> &Group {

@@ -92,6 +92,9 @@ pub struct ServerEntry {
     replication: OnceLock<Replication>,
     application_name: Mutex<Arc<[u8]>>,
     cancels: Mutex<Cancels>,
+    /// A cancel request's end was not seen: it may still arrive, so the connection must not be used by another client. Set
+    /// under the lock of `cancels`, read without: who has taken the connection back has had that lock since.
+    cancel_doubtful: AtomicBool,
 }
 
 /// The two ends of the connection, and by what its session is cancelled.
@@ -112,8 +115,6 @@ struct Cancels {
     /// The client whose queries run here now; 0 for none.
     holder: u64,
     under_way: u32,
-    /// A request whose end was not seen: it may still arrive, so the connection must not be used by another client.
-    doubtful: bool,
 }
 
 impl ServerEntry {
@@ -133,6 +134,7 @@ impl ServerEntry {
             replication: OnceLock::new(),
             application_name: Mutex::default(),
             cancels: Mutex::default(),
+            cancel_doubtful: AtomicBool::new(false),
         }
     }
 
@@ -287,7 +289,9 @@ impl ServerEntry {
     pub fn cancel_ended(&self, proven: bool) -> bool {
         let mut cancels = self.cancels.lock();
         cancels.under_way = cancels.under_way.saturating_sub(1);
-        cancels.doubtful |= !proven;
+        if !proven {
+            self.cancel_doubtful.store(true, Ordering::Release);
+        }
         cancels.under_way == 0
     }
 
@@ -298,7 +302,7 @@ impl ServerEntry {
 
     /// Returns whether a cancel may still arrive that nobody can account for.
     pub fn cancel_doubtful(&self) -> bool {
-        self.cancels.lock().doubtful
+        self.cancel_doubtful.load(Ordering::Acquire)
     }
 }
 

@@ -179,7 +179,7 @@ impl Session<'_> {
         let fits = options.weight() <= KEPT_MAX;
         if fits {
             self.client.set_options(options);
-            self.scope = None;
+            self.client.scope = None;
             // Clients of one application set the same: one value for all of them.
             if let Some(shared) = self.server.applied.known()
                 && Some(&**shared) == self.client.options.as_deref()

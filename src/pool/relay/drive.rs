@@ -8,7 +8,7 @@
 
 use std::{
     cell::RefCell,
-    pin::{Pin, pin},
+    pin::Pin,
     sync::Arc,
     task::{Context, Poll},
     time::Duration,
@@ -16,7 +16,7 @@ use std::{
 
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    time::{Instant, Sleep, sleep_until},
+    time::{Instant, sleep_until},
 };
 
 use super::{
@@ -49,6 +49,8 @@ const OWED_MAX: usize = 16 * 1024;
 const NEXT_LOOK: Duration = Duration::from_secs(600);
 /// Notifications that a client is given at once, or little more.
 pub const MAIL_MAX: usize = 16 * 1024;
+/// Bytes that passed in a lease before the statistics hear of them, unless a request ends first.
+const UNCOUNTED_MAX: u64 = 256 * 1024;
 /// A client with this much to take is not read.
 const ANSWERS_MAX: usize = 32 * 1024;
 
@@ -111,20 +113,19 @@ where
         stalled: false,
         client_deaf: false,
         server_deaf: false,
+        timed: false,
         pin_timed: false,
         begun: false,
         sent: 0,
         received: first.len() as u64,
     };
     relay.session.post = post;
-    // Made when there is a limit to watch, which most leases do not have.
-    let mut timer = pin!(None);
     let mut leave_by = None;
     let end = std::future::poll_fn(|cx| {
         if let Poll::Ready(end) = relay.poll(cx) {
             return Poll::Ready(end);
         }
-        relay.poll_timer(cx, timer.as_mut(), &mut leave_by)
+        relay.poll_timer(cx, &mut leave_by)
     })
     .await;
     relay.account();
@@ -193,6 +194,8 @@ struct Relay<'a, C, S> {
     client_deaf: bool,
     /// The server takes nothing more; what it said last is still to be read.
     server_deaf: bool,
+    /// The timer is set for this lease.
+    timed: bool,
     /// The timer knows that the client keeps its server.
     pin_timed: bool,
     /// This is not the first wake-up.
@@ -212,29 +215,48 @@ where
             return Poll::Ready(End::Failed { error });
         }
         // The first time it is the moment of the lease.
-        if std::mem::replace(&mut self.begun, true) {
+        let begun = std::mem::replace(&mut self.begun, true);
+        if begun {
             self.session.pace.now = Instant::now();
         }
         if self.session.may_put_mail() && self.to_client.len() < ANSWERS_MAX {
             self.session.put_mail(self.to_client.writer());
         }
-        let end = SCRATCH.with_borrow_mut(|scratch| self.rounds(cx, scratch));
-        self.note_blocked(self.blocked);
-        self.session.pace.settle(self.session.rest());
-        self.account();
+        let end = SCRATCH.with_borrow_mut(|scratch| self.rounds(cx, scratch, begun));
+        if end.is_pending() {
+            self.note_blocked(self.blocked);
+            self.session.pace.settle(self.session.rest());
+            self.account_if_due();
+        }
         end
     }
 
-    fn rounds(&mut self, cx: &mut Context<'_>, scratch: &mut Scratch) -> Poll<End> {
+    /// `answered`: what woke this is the server's answer, as far as one can guess, so the client is not asked for more before
+    /// that was looked at: nearly always it is the last of the lease.
+    fn rounds(&mut self, cx: &mut Context<'_>, scratch: &mut Scratch, answered: bool) -> Poll<End> {
+        scratch.staged.clear(); // after an error half of an output may be left in it
+        let mut first = answered;
+        // The server has nothing more, and will wake us.
+        let mut drained = false;
         for _ in 0..ROUNDS {
-            scratch.staged.clear(); // after an error half of an output may be left in it
-            let moved = match self.client_turn(cx, scratch) {
-                Ok(moved) => moved,
+            let asked = match std::mem::take(&mut first) {
+                true => Ok(true),
+                false => self.client_turn(cx, scratch),
+            };
+            let asked = match asked {
+                Ok(asked) => asked,
                 Err(end) => return Poll::Ready(end),
             };
-            let moved = match self.server_turn(cx, scratch) {
-                Ok(more) => moved | more,
-                Err(end) => return Poll::Ready(end),
+            let moved = if asked || !drained || !self.to_client.is_empty() {
+                match self.server_turn(cx, scratch) {
+                    Ok(more) => {
+                        drained = !more;
+                        asked | more
+                    }
+                    Err(end) => return Poll::Ready(end),
+                }
+            } else {
+                false
             };
             if let Err(end) = self.flush(cx) {
                 return Poll::Ready(end);
@@ -501,6 +523,15 @@ where
         done.then(|| End::Released { server: self.session.fate() })
     }
 
+    /// Adds to the statistics in the middle of a lease: when a request has ended, much has passed, or something was noted that
+    /// is told to people.
+    fn account_if_due(&mut self) {
+        let much = self.sent + self.received > UNCOUNTED_MAX;
+        if much || self.session.pace.has_sums() || self.session.notes.is_some() {
+            self.account();
+        }
+    }
+
     /// Adds what happened since the last time to the statistics.
     fn account(&mut self) {
         let sums = self.session.pace.take();
@@ -518,30 +549,31 @@ where
         }
     }
 
-    /// Looks whether a limit is reached. The timer is polled only when there is one, and set anew only when it has fired.
-    fn poll_timer(
-        &mut self,
-        cx: &mut Context<'_>,
-        mut timer: Pin<&mut Option<Sleep>>,
-        leave_by: &mut Option<Instant>,
-    ) -> Poll<End> {
+    /// Looks whether a limit is reached. The timer is the server's and goes from lease to lease: it is set anew when it has
+    /// fired, or would fire too late. That it fires too early, for a limit that is no more, does no harm.
+    fn poll_timer(&mut self, cx: &mut Context<'_>, leave_by: &mut Option<Instant>) -> Poll<End> {
         let limits = self.session.limits;
         if self.session.leaving && leave_by.is_none() {
             let at = self.session.pace.now + limits.rollback_timeout;
             *leave_by = Some(at);
-            timer.set(Some(sleep_until(at)));
+            self.set_timer(at);
         }
         let soonest = limits.soonest(self.session.is_pinned());
-        if timer.is_none() {
-            let Some(soonest) = soonest else { return Poll::Pending };
-            timer.set(Some(sleep_until(self.session.pace.now + soonest)));
+        // A limit more than there was: the timer may be set for later than it allows.
+        let pinned = self.session.is_pinned() && !std::mem::replace(&mut self.pin_timed, true);
+        if (!self.timed || pinned)
+            && leave_by.is_none()
+            && let Some(soonest) = soonest
+        {
+            self.set_timer(self.session.pace.now + soonest);
         }
-        if self.session.is_pinned() && !std::mem::replace(&mut self.pin_timed, true) && leave_by.is_none() {
-            // A limit more than there was: the timer may be set for later than it allows.
-            timer.set(soonest.map(|soonest| sleep_until(self.session.pace.now + soonest)));
+        if !self.timed {
+            return Poll::Pending;
         }
-        let Some(mut timer) = timer.as_pin_mut() else { return Poll::Pending };
-        while timer.as_mut().poll(cx).is_ready() {
+        while let Some(timer) = &mut self.session.server.timer {
+            if timer.as_mut().poll(cx).is_pending() {
+                break;
+            }
             let now = Instant::now();
             let due = self.session.pace.due(limits);
             match (due, *leave_by) {
@@ -555,6 +587,16 @@ where
             }
         }
         Poll::Pending
+    }
+
+    /// Lets the timer fire no later than `at`.
+    fn set_timer(&mut self, at: Instant) {
+        self.timed = true;
+        match &mut self.session.server.timer {
+            Some(timer) if timer.deadline() <= at => {}
+            Some(timer) => timer.as_mut().reset(at),
+            none => *none = Some(Box::pin(sleep_until(at))),
+        }
     }
 
     /// Tells the client why it is ended, if the stream stands between two messages and the server has not said it already.

@@ -57,7 +57,7 @@ impl Session<'_> {
         }
         let status = ParameterStatus::parse(body).map_err(|_| confused("malformed ParameterStatus"))?;
         self.server.params.set(status.name, status.value);
-        self.scope = None;
+        self.client.scope = None;
         self.client.renamed = true;
         if self.is_replaying() {
             return Ok(Verdict::Skip); // the client is told at the replay's end what it does not know
@@ -200,7 +200,7 @@ impl Session<'_> {
         self.client.params.adopt(&self.server.params, |name, value| {
             backend::parameter_status(out.writer(), name, value);
         });
-        self.scope = None;
+        self.client.scope = None;
         self.client.proven = true;
         self.client.renamed = true;
         self.replay = Replay::Done;
@@ -283,6 +283,7 @@ impl Session<'_> {
 
     /// Something is answered that is not a Sync: doubtful ones before it were ignored in COPY, or their answer was taken for
     /// the one before.
+    #[inline]
     fn settle_doubt(&mut self) {
         if self.server.owed.front().is_some_and(|entry| entry.doubtful) {
             self.server.owed.pop_doubtful();
@@ -292,7 +293,9 @@ impl Session<'_> {
 
     /// Markers that a COPY has not taken are nothing: outside COPY the server ignores what they stand for.
     pub(super) fn pop_copy_ends(&mut self) {
-        while self.server.owed.front().is_some_and(|entry| entry.kind == Kind::CopyEnd) {
+        while self.server.owed.has_copy_end()
+            && self.server.owed.front().is_some_and(|entry| entry.kind == Kind::CopyEnd)
+        {
             self.server.owed.pop();
         }
     }

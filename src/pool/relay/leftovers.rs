@@ -323,7 +323,7 @@ impl Session<'_> {
         self.server.touched = true;
         self.server.applied.set(None);
         self.client.options = self.client.startup_options().cloned();
-        self.scope = None;
+        self.client.scope = None;
         self.suspects = Pins::none();
         self.sets_seen = 0;
         (self.moving, self.client.listening) = (None, None);

@@ -115,6 +115,7 @@ pub(super) struct Owed {
     ready_count: usize,
     queries: usize,
     copy_ends: usize,
+    fakes: usize,
 }
 
 impl Owed {
@@ -139,6 +140,7 @@ impl Owed {
         self.ready_count += usize::from(entry.kind.is_ready());
         self.queries += usize::from(entry.kind == Kind::Query);
         self.copy_ends += usize::from(entry.kind == Kind::CopyEnd);
+        self.fakes += usize::from(entry.action == Action::Fake);
         self.queue.push_back(entry);
     }
 
@@ -156,6 +158,12 @@ impl Owed {
         self.ready_count -= usize::from(entry.kind.is_ready());
         self.queries -= usize::from(entry.kind == Kind::Query);
         self.copy_ends -= usize::from(entry.kind == Kind::CopyEnd);
+        self.fakes -= usize::from(entry.action == Action::Fake);
+    }
+
+    /// Returns whether it is our turn to answer: the oldest request is one that the server has not been sent.
+    pub(super) fn is_fake_next(&self) -> bool {
+        self.fakes > 0 && self.front().is_some_and(|entry| entry.action == Action::Fake)
     }
 
     /// Returns whether a Query is still to be answered: its text may do anything.
@@ -180,8 +188,7 @@ impl Owed {
 
     /// Returns whether all answers are given by us, and there are any: no answer of the server will bring their turn.
     pub(super) fn is_all_fakes(&self) -> bool {
-        let is_fake = |entry: &Entry| entry.action == Action::Fake;
-        self.queue.front().is_some_and(is_fake) && self.queue.iter().all(is_fake)
+        self.fakes > 0 && self.fakes == self.queue.len()
     }
 
     /// One of the Syncs at the front may have been answered already, or ignored; which, the next answer will tell. Returns
@@ -217,6 +224,7 @@ impl Owed {
             self.ready_count -= usize::from(entry.kind.is_ready());
             self.queries -= usize::from(entry.kind == Kind::Query);
             self.copy_ends -= usize::from(entry.kind == Kind::CopyEnd);
+            self.fakes -= usize::from(entry.action == Action::Fake);
             undo(entry);
         }
         sync.is_some()
@@ -240,6 +248,7 @@ impl Owed {
         let Some(end) = self.queue.iter().position(|entry| entry.kind == Kind::CopyEnd) else { return };
         let mut index = 0;
         let (ready_count, queries, copy_ends) = (&mut self.ready_count, &mut self.queries, &mut self.copy_ends);
+        let fakes = &mut self.fakes;
         self.queue.retain(|entry| {
             let ignored = (1..=end).contains(&index) && (entry.doubtful || index == end);
             index += 1;
@@ -247,6 +256,7 @@ impl Owed {
                 *ready_count -= usize::from(entry.kind.is_ready());
                 *queries -= usize::from(entry.kind == Kind::Query);
                 *copy_ends -= usize::from(entry.kind == Kind::CopyEnd);
+                *fakes -= usize::from(entry.action == Action::Fake);
             }
             !ignored
         });

@@ -68,14 +68,16 @@ impl Pace {
     /// A request of the client was answered to its end. `more`: another one is under way.
     pub(super) fn ready(&mut self, status: TxStatus, more: bool) {
         self.sum.queries += 1;
-        if let Some(start) = self.query_start.take() {
-            self.sum.query_time += self.now.saturating_duration_since(start);
-        }
+        let query = self.query_start.take();
+        let query_time = query.map_or(Duration::ZERO, |start| self.now.saturating_duration_since(start));
+        self.sum.query_time += query_time;
         if status == TxStatus::Idle {
             self.sum.xacts += 1;
-            if let Some(start) = self.xact_start.take() {
-                self.sum.xact_time += self.now.saturating_duration_since(start);
-            }
+            self.sum.xact_time += match self.xact_start.take() {
+                // A transaction of one query.
+                xact if xact == query => query_time,
+                xact => xact.map_or(Duration::ZERO, |start| self.now.saturating_duration_since(start)),
+            };
         }
         if more {
             self.query_start = Some(self.now);
@@ -89,6 +91,11 @@ impl Pace {
             self.rest = rest;
             self.idle_since = (rest != Rest::No).then_some(self.now);
         }
+    }
+
+    /// Returns whether a request has ended since the last [`Self::take`].
+    pub(super) fn has_sums(&self) -> bool {
+        self.sum.queries > 0
     }
 
     /// Returns the sums since the last call.

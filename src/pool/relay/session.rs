@@ -42,8 +42,6 @@ pub(super) struct Session<'a> {
     /// The server discards everything up to a Sync that the client has not sent yet; so do we.
     pub(super) discarding: bool,
     pub(super) unnamed: Unnamed,
-    /// [`ClientState::scope`], once somebody has asked.
-    pub(super) scope: Option<u64>,
     /// The scope that is the client's alone while texts mean something else to it; 0: none yet.
     own_scope: u64,
     /// The batch under way, should it have to be sent again.
@@ -118,7 +116,6 @@ impl<'a> Session<'a> {
             batch_open: false,
             discarding: false,
             unnamed: Unnamed::default(),
-            scope: None,
             own_scope: 0,
             heal: Heal::default(),
             copy_in: false,
@@ -195,6 +192,12 @@ impl<'a> Session<'a> {
         if self.replay != Replay::Due {
             return;
         }
+        let (client, server) = (&*self.client, &*self.server);
+        let same = server.applied.is(client.options.as_ref()) && client.params.agrees(&server.params);
+        if same && !server.sql_prepared {
+            self.replay = Replay::Done;
+            return;
+        }
         let out = out.writer();
         let from = out.len();
         let mut needed = false;
@@ -238,14 +241,15 @@ impl<'a> Session<'a> {
     }
 
     /// Writes the answers whose turn has come and that we give ourselves.
+    #[inline]
     pub(super) fn put_fakes(&mut self, out: &mut Sink<'_>) {
-        if self.server.owed.front().is_some_and(|entry| entry.action == Action::Fake) {
+        if self.server.owed.is_fake_next() {
             self.answer_fakes(out.writer());
         }
     }
 
     fn answer_fakes(&mut self, out: &mut Vec<u8>) {
-        while self.server.owed.front().is_some_and(|entry| entry.action == Action::Fake) {
+        while self.server.owed.is_fake_next() {
             let Some(entry) = self.server.owed.pop() else { return };
             write_fake(entry.kind, out);
             self.heal.answered(entry.kind);
@@ -312,7 +316,7 @@ impl<'a> Session<'a> {
     /// was made, so that a plan that is shared would miss the owner's temporary table, and be left at it for others.
     pub(super) fn scope(&mut self) -> u64 {
         if !self.reads_alone() {
-            return *self.scope.get_or_insert_with(|| self.client.scope());
+            return self.client.scope();
         }
         if self.own_scope == 0 {
             self.own_scope = self.client.interner.scope_of_its_own();

@@ -31,7 +31,7 @@ impl Session<'_> {
         {
             self.stale = true;
             self.client.renamed = true;
-            self.scope = None;
+            self.client.scope = None;
             let asked = |name: &str| restore_all || restore.iter().any(|reset| reset.eq_ignore_ascii_case(name));
             for (name, value) in baseline.tracked.iter().filter(|(name, _)| asked(name)) {
                 let differs = self.client.params.value(name).is_some_and(|now| **now != **value);
@@ -52,7 +52,7 @@ impl Session<'_> {
             let _ = options.add(name, value); // a name of ours
         }
         self.client.set_options(options);
-        self.scope = None;
+        self.client.scope = None;
         self.set_pins(self.pins.without([Reason::Setting].into_iter().collect()));
     }
 

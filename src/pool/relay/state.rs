@@ -1,6 +1,8 @@
 //! What outlives a lease: a client between its transactions, a server between its clients.
 
-use std::sync::Arc;
+use std::{pin::Pin, sync::Arc};
+
+use tokio::time::Sleep;
 
 use super::{heal::Batch, owed::Owed, unnamed::Kept};
 use crate::pool::{
@@ -19,6 +21,8 @@ pub struct ClientState {
     pub(super) options: Option<Arc<Options>>,
     /// `None`: it asked for nothing.
     pub(super) baseline: Option<Box<Baseline>>,
+    /// [`Self::scope`], once somebody has asked. Forgotten whenever one of its settings changes.
+    pub(super) scope: Option<u64>,
     /// It was told to leave, and what it had on a server went with that: it must not go on.
     bereft: bool,
     /// A server has accepted these settings. Until then its first message waits for the replay's answer, so that nothing
@@ -77,6 +81,7 @@ impl ClientState {
             options,
             proven: baseline.is_none(),
             baseline,
+            scope: None,
             bereft: false,
             renamed: true,
             statements: ClientStatements::default(),
@@ -98,8 +103,12 @@ impl ClientState {
     }
 
     /// Returns the scope of its statements ([`crate::pool::prepared::statement`]): a hash of its settings.
-    pub(super) fn scope(&self) -> u64 {
-        self.interner.scope((self.params.reading(), self.options.as_deref()))
+    pub(super) fn scope(&mut self) -> u64 {
+        if let Some(scope) = self.scope {
+            return scope;
+        }
+        let scope = self.interner.scope((self.params.reading(), self.options.as_deref()));
+        *self.scope.insert(scope)
     }
 
     /// Replaces what it has set and no server reports.
@@ -173,6 +182,8 @@ pub struct ServerState {
     pub(super) touched: bool,
     /// SQL left something on it that nothing undoes: it is closed when its client leaves.
     pub(super) unfit: bool,
+    /// For the limits of its leases; made with the first that has any.
+    pub(super) timer: Option<Pin<Box<Sleep>>>,
 }
 
 impl ServerState {
@@ -188,6 +199,7 @@ impl ServerState {
             sql_prepared: false,
             touched: false,
             unfit: false,
+            timer: None,
         }
     }
 
@@ -199,6 +211,11 @@ impl ServerState {
     /// Returns everything the server reports.
     pub fn params(&self) -> &Params {
         &self.params
+    }
+
+    /// Returns the same, to share equal values with others.
+    pub fn params_mut(&mut self) -> &mut Params {
+        &mut self.params
     }
 
     /// Returns the `application_name` in force on it, as far as the server tells.

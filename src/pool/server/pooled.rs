@@ -78,8 +78,12 @@ impl Connector {
     }
 
     /// Keeps the welcome if it is news: it hardly ever is.
-    fn learn(&self, params: Vec<(String, String)>, tracked: &Params) {
-        if self.welcome.load().as_ref().is_none_or(|known| known.params != params) {
+    fn learn(&self, params: Vec<(String, String)>, tracked: &mut Params) {
+        let known = self.welcome.load();
+        if let Some(known) = &*known {
+            tracked.share(&known.tracked);
+        }
+        if known.as_ref().is_none_or(|known| known.params != params) {
             self.welcome.store(Some(Arc::new(Welcome { params, tracked: tracked.clone() })));
         }
     }
@@ -96,9 +100,9 @@ impl Connect for Connector {
         if host.name.zip(peer.ip()).is_some_and(|(name, address)| !name.has(address)) {
             entry.set_close_needed();
         }
-        let state = ServerState::new(fresh.params.iter().map(|(name, value)| (name.as_str(), value.as_bytes())));
+        let mut state = ServerState::new(fresh.params.iter().map(|(name, value)| (name.as_str(), value.as_bytes())));
         entry.set_application_name(state.application_name());
-        self.learn(fresh.params, state.params());
+        self.learn(fresh.params, state.params_mut());
         Ok(Box::new(Server { stream: fresh.stream, state }))
     }
 

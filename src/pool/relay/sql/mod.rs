@@ -4,9 +4,9 @@
 //! server ([`super::census`]). So reading may be rough where it errs towards asking: a `SET` inside a string costs a question,
 //! a `CREATE TEMP` that fails another. It must not miss what people and drivers write.
 //!
-//! [`hints`] is run over every text that passes, once for a named statement, so it is one pass for the few words that can
-//! stand anywhere, one for semicolons, and a look at each statement's first word. Only a text with hints is read token by
-//! token ([`read`]).
+//! [`hints`] is run over every text that passes, once for a named statement, so it is a look at the first word, and one pass
+//! that says whether there is a second statement or one of the few words that can stand anywhere. Only then is it looked
+//! where they are, and only a text with hints is read token by token ([`read`]).
 
 mod read;
 mod tokens;
@@ -89,7 +89,16 @@ fn cases(word: &str) -> Vec<Vec<u8>> {
 
 /// Looks at a text: of a Query or a Parse, with or without what follows its NUL.
 pub(super) fn hints(text: &[u8]) -> Hints {
-    let (mut hints, mut blank) = first_word(text);
+    let (mut hints, blank) = first_word(text);
+    if is_suspect(text) {
+        hints.insert(behind(text, blank));
+    }
+    hints
+}
+
+/// Returns what a text says behind its first word, before which so much stood.
+fn behind(text: &[u8], mut blank: usize) -> Hints {
+    let mut hints = Hints::default();
     for at in memchr::memchr_iter(b';', text) {
         let (more, skipped) = first_word(&text[at + 1..]);
         hints.insert(more);
@@ -106,6 +115,51 @@ pub(super) fn hints(text: &[u8]) -> Hints {
         }
     }
     hints
+}
+
+/// Bytes that are looked at together: a vector's.
+const LANES: usize = 16;
+/// A word's beginning.
+const WORD_LEN: usize = 4;
+
+/// Returns whether a text holds one of the words of [`ANYWHERE`], or a second statement. Most do not, and this is all that
+/// is done about them: one pass, a vector at a time, that only says yes or no.
+fn is_suspect(text: &[u8]) -> bool {
+    let blank = |byte: &u8| matches!(byte, b';' | 0) || byte.is_ascii_whitespace();
+    let text = &text[..text.iter().rposition(|byte| !blank(byte)).map_or(0, |last| last + 1)];
+    let mut from = 0;
+    while let Some(block) = text.get(from..).and_then(<[u8]>::first_chunk) {
+        if is_block_suspect(block) {
+            return true;
+        }
+        from += LANES;
+    }
+    // What is left, with the end of what was looked at before it.
+    match text.last_chunk() {
+        Some(block) => is_block_suspect(block),
+        None => {
+            let mut block = [0; LANES + WORD_LEN - 1];
+            block[..text.len()].copy_from_slice(text);
+            is_block_suspect(&block)
+        }
+    }
+}
+
+/// Looks at the words that begin in the first [`LANES`] bytes. Written without a branch, so that it becomes vectors.
+fn is_block_suspect(block: &[u8; LANES + WORD_LEN - 1]) -> bool {
+    const CASE: u8 = 0x20;
+    let mut hits = 0;
+    for at in 0..LANES {
+        let (a, b, c, d) = (block[at], block[at + 1], block[at + 2], block[at + 3]);
+        let (w, x, y, z) = (a | CASE, b | CASE, c | CASE, d | CASE);
+        let set = (w == b's') & (x == b'e') & (y == b't') & (d == b'_');
+        let advi = (w == b'a') & (x == b'd') & (y == b'v') & (z == b'i');
+        let temp = (w == b't') & (x == b'e') & (y == b'm') & (z == b'p');
+        hits |= u8::from((a == b';') | set | advi | temp);
+    }
+    // A semicolon may also be among those in which no word can begin.
+    hits |= block[LANES..].iter().fold(0, |hits, byte| hits | u8::from(*byte == b';'));
+    hits != 0
 }
 
 /// Returns what a statement's first word says, and how much stands before it.

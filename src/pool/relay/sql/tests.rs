@@ -83,6 +83,21 @@ fn settings_are_named_as_people_and_drivers_write_them() {
 }
 
 #[test]
+fn a_word_that_counts_is_found_wherever_it_stands() {
+    for at in 0..70 {
+        for word in ["set_config", "advisory", "TEMP"] {
+            for end in ["", ";", " where true; \n"] {
+                let text = format!("{}{word}{end}", "x".repeat(at));
+                assert!(is_suspect(text.as_bytes()), "{text}");
+            }
+        }
+        let text = format!("{};{}", "x".repeat(at), "y".repeat(70 - at + 1));
+        assert!(is_suspect(text.as_bytes()), "{text}");
+    }
+    assert!(!is_suspect(b"SELECT abalance FROM pgbench_accounts WHERE aid = 12345;"));
+}
+
+#[test]
 fn what_ends_with_its_transaction_is_counted_and_not_kept() {
     for text in [
         "SET LOCAL statement_timeout = 1",
@@ -231,6 +246,16 @@ fn the_log_gets_no_literal() {
 }
 
 proptest! {
+    #[test]
+    fn a_text_that_is_not_suspect_says_nothing_behind_its_first_word(
+        before in "[a-zA-Z_ ;\\n]{0,40}",
+        word in proptest::sample::select(vec!["set_config(", "SeT_", "advisory", "temp", "TEMPORARY", ";", "; SET a = 1", ""]),
+        after in "[a-z ;\\x00]{0,40}",
+    ) {
+        let text = [before, word.to_owned(), after].concat();
+        prop_assert!(is_suspect(text.as_bytes()) || behind(text.as_bytes(), 0).is_empty(), "{text:?}");
+    }
+
     #[test]
     fn any_bytes_are_read_without_a_panic(text in proptest::collection::vec(any::<u8>(), 0..200)) {
         let all = Hints(u16::MAX);
