@@ -9,6 +9,7 @@
 //!
 //! The replay is SQL made of a client's words, so it is ASCII whatever they are: see [`put_literal`].
 
+mod encoding;
 mod options;
 
 use std::{hash::Hash, sync::Arc};
@@ -99,6 +100,12 @@ impl Params {
             *slot = value.into();
         }
         true
+    }
+
+    /// The same with a value in a client's words, as far as its spelling by a server is known beforehand.
+    pub fn ask(&mut self, name: &str, value: &[u8]) -> bool {
+        let encoding = name.eq_ignore_ascii_case(STANDARD[0]).then(|| encoding::canonical(value)).flatten();
+        self.update(name, encoding.map_or(value, str::as_bytes))
     }
 
     /// Iterates over names and values.

@@ -167,6 +167,14 @@ async def its_pool_resets_what_it_gives_back(_, me):
 
 
 @case
+async def it_is_greeted_with_the_servers_words(_, me):
+    # It asks for 'utf-8', quotes included.
+    fresh = await connect()
+    assert fresh.get_settings().client_encoding == "UTF8", fresh.get_settings()
+    await fresh.close()
+
+
+@case
 async def notifications_arrive(connection, me):
     listener = await connect()
     seen = asyncio.Queue()

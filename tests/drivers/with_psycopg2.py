@@ -9,7 +9,7 @@ import psycopg2.extensions
 import psycopg2.extras
 from psycopg2 import errors
 
-from cases import case, case_of_a_session, run
+from cases import case, run
 
 listening = threading.Lock()
 
@@ -187,7 +187,7 @@ def notices_reach_the_client_that_raised_them(connection, me):
         assert [notice for notice in connection.notices if f"n {me} {turn}" in notice], connection.notices
 
 
-@case_of_a_session
+@case
 def notifications_arrive(connection, me):
     with listening:
         listener = connect()

@@ -5,7 +5,7 @@
 
 #[path = "../support/postgres.rs"]
 #[allow(dead_code, reason = "what the pool's own tests need of it")]
-mod postgres;
+pub mod postgres;
 
 use std::{
     fs,
@@ -70,14 +70,14 @@ fn script(driver: &str, port: u16) -> std::process::Output {
 }
 
 /// `bookend run --pool` alone. Dropped: killed.
-struct Pool {
+pub struct Pool {
     child: Child,
     folder: TempDir,
-    port: u16,
+    pub port: u16,
 }
 
 impl Pool {
-    fn start(cluster: &Cluster) -> Self {
+    pub fn start(cluster: &Cluster) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let ports = free_ports(2);
         let file = format!(
@@ -114,7 +114,7 @@ impl Pool {
         })
     }
 
-    fn log(&self) -> String {
+    pub fn log(&self) -> String {
         fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
     }
 }

@@ -12,6 +12,7 @@ mod bad_input;
 mod balancing;
 mod database_down;
 mod drivers;
+mod exporter;
 mod living;
 mod pooling;
 mod postgres_restart;

@@ -66,7 +66,7 @@ impl ClientState {
         let mut options = Options::default();
         let mut asked = Vec::new(); // bound: the startup packet's 10,000 bytes
         for (name, value) in requested {
-            if params.update(name, value) {
+            if params.ask(name, value) {
                 asked.push(name);
             } else {
                 options.add(name, value)?;
