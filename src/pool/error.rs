@@ -123,6 +123,9 @@ pub enum PoolError {
     NoPreparedStatement { name: String },
     #[error("prepared statement \"{name}\" already exists")]
     DuplicatePreparedStatement { name: String },
+    /// PostgreSQL's words: the columns of a statement's result are others than its client was told.
+    #[error("cached plan must not change result type")]
+    ResultTypeChanged,
     #[error("too many prepared statements on this connection (limit {limit}, {bytes} bytes of text)")]
     TooManyPreparedStatements { limit: usize, bytes: usize },
     #[error("no room for another prepared statement (max_statement_memory {limit})")]
@@ -181,7 +184,7 @@ impl PoolError {
             // A class that says: try again.
             Self::AuthQuery => "57P03",
             Self::TooManyFailures { .. } => "53400",
-            Self::ProtocolVersion { .. } => "0A000",
+            Self::ProtocolVersion { .. } | Self::ResultTypeChanged => "0A000",
             Self::Replication => "22023",
             Self::StartupParameter { .. } => "42704",
             Self::Authentication { .. } => "28P01",
@@ -220,6 +223,7 @@ impl PoolError {
         match self {
             Self::NoPreparedStatement { .. }
             | Self::DuplicatePreparedStatement { .. }
+            | Self::ResultTypeChanged
             | Self::TooManyPreparedStatements { .. }
             | Self::StatementMemory { .. } => Severity::Error,
             _ => Severity::Fatal,
@@ -288,6 +292,12 @@ impl PoolError {
         Some(hint.into())
     }
 
+    /// Returns the function of PostgreSQL's that would have said it, where drivers look for that (pgjdbc's
+    /// `willHealViaReparse`).
+    fn routine(&self) -> Option<&'static str> {
+        matches!(self, Self::ResultTypeChanged).then_some("RevalidateCachedQuery")
+    }
+
     /// Appends the ErrorResponse that says this.
     pub fn write(&self, out: &mut Vec<u8>) {
         let (message, hint) = (self.message(), self.hint());
@@ -298,7 +308,7 @@ impl PoolError {
             detail: None,
             hint: hint.as_deref(),
         };
-        backend::error_response(out, &report);
+        backend::error_response_of(out, &report, self.routine());
     }
 
     /// Returns true when the peer cannot be told: the connection is only closed.

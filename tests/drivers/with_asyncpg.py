@@ -187,7 +187,7 @@ async def notifications_arrive(connection, me):
     await listener.close()
 
 
-@case_of_a_session
+@case
 async def a_table_that_changes_under_its_statement(connection, me):
     await connection.execute(f"DROP TABLE IF EXISTS changing_{me}; CREATE TABLE changing_{me} (a int)")
     await connection.execute(f"INSERT INTO changing_{me} VALUES ({me})")

@@ -51,6 +51,14 @@ impl Batch {
         self
     }
 
+    fn close(mut self, name: &str) -> Self {
+        frame::write(&mut self.0, tag::frontend::CLOSE, |out| {
+            out.push(b'S');
+            put_cstr(out, name.as_bytes());
+        });
+        self
+    }
+
     fn execute(mut self) -> Self {
         frame::write(&mut self.0, tag::frontend::EXECUTE, |out| out.extend_from_slice(&[0; 5]));
         self
@@ -194,6 +202,82 @@ async fn inside_a_transaction_the_error_of_a_migration_is_postgresqls() {
     assert_eq!(client.ask(batch().run("s")).await, [STALE, "Z E"]);
     assert_eq!(client.query("ROLLBACK").await, ["C ROLLBACK", "Z I"]);
     assert_eq!(client.ask(batch().run("s")).await, ["2", "D one|", "C SELECT 1", "Z I"]);
+}
+
+/// Both servers at once for two clients, so that each has been to both.
+async fn on_both(clients: &mut [Client; 2], ask: &Batch) -> [Vec<String>; 2] {
+    let [a, b] = clients;
+    a.query("BEGIN").await;
+    b.query("BEGIN").await;
+    let got = [a.ask(ask.clone()).await, b.ask(ask.clone()).await];
+    a.query("ROLLBACK").await;
+    b.query("ROLLBACK").await;
+    got
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_was_told_columns_never_gets_rows_of_others() {
+    let (_cluster, pooled, admin) = pool_with_table("told").await;
+    let select = "SELECT * FROM told";
+    let mut clients = [Client::new(&pooled).await, Client::new(&pooled).await];
+    for client in &mut clients {
+        assert_eq!(client.ask(batch().parse("s", select).describe("s")).await, ["1", "t", "T", "Z I"]);
+    }
+    for got in on_both(&mut clients, &batch().run("s")).await {
+        assert_eq!(got, ["2", "D one", "C SELECT 1", "Z T"]);
+    }
+    for (n, column) in ["b", "c"].into_iter().enumerate() {
+        admin.batch_execute(&format!("ALTER TABLE told ADD COLUMN {column} text DEFAULT '{column}'")).await.unwrap();
+        let row = if n == 0 { "D one|b" } else { "D one|b|c" };
+        // Somebody else brings one of the servers to what is there now.
+        let mut other = Client::new(&pooled).await;
+        assert_eq!(other.ask(batch().parse("o", select).run("o")).await[2..], [row, "C SELECT 1", "Z I"]);
+        for client in &mut clients {
+            for _ in 0..3 {
+                assert_eq!(client.ask(batch().run("s")).await, [STALE, "Z I"]);
+            }
+        }
+        for got in on_both(&mut clients, &batch().run("s")).await {
+            assert_eq!(got, [STALE, "Z E"]);
+        }
+        // asyncpg, pgjdbc: prepared anew, wherever.
+        let anew = format!("n{n}");
+        for got in on_both(&mut clients, &batch().parse(&anew, select).describe(&anew).run(&anew)).await {
+            assert_eq!(got, ["1", "t", "T", "2", row, "C SELECT 1", "Z T"]);
+        }
+        for client in &mut clients {
+            assert_eq!(client.ask(batch().run(&anew)).await, ["2", row, "C SELECT 1", "Z I"]);
+            assert_eq!(client.ask(batch().describe("s").run("s")).await, ["t", "T", "2", row, "C SELECT 1", "Z I"]);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_type_that_was_dropped_and_made_again_is_that_of_the_next_parse() {
+    let cluster = postgres::shared();
+    let pooled = start(Pool { auth_type: AuthType::Trust, default_pool_size: 2, ..config(&cluster) }).await;
+    let mut client = Client::new(&pooled).await;
+    let select = "SELECT $1::pair_made_again";
+    for turn in 0..4 {
+        client.query("DROP TYPE IF EXISTS pair_made_again").await;
+        client.query("CREATE TYPE pair_made_again AS (a int, b text)").await;
+        let got = client.ask(batch().parse("s", select).describe("s").bind_with("s", &["(1,x)"]).execute()).await;
+        assert_eq!(got, ["1", "t", "T", "2", "D (1,x)", "C SELECT 1", "Z I"], "turn {turn}");
+        client.ask(batch().close("s")).await;
+    }
+    // Inside a transaction one is told, and the next is not.
+    client.query("DROP TYPE pair_made_again").await;
+    client.query("CREATE TYPE pair_made_again AS (a int, b text)").await;
+    let ask = batch().parse("s", select).describe("s").bind_with("s", &["(1,x)"]).execute();
+    client.query("BEGIN").await;
+    let first = client.ask(ask.clone()).await;
+    client.query("ROLLBACK").await;
+    assert!(first.iter().any(|line| line.starts_with("E XX000")) || first.len() == 7, "{first:?}");
+    client.ask(batch().close("s")).await;
+    let mut clients = [client, Client::new(&pooled).await];
+    for got in on_both(&mut clients, &ask).await {
+        assert_eq!(got, ["1", "t", "T", "2", "D (1,x)", "C SELECT 1", "Z T"]);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

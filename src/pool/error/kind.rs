@@ -121,6 +121,7 @@ impl PoolError {
             Self::PacketTooLarge { .. } | Self::HeldMessageTooLarge { .. } => Kind::TooLarge,
             Self::NoPreparedStatement { .. }
             | Self::DuplicatePreparedStatement { .. }
+            | Self::ResultTypeChanged
             | Self::TooManyPreparedStatements { .. }
             | Self::StatementMemory { .. } => Kind::PreparedStatement,
             Self::ServerProtocol { .. } => Kind::ServerGone,

@@ -1,4 +1,4 @@
-//! One client's names for statements.
+//! One client's names for statements, and what it was told of their results.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -21,6 +21,7 @@ pub struct ClientStatements {
 pub struct Closed {
     pub name: Arc<[u8]>,
     statement: Arc<Statement>,
+    told: Told,
     /// Of a statement whose Parse was answered: [`ClientStatements::clears`] then.
     clears: Option<u64>,
 }
@@ -29,6 +30,32 @@ pub struct Closed {
 struct Entry {
     statement: Arc<Statement>,
     state: State,
+    told: Told,
+}
+
+/// What a client knows of the columns of a statement's result.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Told {
+    /// Those it was told last. 0: it was never told; see [`NO_COLUMNS`].
+    pub columns: u64,
+    /// [`Statement::renewals`] then.
+    pub renewals: u64,
+    /// It has asked, and the answer has not come: which Parse on its server will be described. 0: it has not.
+    pub asked: u64,
+}
+
+/// A result without columns: no rows will come.
+pub const NO_COLUMNS: u64 = 1;
+
+impl Told {
+    /// Returns whether a client that knows this may take rows of what `made` is on its server, whose columns are `columns`
+    /// as far as they are known.
+    pub fn allows(self, made: u64, columns: u64) -> bool {
+        match self.asked {
+            0 => self.columns <= NO_COLUMNS || self.columns == columns,
+            asked => asked == made,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,8 +71,8 @@ enum State {
 #[derive(Debug, Clone)]
 pub enum Meaning {
     Nothing,
-    /// The name itself, shared, and its statement.
-    Statement(Arc<[u8]>, Arc<Statement>),
+    /// The name itself, shared, its statement, and what the client was told of it.
+    Statement(Arc<[u8]>, Arc<Statement>, Told),
     /// Decided by an answer that has not come yet.
     Undecided,
 }
@@ -54,7 +81,7 @@ impl ClientStatements {
     /// Returns what `name` stands for in a message of `batch`.
     pub fn look_up(&self, name: &[u8], batch: Batch) -> Meaning {
         let Some((name, entry)) = self.by_name.get_key_value(name) else { return Meaning::Nothing };
-        let statement = || Meaning::Statement(name.clone(), entry.statement.clone());
+        let statement = || Meaning::Statement(name.clone(), entry.statement.clone(), entry.told);
         match entry.state {
             State::Present => statement(),
             State::Parsing(of) if of.batch == batch => statement(),
@@ -70,7 +97,7 @@ impl ClientStatements {
 
     /// Notes a Parse that was sent.
     pub fn parsing(&mut self, name: Arc<[u8]>, statement: Arc<Statement>, ticket: Ticket) {
-        self.insert(name, statement, State::Parsing(ticket));
+        self.insert(name, Entry { statement, state: State::Parsing(ticket), told: Told::default() });
     }
 
     /// Notes that the Parse of `ticket` was answered.
@@ -102,6 +129,11 @@ impl ClientStatements {
         }
     }
 
+    /// Returns what the client was told of `statement` under `name`; nothing when the name is gone, or another's.
+    pub fn told(&mut self, name: &[u8], statement: &Statement) -> Option<&mut Told> {
+        self.by_name.get_mut(name).filter(|entry| entry.statement.id == statement.id).map(|entry| &mut entry.told)
+    }
+
     /// Notes a Close that was sent; returns what it closes, to take it back.
     pub fn closing(&mut self, name: &[u8], ticket: Ticket) -> Option<Closed> {
         let (key, _) = self.by_name.get_key_value(name)?;
@@ -109,7 +141,7 @@ impl ClientStatements {
         let entry = self.by_name.get_mut(&name)?;
         let clears = (entry.state == State::Present).then_some(self.clears);
         entry.state = State::Closing(ticket);
-        Some(Closed { name, statement: entry.statement.clone(), clears })
+        Some(Closed { name, statement: entry.statement.clone(), told: entry.told, clears })
     }
 
     /// Notes that the Close of `ticket` was answered.
@@ -125,7 +157,7 @@ impl ClientStatements {
         if closed.clears.is_some_and(|then| then != self.clears) {
             self.remove(&closed.name);
         } else {
-            self.insert(closed.name, closed.statement, State::Present);
+            self.insert(closed.name, Entry { statement: closed.statement, state: State::Present, told: closed.told });
         }
     }
 
@@ -159,9 +191,9 @@ impl ClientStatements {
         self.by_name.is_empty()
     }
 
-    fn insert(&mut self, name: Arc<[u8]>, statement: Arc<Statement>, state: State) {
-        self.bytes += weight(&statement);
-        if let Some(old) = self.by_name.insert(name, Entry { statement, state }) {
+    fn insert(&mut self, name: Arc<[u8]>, entry: Entry) {
+        self.bytes += weight(&entry.statement);
+        if let Some(old) = self.by_name.insert(name, entry) {
             self.bytes -= weight(&old.statement);
         }
     }

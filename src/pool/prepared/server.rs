@@ -14,6 +14,8 @@ pub struct ServerStatements {
     count: usize,
     uses: u64,
     schema: u64,
+    /// [`ServerStatements::uses`] when the lease began.
+    began: u64,
 }
 
 #[derive(Debug)]
@@ -21,6 +23,22 @@ struct Entry {
     statement: Arc<Statement>,
     last_use: u64,
     state: State,
+    /// [`ServerStatements::uses`] when its last Parse was sent: tells that Parse from others.
+    made: u64,
+    /// [`Statement::renewals`] then.
+    renewals: u64,
+    /// The columns of its result; 0 when the server has not told.
+    columns: u64,
+}
+
+/// A statement on a server, once what it needs is sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Have {
+    pub need: Need,
+    /// Which Parse of it: other than that of any other on this server.
+    pub made: u64,
+    /// The columns of its result, as [`super::Interner::columns`] says; 0 when the server has not told.
+    pub columns: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,6 +50,18 @@ enum State {
     Closing(Ticket),
     /// It may be there or not. Closing what is not there is no error, so a Close before its Parse is right either way.
     Unknown,
+}
+
+impl Entry {
+    fn parsing(&mut self, ticket: Ticket, made: u64) {
+        self.state = State::Parsing(ticket);
+        (self.made, self.renewals, self.columns) = (made, self.statement.renewals(), 0);
+    }
+
+    /// Returns whether what its last Parse made is known not to hold.
+    fn is_outdated(&self) -> bool {
+        self.renewals != self.statement.renewals()
+    }
 }
 
 /// What must be sent before a statement can be used.
@@ -52,7 +82,7 @@ impl ServerStatements {
         match self.by_id.get_mut(&id) {
             Some(entry) => {
                 entry.last_use = self.uses;
-                entry.state == State::Present
+                entry.state == State::Present && !entry.is_outdated()
             }
             None => false,
         }
@@ -64,35 +94,84 @@ impl ServerStatements {
     }
 
     /// Returns what must be sent for `statement` to be there in the ticket's batch, and notes it as sent.
-    pub fn prepare(&mut self, statement: &Arc<Statement>, ticket: Ticket) -> Need {
+    pub fn prepare(&mut self, statement: &Arc<Statement>, ticket: Ticket) -> Have {
         self.uses += 1;
-        let last_use = self.uses;
+        let uses = self.uses;
         let Some(entry) = self.by_id.get_mut(&statement.id) else {
-            let entry = Entry { statement: statement.clone(), last_use, state: State::Parsing(ticket) };
+            let mut entry = Entry {
+                statement: statement.clone(),
+                last_use: uses,
+                state: State::Unknown,
+                made: 0,
+                renewals: 0,
+                columns: 0,
+            };
+            entry.parsing(ticket, uses);
             self.by_id.insert(statement.id, entry);
             self.by_hash.insert(statement.hash(), statement.id);
             self.count += 1;
-            return Need::Parse { fresh: true };
+            return Have { need: Need::Parse { fresh: true }, made: uses, columns: 0 };
         };
-        entry.last_use = last_use;
+        entry.last_use = uses;
         let need = match entry.state {
-            State::Present => return Need::Nothing,
-            State::Parsing(of) if of.batch == ticket.batch => return Need::Nothing,
+            State::Present if !entry.is_outdated() => Need::Nothing,
+            State::Parsing(of) if of.batch == ticket.batch => Need::Nothing,
             State::Closing(of) => {
                 self.count += 1;
                 if of.batch == ticket.batch { Need::Parse { fresh: false } } else { Need::CloseAndParse }
             }
-            State::Parsing(_) | State::Unknown => Need::CloseAndParse,
+            State::Present | State::Parsing(_) | State::Unknown => Need::CloseAndParse,
         };
-        entry.state = State::Parsing(ticket);
-        need
+        if need != Need::Nothing {
+            entry.parsing(ticket, uses);
+        }
+        Have { need, made: entry.made, columns: entry.columns }
     }
 
     /// Notes that `statement` is closed and parsed again, whatever is there.
     pub fn prepare_again(&mut self, statement: &Arc<Statement>, ticket: Ticket) {
         self.prepare(statement, ticket);
         if let Some(entry) = self.by_id.get_mut(&statement.id) {
-            entry.state = State::Parsing(ticket);
+            entry.parsing(ticket, self.uses);
+        }
+    }
+
+    /// Notes the columns that the Parse `made` has given its statement.
+    pub fn described(&mut self, id: u64, made: u64, columns: u64) {
+        if let Some(entry) = self.by_id.get_mut(&id)
+            && entry.made == made
+        {
+            entry.columns = columns;
+        }
+    }
+
+    /// Notes that what the server has made of a statement holds, whatever was noted of it elsewhere.
+    pub fn holds(&mut self, id: u64) {
+        if let Some(entry) = self.by_id.get_mut(&id) {
+            entry.renewals = entry.statement.renewals();
+        }
+    }
+
+    /// Notes that another client's requests begin.
+    pub fn begin_lease(&mut self) {
+        self.began = self.uses;
+    }
+
+    /// Notes that what the server had of a statement before this lease may not hold, on any server. Returns false when it
+    /// was made in this lease.
+    pub fn outdate(&mut self, id: u64) -> bool {
+        let Some(entry) = self.by_id.get(&id).filter(|entry| entry.made <= self.began) else { return false };
+        entry.statement.renew(entry.renewals);
+        true
+    }
+
+    /// Doubts what was there before this lease and was used in it.
+    pub fn doubt_older(&mut self) {
+        let began = self.began;
+        for entry in self.by_id.values_mut() {
+            if entry.state == State::Present && entry.made <= began && entry.last_use > began {
+                entry.state = State::Unknown;
+            }
         }
     }
 

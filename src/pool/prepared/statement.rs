@@ -10,7 +10,7 @@
 
 use std::{
     collections::HashMap,
-    hash::Hash,
+    hash::{BuildHasher, Hash, Hasher},
     sync::{
         Arc, OnceLock, Weak,
         atomic::{AtomicU64, AtomicUsize, Ordering},
@@ -18,6 +18,9 @@ use std::{
 };
 
 use parking_lot::Mutex;
+
+use super::client::NO_COLUMNS;
+use crate::pool::wire::read::Reader;
 
 /// Names on servers begin with this.
 pub const NAME_PREFIX: &str = "bookend_";
@@ -44,6 +47,7 @@ pub struct Statement {
     scope: u64,
     hash: u64,
     noteworthy: OnceLock<bool>,
+    renewals: AtomicU64,
     /// What all statements weigh together.
     bytes: Arc<AtomicUsize>,
 }
@@ -59,6 +63,7 @@ impl Statement {
             scope: key.scope,
             hash: key.hash,
             noteworthy: OnceLock::new(),
+            renewals: AtomicU64::new(0),
             bytes: bytes.clone(),
         }
     }
@@ -86,6 +91,17 @@ impl Statement {
     /// Returns whether this is the statement of `key`.
     pub fn is(&self, key: Key<'_>) -> bool {
         self.hash == key.hash && self.scope == key.scope && *self.definition == *key.definition
+    }
+
+    /// Returns how often it turned out that what a server had made of it no longer holds.
+    pub fn renewals(&self) -> u64 {
+        self.renewals.load(Ordering::Relaxed)
+    }
+
+    /// Notes that what was made of it while [`Statement::renewals`] was `then` no longer holds: every server prepares it
+    /// again before its next use. When somebody has noted it meanwhile, it is not noted again.
+    pub fn renew(&self, then: u64) {
+        let _ = self.renewals.compare_exchange(then, then + 1, Ordering::Relaxed, Ordering::Relaxed);
     }
 
     /// Returns what `look` says of the definition. It is asked once, and every Bind after that costs nothing.
@@ -230,6 +246,27 @@ impl Interner {
         // Two definitions of one hash: the younger is found from now on, the older stays right for who has it.
         shelf.by_hash.insert(key.hash, Arc::downgrade(&statement));
         Ok(statement)
+    }
+
+    /// Returns a number that stands for the columns in a RowDescription, other than 0 and
+    /// [`super::client::NO_COLUMNS`]; nothing when it cannot be read. Of each column count what a plan must not change
+    /// (`equalRowTypes` in PostgreSQL's tupdesc.c): name, type and modifier. The table behind it may be another, and its
+    /// format is the Bind's to say.
+    pub fn columns(&self, description: &[u8]) -> Option<u64> {
+        let mut hasher = self.hasher.build_hasher();
+        let mut reader = Reader::new(description);
+        let count = reader.i16().ok()?;
+        for _ in 0..count {
+            hasher.write(reader.cstr().ok()?);
+            reader.bytes(6).ok()?; // table and number of the column
+            hasher.write_i32(reader.i32().ok()?);
+            reader.bytes(2).ok()?; // the type's length
+            hasher.write_i32(reader.i32().ok()?);
+            reader.bytes(2).ok()?; // the format
+        }
+        reader.end().ok()?;
+        hasher.write_i16(count);
+        Some(hasher.finish().max(NO_COLUMNS + 1))
     }
 
     /// Returns whether a text without a name came before, and remembers that it came. A text that comes once, with its

@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use super::{
     Interner, Statement, Ticket,
-    client::{ClientStatements, Meaning},
+    client::{ClientStatements, Meaning, NO_COLUMNS},
     server::{Need, ServerStatements},
 };
 
@@ -126,7 +126,7 @@ fn a_discarded_batch_leaves_a_client_what_it_had() {
     client.undo_close(closed2);
     client.undo_parse(b"a", &new, t(2));
     client.undo_close(closed);
-    let Meaning::Statement(_, now) = client.look_up(b"a", 3) else { panic!("{client:?}") };
+    let Meaning::Statement(_, now, _) = client.look_up(b"a", 3) else { panic!("{client:?}") };
     assert_eq!(now.id, old.id);
     assert_eq!(client.len(), 1);
 }
@@ -182,12 +182,12 @@ fn a_server_is_told_once() {
     let interner = Interner::default();
     let a = statement(&interner, "a");
     let mut server = ServerStatements::default();
-    assert_eq!(server.prepare(&a, t(1)), Need::Parse { fresh: true });
-    assert_eq!(server.prepare(&a, t(1)), Need::Nothing, "sent before in the same batch");
+    assert_eq!(server.prepare(&a, t(1)).need, Need::Parse { fresh: true });
+    assert_eq!(server.prepare(&a, t(1)).need, Need::Nothing, "sent before in the same batch");
     assert!(!server.touch(a.id), "not proven yet");
     server.parsed(a.id, t(1));
     assert!(server.touch(a.id));
-    assert_eq!(server.prepare(&a, t(7)), Need::Nothing);
+    assert_eq!(server.prepare(&a, t(7)).need, Need::Nothing);
 }
 
 #[test]
@@ -196,18 +196,18 @@ fn a_parse_that_failed_leaves_nothing_and_one_unanswered_is_not_relied_on() {
     let a = statement(&interner, "a");
     let mut server = ServerStatements::default();
     server.prepare(&a, t(1));
-    assert_eq!(server.prepare(&a, t(2)), Need::CloseAndParse, "batch 1 may yet fail");
+    assert_eq!(server.prepare(&a, t(2)).need, Need::CloseAndParse, "batch 1 may yet fail");
     server.undo_parse(a.id, t(1), true);
     assert!(server.is_parsing(a.id, 2), "the later Parse stands by itself");
     server.undo_parse(a.id, t(2), false);
-    assert_eq!(server.prepare(&a, t(3)), Need::CloseAndParse, "the Close before it may or may not have run");
+    assert_eq!(server.prepare(&a, t(3)).need, Need::CloseAndParse, "the Close before it may or may not have run");
     server.parsed(a.id, t(3));
     assert!(server.touch(a.id));
     let b = statement(&interner, "b");
     server.prepare(&b, t(4));
     server.undo_parse(b.id, t(4), true);
     assert!(server.find(interner.key(0, b.definition())).is_none());
-    assert_eq!(server.prepare(&b, t(5)), Need::Parse { fresh: true });
+    assert_eq!(server.prepare(&b, t(5)).need, Need::Parse { fresh: true });
 }
 
 #[test]
@@ -223,10 +223,10 @@ fn the_least_recently_used_goes_first_and_comes_back_when_its_close_is_discarded
     server.prepare(&c, t(2));
     assert_eq!(server.evict(2, t(2)).unwrap().id, b.id);
     assert!(server.evict(2, t(2)).is_none());
-    assert_eq!(server.prepare(&b, t(3)), Need::CloseAndParse, "its Close is not answered");
+    assert_eq!(server.prepare(&b, t(3)).need, Need::CloseAndParse, "its Close is not answered");
     server.undo_parse(b.id, t(3), false);
     server.undo_close(b.id, t(2));
-    assert_eq!(server.prepare(&b, t(4)), Need::CloseAndParse);
+    assert_eq!(server.prepare(&b, t(4)).need, Need::CloseAndParse);
     server.parsed(b.id, t(4));
     assert!(server.touch(b.id));
 }
@@ -242,7 +242,7 @@ fn an_eviction_that_ran_makes_room() {
     server.prepare(&b, t(2));
     assert_eq!(server.evict(1, t(2)).unwrap().id, a.id);
     server.closed(a.id, t(2));
-    assert_eq!((server.len(), server.prepare(&a, t(2))), (1, Need::Parse { fresh: true }));
+    assert_eq!((server.len(), server.prepare(&a, t(2)).need), (1, Need::Parse { fresh: true }));
 }
 
 #[test]
@@ -256,5 +256,65 @@ fn changed_tables_make_every_server_prepare_again() {
     assert!(server.touch(a.id));
     interner.schema_changed(interner.schema());
     server.refresh(interner.schema());
-    assert_eq!(server.prepare(&a, t(2)), Need::CloseAndParse);
+    assert_eq!(server.prepare(&a, t(2)).need, Need::CloseAndParse);
+}
+
+#[test]
+fn what_a_server_had_before_a_lease_is_prepared_again_everywhere_once_it_is_outdated() {
+    let interner = Interner::default();
+    let [a, b] = ["a", "b"].map(|text| statement(&interner, text));
+    let [mut here, mut there] = [ServerStatements::default(), ServerStatements::default()];
+    for server in [&mut here, &mut there] {
+        for statement in [&a, &b] {
+            server.prepare(statement, t(1));
+            server.parsed(statement.id, t(1));
+        }
+    }
+    assert!(!here.outdate(a.id), "made in this lease");
+    here.begin_lease();
+    assert!(here.outdate(a.id));
+    for server in [&mut here, &mut there] {
+        assert!(!server.touch(a.id));
+        assert_eq!(server.prepare(&a, t(2)).need, Need::CloseAndParse);
+        server.parsed(a.id, t(2));
+        assert!(server.touch(a.id) && server.touch(b.id));
+    }
+}
+
+#[test]
+fn what_was_used_in_a_lease_and_is_older_can_be_doubted() {
+    let interner = Interner::default();
+    let [a, b, c] = ["a", "b", "c"].map(|text| statement(&interner, text));
+    let mut server = ServerStatements::default();
+    for (statement, batch) in [(&a, 1), (&b, 1), (&c, 2)] {
+        if batch == 2 {
+            server.begin_lease();
+            server.touch(a.id);
+        }
+        server.prepare(statement, t(batch));
+        server.parsed(statement.id, t(batch));
+    }
+    server.doubt_older();
+    assert_eq!((server.touch(a.id), server.touch(b.id), server.touch(c.id)), (false, true, true));
+}
+
+/// A RowDescription of one column.
+fn row(name: &str, table: u8, type_oid: u8, modifier: u8, format: u8) -> Vec<u8> {
+    let numbers = [0, 0, 0, table, 0, 1, 0, 0, 0, type_oid, 0, 4, 0, 0, 0, modifier, 0, format];
+    [&[0, 1], name.as_bytes(), &[0], &numbers].concat()
+}
+
+#[test]
+fn columns_are_the_same_by_name_type_and_modifier() {
+    let interner = Interner::default();
+    let one = interner.columns(&row("a", 7, 23, 9, 0));
+    assert!(one.is_some_and(|columns| columns > NO_COLUMNS));
+    assert_eq!(interner.columns(&row("a", 8, 23, 9, 1)), one, "of another table, in another format");
+    for other in [row("b", 7, 23, 9, 0), row("a", 7, 25, 9, 0), row("a", 7, 23, 8, 0), vec![0, 0]] {
+        let other = interner.columns(&other);
+        assert!(other.is_some() && other != one);
+    }
+    for malformed in [&b""[..], &[0], &[0, 1, b'a'], &[0, 0, 0]] {
+        assert_eq!(interner.columns(malformed), None);
+    }
 }

@@ -96,7 +96,7 @@ impl Session<'_> {
             Meaning::Undecided => Err(Deallocate::Later),
             // A Query on its way may be DEALLOCATE ALL.
             Meaning::Statement(..) if self.server.owed.awaits_query() && !self.copy_in => Err(Deallocate::Later),
-            Meaning::Statement(name, statement) => Ok(Named { name: Some(name), statement }),
+            Meaning::Statement(name, statement, _) => Ok(Named { name: Some(name), statement, made: 0 }),
         }
     }
 

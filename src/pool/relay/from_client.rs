@@ -48,6 +48,11 @@ impl Session<'_> {
 
     /// Decides a message that nothing is in the way of.
     pub(super) fn decide(&mut self, header: Header, body: &[u8], out: &mut Sink<'_>) -> Result<Verdict, PoolError> {
+        if self.server.columns.is_holding()
+            && let Some(verdict) = self.settle_held(header, body, out)
+        {
+            return Ok(verdict);
+        }
         match header.tag {
             tag::PARSE => self.on_parse(header, body, out),
             tag::BIND => self.on_bind(header, body, out),

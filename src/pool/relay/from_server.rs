@@ -79,8 +79,14 @@ impl Session<'_> {
             (tag::PARSE_COMPLETE, Kind::Parse)
             | (tag::BIND_COMPLETE, Kind::Bind)
             | (tag::CLOSE_COMPLETE, Kind::Close)
-            | (tag::ROW_DESCRIPTION | tag::NO_DATA, Kind::Describe)
             | (tag::EMPTY_QUERY_RESPONSE | tag::PORTAL_SUSPENDED, Kind::Execute) => self.complete()?,
+            (tag::ROW_DESCRIPTION | tag::NO_DATA, Kind::Describe) => {
+                if !self.note_columns(header, body)? {
+                    return Ok(Verdict::NeedMore);
+                }
+                self.complete()?;
+            }
+            (tag::PARAMETER_DESCRIPTION, Kind::Describe) if verdict == Verdict::Skip => {}
             (tag::PARAMETER_DESCRIPTION, Kind::Describe) => return Ok(self.hold_description(header, body)),
             (tag::COMMAND_COMPLETE, Kind::Execute | Kind::Query) => {
                 if header.body_len() <= COMMAND_TAG_MAX {

@@ -15,6 +15,12 @@
 //! - when the client has not sent its Sync yet (it reads after a Flush), ours ends the failed transaction;
 //! - a batch that is sent again is not kept.
 //!
+//! A client that was told columns and does not ask for them again must be told of their change ([`super::columns`]): the
+//! batch is sent again only where it describes what it binds, or may yet do so.
+//!
+//! The same way is gone when the error says that the statement may not be what its text means today, and somebody else's
+//! Parse stands for this client's (a type that was dropped and made again: XX000).
+//!
 //! Where it cannot be healed the error is PostgreSQL's own, as in a transaction block: the client must begin that again.
 //! Either way every server prepares all its statements again before their next use.
 //!
@@ -30,11 +36,12 @@ use super::{
 };
 use crate::pool::{
     error::PoolError,
+    prepared::client::NO_COLUMNS,
     wire::{
         backend::TxStatus,
         frame::{self, HEADER_LEN, Header},
         frontend,
-        read::ErrorFields,
+        read::{ErrorFields, Reader, Target},
         tag::frontend as tag,
     },
 };
@@ -52,6 +59,8 @@ const STALE_PLAN_ROUTINE: &[u8] = b"RevalidateCachedQuery";
 #[derive(Debug, Default)]
 pub(super) struct Batch {
     sent: Vec<u8>,
+    /// Bytes of that which were sent again.
+    again: usize,
     /// A ParameterDescription whose RowDescription has not come.
     description: Vec<u8>,
 }
@@ -84,7 +93,7 @@ enum State {
     Failed,
     /// It failed; the ReadyForQuery of its Sync is to come, and is not for the client.
     Ending,
-    /// It is to be sent again.
+    /// It is to be sent again; the rest of it, when something of it waits for an answer.
     Due,
     /// It is being sent again.
     Again,
@@ -222,6 +231,7 @@ impl Session<'_> {
 
     /// The oldest request failed. Returns true when the client need not know: the batch will be sent again.
     pub(super) fn heals(&mut self, fields: &ErrorFields<'_>) -> bool {
+        let outdated = self.note_outdated(fields);
         let front = self.server.owed.front();
         let Some(Entry { kind: Kind::Bind | Kind::Describe, named: Some(named), .. }) = front else {
             self.note_refusal(fields);
@@ -234,7 +244,7 @@ impl Session<'_> {
             self.server.statements.doubt(id);
         }
         let refused = self.note_refusal(fields);
-        let healing = self.heal.is_keeping() && (refused || lost);
+        let healing = self.heal.is_keeping() && (refused || lost || outdated) && !self.must_be_told();
         if refused {
             self.client.interner.count_refused(healing);
         }
@@ -250,6 +260,45 @@ impl Session<'_> {
         self.discarding = false;
         self.heal.state = if self.heal.synced { State::Ending } else { State::Failed };
         true
+    }
+
+    /// Returns whether what the oldest request named may be no longer what its text means: PostgreSQL's own client would
+    /// have had it parsed when it asked for that, and here it was taken for what somebody had parsed before. What a plan
+    /// depends on is looked up anew, but not the types of parameters, say, of a type that was dropped and made again.
+    fn note_outdated(&mut self, fields: &ErrorFields<'_>) -> bool {
+        let internal = fields.code == b"XX000" || (fields.code == b"0A000" && fields.routine != STALE_PLAN_ROUTINE);
+        // Class 42 is what can be wrong with a text. A cursor that exists is not.
+        if !(internal || fields.code.starts_with(b"42") && fields.code != b"42P03") {
+            return false;
+        }
+        let Some(front) = self.server.owed.front() else { return false };
+        if !matches!(front.kind, Kind::Bind | Kind::Describe | Kind::Execute) {
+            return false;
+        }
+        let named = front.named.as_ref().map(|named| named.statement.id);
+        self.server.statements.doubt_older();
+        named.is_some_and(|id| self.server.statements.outdate(id))
+    }
+
+    /// Returns whether the client relies on the columns that it was told of the statement whose Bind is the oldest request.
+    fn must_be_told(&mut self) -> bool {
+        let Some(Entry { kind: Kind::Bind, named: Some(named), .. }) = self.server.owed.front() else { return false };
+        let Some(name) = named.name.as_deref() else { return false };
+        let told = self.client.statements.told(name, &named.statement);
+        told.is_some_and(|told| told.columns > NO_COLUMNS) && !self.may_describe(name)
+    }
+
+    /// Returns whether the client describes what its oldest Bind that is not answered binds, or has sent nothing behind it.
+    fn may_describe(&self, name: &[u8]) -> bool {
+        let mut messages = Messages(&self.server.kept.sent);
+        let bind = messages.by_ref().filter(|(header, _)| header.tag != tag::FLUSH).nth(self.heal.answered);
+        let portal = bind.and_then(|(_, whole)| Reader::new(&whole[HEADER_LEN..]).cstr().ok());
+        let Some((header, whole)) = messages.next() else { return true };
+        match (header.tag, Target::parse(&whole[HEADER_LEN..])) {
+            (tag::DESCRIBE, Ok(Target::Statement(described))) => described == name,
+            (tag::DESCRIBE, Ok(Target::Portal(described))) => Some(described) == portal,
+            _ => false,
+        }
     }
 
     /// Returns whether a plan was refused. Every server is to prepare its statements again then.
@@ -274,7 +323,15 @@ impl Session<'_> {
         if self.heal.state == State::Ending && !self.heal.synced {
             self.discarding = true;
         }
-        self.heal.state = State::Off;
+        // Of a batch that is being sent again, the server is given what it is to discard.
+        if self.heal.state != State::Due {
+            self.heal.state = State::Off;
+        }
+    }
+
+    /// Returns whether something is to be sent without the client's doing, now.
+    pub(super) fn heal_wants_turn(&self) -> bool {
+        self.heal.wants_turn() && !self.server.columns.awaits_answer()
     }
 
     /// Sends what is to be sent: the Sync that ends the failed transaction, or the batch.
@@ -293,47 +350,63 @@ impl Session<'_> {
                 let sent = std::mem::take(&mut self.server.kept.sent);
                 let done = self.put_unanswered(&sent, out);
                 self.server.kept.sent = sent;
-                self.server.kept.clear();
                 (self.counts.binds, self.counts.client_parses) = (binds, parses);
-                self.heal.state = State::Off;
-                done?;
+                self.heal.state = if done? { State::Off } else { State::Due };
+                if self.heal.state == State::Off {
+                    self.server.kept.clear();
+                }
             }
             _ => {}
         }
         Ok(())
     }
 
-    /// Nothing is owed now and all of every message is here, so that none has to wait for anything.
-    fn put_unanswered(&mut self, sent: &[u8], out: &mut Sink<'_>) -> Result<(), PoolError> {
-        let mut answered = self.heal.answered;
-        let before = std::mem::take(&mut self.heal.before);
-        self.restore_unnamed(before);
-        let mut rest = sent;
-        while let Ok(Some(header)) = Header::peek(rest, i32::MAX as u32)
-            && let Some((whole, after)) = rest.split_at_checked(header.total_len())
-        {
-            rest = after;
+    /// Nothing is owed when it begins, and all of every message is here, so that none has to wait but for what
+    /// [`super::columns`] asks. Returns whether all was sent.
+    fn put_unanswered(&mut self, sent: &[u8], out: &mut Sink<'_>) -> Result<bool, PoolError> {
+        if self.server.kept.again == 0 {
+            let before = std::mem::take(&mut self.heal.before);
+            self.restore_unnamed(before);
+        }
+        for (header, whole) in Messages(&sent[self.server.kept.again..]) {
             let body = &whole[HEADER_LEN..];
-            if answered > 0 && header.tag != tag::FLUSH {
-                answered -= 1;
+            if self.heal.answered > 0 && header.tag != tag::FLUSH {
+                self.heal.answered -= 1;
                 self.repeat_unnamed(header, body, out);
-                continue;
-            }
-            match self.decide(header, body, out)? {
-                Verdict::Pass | Verdict::PassAlike => out.put(whole),
-                Verdict::PassBodyFrom(from) => out.put(&body[from..]),
-                Verdict::Skip => {}
-                Verdict::NeedMore | Verdict::Later => {
-                    return Err(PoolError::ServerProtocol { why: "a batch could not be sent again" });
+            } else if !self.discarding || header.tag == tag::SYNC {
+                match self.decide(header, body, out)? {
+                    Verdict::Pass | Verdict::PassAlike => out.put(whole),
+                    Verdict::PassBodyFrom(from) => out.put(&body[from..]),
+                    Verdict::Skip => {}
+                    Verdict::Later if self.server.columns.awaits_answer() => return Ok(false),
+                    Verdict::NeedMore | Verdict::Later => {
+                        return Err(PoolError::ServerProtocol { why: "a batch could not be sent again" });
+                    }
                 }
             }
+            self.server.kept.again += whole.len();
         }
-        Ok(())
+        Ok(true)
+    }
+}
+
+/// The messages in a batch that is kept, each with its bytes.
+struct Messages<'a>(&'a [u8]);
+
+impl<'a> Iterator for Messages<'a> {
+    type Item = (Header, &'a [u8]);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let header = Header::peek(self.0, i32::MAX as u32).ok()??;
+        let (whole, rest) = self.0.split_at_checked(header.total_len())?;
+        self.0 = rest;
+        Some((header, whole))
     }
 }
 
 impl Batch {
     fn clear(&mut self) {
+        self.again = 0;
         self.description.clear();
         self.sent.clear();
         if self.sent.capacity() > KEEP_CAPACITY {

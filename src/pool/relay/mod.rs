@@ -20,6 +20,7 @@
 //! | `session` | the state of a lease, and when it is over |
 //! | `from_client`, `statements` | what becomes of a client's message |
 //! | `unnamed` | the statement that lives until somebody parses another |
+//! | `columns` | never rows of other columns than a client was told |
 //! | `heal` | sending a batch again whose statement's plan no longer held |
 //! | `from_server` | what becomes of a server's message |
 //! | `sql` | what can be told from SQL by looking at it |
@@ -35,6 +36,7 @@ mod backlog;
 #[doc(hidden)]
 pub mod bench;
 mod census;
+mod columns;
 mod control;
 mod deallocate;
 mod drive;

@@ -91,6 +91,8 @@ pub(super) struct Named {
     /// The client's name for it; it may have none.
     pub name: Option<Arc<[u8]>>,
     pub statement: Arc<Statement>,
+    /// Which Parse of it, on the server ([`crate::pool::prepared::server::Have::made`]).
+    pub made: u64,
 }
 
 /// One request.
@@ -100,8 +102,8 @@ pub(super) struct Entry {
     pub action: Action,
     /// A Sync that the server may have read, and ignored, while it was in COPY.
     pub doubtful: bool,
-    /// Of a Bind or Describe whose name was replaced: for error texts. Of a Query: the
-    /// statement whose name it drops.
+    /// Of a Bind or Describe whose name was replaced: for error texts. Of a Describe of a portal that was bound to such a
+    /// name: for what it says of columns. Of a Query: the statement whose name it drops.
     pub named: Option<Named>,
     /// Boxed: most requests change nothing, and their entries stay small.
     pub change: Option<Box<Change>>,
@@ -126,6 +128,12 @@ impl Owed {
     pub(super) fn push_named(&mut self, kind: Kind, named: Named) {
         let named = Some(named);
         self.push_entry(Entry { kind, action: Action::Forward, doubtful: false, named, change: None });
+    }
+
+    /// A Bind or Describe of our own.
+    pub(super) fn push_own(&mut self, kind: Kind, named: Named) {
+        let named = Some(named);
+        self.push_entry(Entry { kind, action: Action::Skip, doubtful: false, named, change: None });
     }
 
     pub(super) fn push_change(&mut self, kind: Kind, action: Action, change: Change) {

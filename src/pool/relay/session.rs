@@ -6,7 +6,7 @@ use super::{
     heal::Heal,
     leftovers::Notes,
     listen::Move,
-    owed::{Action, Change, Kind, Sent, Whose},
+    owed::{Action, Change, Kind, Named, Sent, Whose},
     pace::{Pace, Rest},
     sink::Sink,
     unnamed::{Lost, Unnamed},
@@ -102,6 +102,8 @@ impl<'a> Session<'a> {
     ) -> Self {
         debug_assert!(server.owed.is_empty() && server.tx == TxStatus::Idle);
         server.statements.refresh(client.interner.schema());
+        server.statements.begin_lease();
+        server.columns.clear();
         Self {
             client,
             server,
@@ -146,7 +148,7 @@ impl<'a> Session<'a> {
             self.lose_unnamed();
         }
         self.link(out);
-        if self.heal.wants_turn() {
+        if self.heal_wants_turn() {
             self.put_batch_again(out)?;
         }
         let mut up = std::mem::take(&mut self.up);
@@ -290,17 +292,23 @@ impl<'a> Session<'a> {
         let mut lost = Lost::default();
         self.discarding = !owed.discard_batch(|mut entry| {
             lost.note(&mut entry);
+            if let (Kind::Describe, Some(named)) = (entry.kind, &entry.named) {
+                unask(named, names);
+            }
             if let Some(change) = entry.change {
                 undo(*change, names, statements);
             }
         });
+        if self.discarding {
+            self.server.columns.drop_held();
+        }
         self.undo_unnamed(lost);
     }
 
     /// Returns whether `client_bytes` has something to do without new bytes.
     pub(super) fn wants_turn(&self) -> bool {
         self.replay == Replay::Due
-            || self.heal.wants_turn()
+            || self.heal_wants_turn()
             || (self.may_probe() && self.up.is_at_start())
             || self.needs_census()
             || self.needs_move()
@@ -401,6 +409,15 @@ fn write_fake(kind: Kind, out: &mut Vec<u8>) {
         Kind::Parse => backend::parse_complete(out),
         Kind::Close => backend::close_complete(out),
         _ => debug_assert!(false, "only Parse and Close are answered by us"),
+    }
+}
+
+/// The client is not told what it asked.
+fn unask(named: &Named, names: &mut ClientStatements) {
+    if let Some(told) = named.name.as_deref().and_then(|name| names.told(name, &named.statement))
+        && told.asked == named.made
+    {
+        told.asked = 0;
     }
 }
 

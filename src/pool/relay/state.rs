@@ -4,7 +4,7 @@ use std::{pin::Pin, sync::Arc};
 
 use tokio::time::Sleep;
 
-use super::{heal::Batch, owed::Owed, unnamed::Kept};
+use super::{columns::Columns, heal::Batch, owed::Owed, unnamed::Kept};
 use crate::pool::{
     error::PoolError,
     notify::{Listening, Mailbox},
@@ -176,6 +176,8 @@ pub struct ServerState {
     pub(super) tx: TxStatus,
     /// The batch under way, as far as it can be sent again ([`super::heal`]). Here, so that leases share its buffers.
     pub(super) kept: Batch,
+    /// What its client may not have been told of columns, of this lease. Here for the same reason.
+    pub(super) columns: Columns,
     /// SQL PREPARE left names on it in session mode, and the reset did not take them away.
     pub(super) sql_prepared: bool,
     /// A client has set or reset something since [`super::recover::renew`]: what `connect_query` set may be gone.
@@ -196,6 +198,7 @@ impl ServerState {
             owed: Owed::default(),
             tx: TxStatus::Idle,
             kept: Batch::default(),
+            columns: Columns::default(),
             sql_prepared: false,
             touched: false,
             unfit: false,

@@ -17,8 +17,8 @@ use crate::pool::{
     error::PoolError,
     prepared::{
         Statement, Ticket,
-        client::Meaning,
-        server::Need,
+        client::{Meaning, Told},
+        server::{Have, Need},
         statement::{Full, NAME_PREFIX},
     },
     wire::{
@@ -108,7 +108,7 @@ impl Session<'_> {
             on_server.prepare_again(&statement, ticket);
             Need::CloseAndParse
         } else {
-            on_server.prepare(&statement, ticket)
+            on_server.prepare(&statement, ticket).need
         };
         self.send_parse(&statement, need, ticket, Whose::Client(name), out);
     }
@@ -142,9 +142,11 @@ impl Session<'_> {
             };
         };
         let name = &body[portal_end + 1..name_end];
-        let named = match self.named(name, out) {
-            Found::Statement(named) => named,
+        let portal = &body[..portal_end];
+        let (mut named, told) = match self.named(name, out) {
+            Found::Statement(named, told) => (named, told),
             Found::Verdict(verdict) => {
+                self.server.columns.rebind(portal, None);
                 self.counts.binds += u64::from(verdict != Verdict::Later);
                 return Ok(match verdict {
                     Verdict::Pass if name.is_empty() => self.bind_unnamed(),
@@ -158,16 +160,27 @@ impl Session<'_> {
         let Ok(len) = i32::try_from(body_len + 4) else {
             return Err(PoolError::PacketTooLarge { len: body_len, limit: i32::MAX as u64 });
         };
-        self.ensure(statement, out);
-        self.note_statement(statement);
+        let have = self.ensure(statement, out);
+        named.made = have.made;
+        if !told.allows(have.made, have.columns) && !self.copy_in {
+            return Ok(self.hold_bind(header, body, (portal_end, name_end), named, out));
+        }
+        self.put_bind(portal, named, Self::is_settled(told, have), len, out);
+        Ok(Verdict::PassBodyFrom(name_end + 1))
+    }
+
+    /// Writes a Bind up to its statement's name. `len`: as its header says it. `settled`: that its client is told of its
+    /// columns would be nothing new.
+    pub(super) fn put_bind(&mut self, portal: &[u8], named: Named, settled: bool, len: i32, out: &mut Sink<'_>) {
+        self.note_statement(&named.statement);
+        self.server.columns.rebind(portal, (!settled && named.name.is_some()).then_some(&named));
         let writer = out.writer();
         writer.push(tag::BIND);
         writer.extend_from_slice(&len.to_be_bytes());
-        put_cstr(writer, &body[..portal_end]);
-        put_cstr(writer, statement.name());
+        put_cstr(writer, portal);
+        put_cstr(writer, named.statement.name());
         self.counts.binds += 1;
         self.sent_named(Kind::Bind, named);
-        Ok(Verdict::PassBodyFrom(name_end + 1))
     }
 
     pub(super) fn on_describe(
@@ -176,21 +189,22 @@ impl Session<'_> {
         body: &[u8],
         out: &mut Sink<'_>,
     ) -> Result<Verdict, PoolError> {
-        if !self.maps_names() || body.first() == Some(&b'P') {
+        if !self.maps_names() || (body.first() == Some(&b'P') && !self.server.columns.has_portals()) {
             return Ok(self.pass_extended(Kind::Describe));
         }
         if body.len() < header.body_len() {
             return Ok(Verdict::NeedMore);
         }
         let name = match Target::parse(body).map_err(malformed)? {
-            Target::Portal(_) => return Ok(self.pass_extended(Kind::Describe)),
+            Target::Portal(portal) => return Ok(self.describe_portal(portal)),
             Target::Statement(name) => name,
         };
         match self.named(name, out) {
             Found::Verdict(Verdict::Pass) => Ok(self.pass_extended(Kind::Describe)),
             Found::Verdict(verdict) => Ok(verdict),
-            Found::Statement(named) => {
-                self.ensure(&named.statement, out);
+            Found::Statement(mut named, _) => {
+                named.made = self.ensure(&named.statement, out).made;
+                self.note_asked(&named);
                 frame::write(out.writer(), tag::DESCRIBE, |out| {
                     out.push(b'S');
                     put_cstr(out, named.statement.name());
@@ -240,7 +254,9 @@ impl Session<'_> {
             Meaning::Statement(..) if self.server.owed.awaits_query() && !self.copy_in => {
                 Found::Verdict(Verdict::Later)
             }
-            Meaning::Statement(name, statement) => self.in_scope(name, statement, out),
+            Meaning::Statement(name, statement, told) => {
+                self.in_scope(Named { name: Some(name), statement, made: 0 }, told, out)
+            }
             // Made by SQL PREPARE, or not at all: the server knows.
             Meaning::Nothing if !is_ours(name) => Found::Verdict(Verdict::Pass),
             Meaning::Nothing => {
@@ -252,16 +268,24 @@ impl Session<'_> {
 
     /// A client whose settings have changed since it prepared a statement must not have the text read under these where
     /// others look for it as read under those.
-    fn in_scope(&mut self, name: Arc<[u8]>, statement: Arc<Statement>, out: &mut Sink<'_>) -> Found {
+    fn in_scope(&mut self, mut named: Named, told: Told, out: &mut Sink<'_>) -> Found {
         let scope = self.scope();
-        if scope == statement.scope() {
-            return Found::Statement(Named { name: Some(name), statement });
+        if scope == named.statement.scope() {
+            return Found::Statement(named, told);
+        }
+        // In a failed transaction nothing is parsed; what can be asked of a statement there, it answers as it is.
+        if self.server.owed.awaits_ready() && !self.copy_in {
+            return Found::Verdict(Verdict::Later);
+        }
+        if self.server.tx == TxStatus::Failed && self.server.statements.touch(named.statement.id) {
+            return Found::Statement(named, told);
         }
         let interner = &self.client.interner;
-        match interner.intern(interner.key(scope, statement.definition())) {
+        match interner.intern(interner.key(scope, named.statement.definition())) {
             Ok(statement) => {
-                self.client.statements.replace(&name, &statement);
-                Found::Statement(Named { name: Some(name), statement })
+                self.client.statements.replace(named.name.as_deref().unwrap_or_default(), &statement);
+                named.statement = statement;
+                Found::Statement(named, told)
             }
             Err(Full(limit)) => self.refuse(PoolError::StatementMemory { limit }, out),
         }
@@ -286,12 +310,13 @@ impl Session<'_> {
     }
 
     /// Makes the server have `statement` before what is sent next.
-    fn ensure(&mut self, statement: &Arc<Statement>, out: &mut Sink<'_>) {
+    pub(super) fn ensure(&mut self, statement: &Arc<Statement>, out: &mut Sink<'_>) -> Have {
         let ticket = self.ticket();
-        let need = self.server.statements.prepare(statement, ticket);
-        if need != Need::Nothing {
-            self.send_parse(statement, need, ticket, Whose::Ours, out);
+        let have = self.server.statements.prepare(statement, ticket);
+        if have.need != Need::Nothing {
+            self.send_parse(statement, have.need, ticket, Whose::Ours, out);
         }
+        have
     }
 
     /// Sends a Parse, the client's or our own. Makes room for it first.
@@ -326,7 +351,7 @@ impl Session<'_> {
     }
 
     /// Makes the server fail here; its answer's text will be ours.
-    fn reject(&mut self, error: PoolError, out: &mut Sink<'_>) {
+    pub(super) fn reject(&mut self, error: PoolError, out: &mut Sink<'_>) {
         frame::write(out.writer(), tag::BIND, |out| {
             put_cstr(out, b"");
             put_cstr(out, NOBODY);
@@ -338,7 +363,8 @@ impl Session<'_> {
 
 /// What a Bind or Describe is about.
 pub(super) enum Found {
-    Statement(Named),
+    /// With what the client was told of it.
+    Statement(Named, Told),
     /// Decided already.
     Verdict(Verdict),
 }

@@ -32,7 +32,7 @@ use super::{
     statements::Found,
 };
 use crate::pool::{
-    prepared::{Batch, Statement, server::Need, text},
+    prepared::{Batch, Statement, client::Told, server::Need, text},
     wire::{
         frame::{self, Header},
         frontend,
@@ -162,7 +162,7 @@ impl Session<'_> {
             self.server.owed.push(Kind::Parse, Action::Fake);
         } else {
             let ticket = self.ticket();
-            match self.server.statements.prepare(&statement, ticket) {
+            match self.server.statements.prepare(&statement, ticket).need {
                 Need::Nothing => self.server.owed.push(Kind::Parse, Action::Fake), // sent in this very batch
                 need => self.send_parse(&statement, need, ticket, Whose::Unnamed, out),
             }
@@ -224,7 +224,7 @@ impl Session<'_> {
             return Found::Verdict(Verdict::Pass);
         }
         if let Some(statement) = self.unnamed_by_name() {
-            return Found::Statement(Named { name: None, statement });
+            return Found::Statement(Named { name: None, statement, made: 0 }, Told::default());
         }
         self.unnamed.own = true;
         self.unnamed.noted = false;

@@ -68,17 +68,22 @@ pub struct Report<'a> {
 
 /// Appends an ErrorResponse.
 pub fn error_response(out: &mut Vec<u8>, report: &Report<'_>) {
-    write(out, tag::ERROR_RESPONSE, |out| fields(out, report));
+    error_response_of(out, report, None);
+}
+
+/// Appends an ErrorResponse that names the function it comes from.
+pub fn error_response_of(out: &mut Vec<u8>, report: &Report<'_>, routine: Option<&str>) {
+    write(out, tag::ERROR_RESPONSE, |out| fields(out, report, routine));
 }
 
 /// Appends a NoticeResponse.
 pub fn notice_response(out: &mut Vec<u8>, report: &Report<'_>) {
-    write(out, tag::NOTICE_RESPONSE, |out| fields(out, report));
+    write(out, tag::NOTICE_RESPONSE, |out| fields(out, report, None));
 }
 
-fn fields(out: &mut Vec<u8>, report: &Report<'_>) {
+fn fields(out: &mut Vec<u8>, report: &Report<'_>, routine: Option<&str>) {
     let word = report.severity.word();
-    let optional = [(b'D', report.detail), (b'H', report.hint)];
+    let optional = [(b'D', report.detail), (b'H', report.hint), (b'R', routine)];
     for (kind, text) in [(b'S', word), (b'V', word), (b'C', report.sqlstate), (b'M', report.message)] {
         out.push(kind);
         put_cstr(out, text.as_bytes());

@@ -127,6 +127,38 @@ fn a_statement_the_server_has_lost_is_prepared_again_unseen() {
 }
 
 #[test]
+fn a_parse_that_stood_for_another_before_a_type_was_made_again_is_made_up_for_unseen() {
+    for piece in [1, 3, 4096] {
+        let mut pool = Pool::new();
+        pool.model.types_gone = true;
+        let (first, second) = (pool.client(script()), pool.client(script()));
+        send(&mut pool, first, prepared(), piece);
+        assert!(pool.model.alter());
+        let then = script().parse("y", "select 1").describe_statement("y").run("y").sync();
+        send(&mut pool, second, then.clone(), piece);
+        assert_eq!(pool.clients[second].lines(), Pool::alone(&then), "in pieces of {piece}");
+        assert_eq!(pool.model.refused, 1);
+    }
+}
+
+#[test]
+fn who_parses_after_such_an_error_was_told_has_it_parsed() {
+    let mut pool = Pool::new();
+    pool.model.types_gone = true;
+    let (first, second) = (pool.client(script()), pool.client(script()));
+    send(&mut pool, first, prepared(), 4096);
+    assert!(pool.model.alter());
+    let inside = script().parse("y", "select 1").sync().query("begin").run("y").sync().query("rollback");
+    send(&mut pool, second, inside, 4096);
+    assert_eq!(pool.clients[second].lines()[4], "E XX000 cache lookup failed for type 7");
+    let parses = pool.model.parses;
+    let (third, anew) = (pool.client(script()), script().parse("z", "select 1").run("z").sync());
+    send(&mut pool, third, anew.clone(), 4096);
+    assert_eq!(pool.clients[third].lines(), Pool::alone(&anew));
+    assert_eq!(pool.model.parses, parses + 1);
+}
+
+#[test]
 fn inside_a_transaction_the_error_is_postgresqls() {
     let mut pool = Pool::new();
     let client = pool.client(prepared());

@@ -45,9 +45,13 @@ pub struct Model {
     /// It says something of its own before each setting it is given.
     pub noisy: bool,
     /// How often somebody has changed the tables. What was prepared before returns other columns than it did then.
-    schema: usize,
+    pub schema: usize,
+    /// Rows say under which tables they were read, and their column's name does.
+    pub telling: bool,
     /// Plans that no longer held, and were asked for.
     pub refused: usize,
+    /// What was prepared before names types that are gone.
+    pub types_gone: bool,
     /// No plan ever holds.
     pub stubborn: bool,
     /// Something temporary was made.
@@ -97,7 +101,9 @@ impl Model {
             parses: 0,
             noisy: false,
             schema: 0,
+            telling: false,
             refused: 0,
+            types_gone: false,
             stubborn: false,
             temp: false,
             listening: false,
@@ -242,6 +248,9 @@ impl Model {
         let Some(statement) = self.statements.get(name) else { return Ok(()) };
         if (statement.schema != self.schema || self.stubborn) && text_of(&statement.definition).starts_with("select") {
             self.refused += 1;
+            if self.types_gone {
+                return Err(("XX000", "cache lookup failed for type 7".to_owned()));
+            }
             return Err(("0A000", "cached plan must not change result type".to_owned()));
         }
         Ok(())
@@ -276,18 +285,31 @@ impl Model {
         let text = match Target::parse(body).unwrap() {
             Target::Statement(name) => {
                 let text = self.statement(name)?;
+                self.check_described(&text)?;
                 frame::write(&mut self.output, b't', |out| out.extend_from_slice(&[0, 0]));
                 self.revalidate(name)?;
                 text
             }
-            Target::Portal(name) => self.portal(name)?,
+            Target::Portal(name) => {
+                let text = self.portal(name)?;
+                self.check_described(&text)?;
+                text
+            }
         };
-        if text.starts_with("select") || text.starts_with("rows") || text.starts_with("show") {
+        if text.starts_with("select") {
+            let column = format!("column of {}", self.schema);
+            backend::row_description(&mut self.output, [(column.as_str(), backend::oid::TEXT)].into_iter());
+        } else if text.starts_with("rows") || text.starts_with("show") {
             backend::row_description(&mut self.output, [("value", backend::oid::TEXT)].into_iter());
         } else {
             frame::write(&mut self.output, b'n', |_| {});
         }
         Ok(())
+    }
+
+    /// In a failed transaction what returns no rows can be described (`exec_describe_statement_message`).
+    fn check_described(&self, text: &str) -> Result<(), Failure> {
+        if is_query(text) { self.check_sound(text) } else { Ok(()) }
     }
 
     fn portal(&self, name: &[u8]) -> Result<String, Failure> {
@@ -313,8 +335,9 @@ impl Model {
             return Err(("55000", format!("portal \"{}\" cannot be run", String::from_utf8_lossy(name))));
         }
         self.run(&text, false)?;
-        let is_query = ["select", "rows", "show"].iter().any(|word| text.starts_with(word));
-        if !is_query && let Some(text) = self.portals.get_mut(name) {
+        if !is_query(&text)
+            && let Some(text) = self.portals.get_mut(name)
+        {
             // It runs once (`PortalRun`).
             RUN.clone_into(text);
         }
@@ -329,6 +352,10 @@ impl Model {
         self.check_sound(command)?;
         let (word, rest) = command.split_once(' ').unwrap_or((command, ""));
         let done = match word {
+            "select" if self.telling => {
+                self.row(&format!("{rest} of {}", self.schema), simple);
+                "SELECT 1"
+            }
             "select" => {
                 self.row(rest, simple);
                 "SELECT 1"
@@ -603,6 +630,10 @@ impl Model {
         }
         backend::ready_for_query(&mut self.output, self.tx);
     }
+}
+
+fn is_query(text: &str) -> bool {
+    ["select", "rows", "show"].iter().any(|word| text.starts_with(word))
 }
 
 fn text_of(definition: &[u8]) -> String {
