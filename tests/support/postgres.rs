@@ -112,7 +112,7 @@ impl Cluster {
             .arg("-D")
             .arg(self.data())
             .args(["-p", &self.port.to_string(), "-k", &self.dir.path().to_string_lossy()])
-            .args(["-c", "listen_addresses=127.0.0.1,127.0.0.2", "-c", "fsync=off", "-c", "max_connections=60"])
+            .args(["-c", "listen_addresses=127.0.0.1,127.0.0.2", "-c", "fsync=off", "-c", "max_connections=200"])
             .args(["-c", "log_min_messages=fatal"])
             .args(&self.more)
             .stdout(Stdio::null())
