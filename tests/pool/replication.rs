@@ -4,7 +4,10 @@ use std::process::{Child, Command, Output, Stdio};
 
 use bookend::config::pool::{Database, Pool};
 
-use crate::support::*;
+use crate::{
+    frames::{Raw, query, shown, sqlstate, tags},
+    support::*,
+};
 
 /// One of PostgreSQL's programs, with the way to the pool in its environment.
 fn program(name: &str, pooled: &Pooled) -> Command {
@@ -139,6 +142,22 @@ async fn an_operator_ends_a_stream_and_a_drain_does_not_wait_for_one() {
         .drain
         .advance(bookend::health::drain::Phase::Draining { deadline: tokio::time::Instant::now() + 30 * SECOND });
     eventually("nothing is in flight", || pooled.pooler.drain().in_flight() == 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replication_connection_is_told_that_the_process_leaves() {
+    let cluster = postgres::shared();
+    let pooled = any(&cluster, |pool| pool).await;
+    let mut raw = Raw::login(pooled.port, DATABASE, &[("replication", "database")]).await.unwrap();
+    raw.send(&query("IDENTIFY_SYSTEM")).await.unwrap();
+    assert_eq!(tags(&raw.answer().await.unwrap()), "TDCZ");
+    pooled
+        .drain
+        .advance(bookend::health::drain::Phase::Draining { deadline: tokio::time::Instant::now() + 30 * SECOND });
+    let told = raw.read().await.unwrap();
+    assert_eq!(sqlstate(&[told.clone()]).as_deref(), Some("57P01"), "{}", shown(&told));
+    assert!(shown(&told).contains("FATAL"), "{}", shown(&told));
+    assert!(raw.read().await.is_err(), "and it is over");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

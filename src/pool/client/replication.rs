@@ -5,7 +5,8 @@
 //! and closed with it. It counts in `max_db_connections` and `max_user_connections` as any other, and idle connections of
 //! pools give way to it. As in PgBouncer since 1.23, whatever the pool's mode is.
 //!
-//! Told to leave, it is cut at once: a standby or subscriber takes up again where it was. PAUSE does not wait for it.
+//! Told to leave, it is not waited for: a standby or subscriber takes up again where it was. It is told so behind the message
+//! that it is being sent, if that comes to its end within [`LAST_WORDS`]. PAUSE does not wait for it.
 
 use std::{
     pin::Pin,
@@ -18,7 +19,8 @@ use std::{
 };
 
 use tokio::{
-    io::{self, AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf},
+    io::{self, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf},
+    sync::oneshot,
     time::{Instant, sleep},
 };
 
@@ -36,10 +38,15 @@ use crate::pool::{
     registry::{ClientHandle, ClientState, Leave, ServerHandle, ServerState},
     relay::Control,
     server::{connect::Opened, stream::ServerStream},
+    wire::frame::HEADER_LEN,
 };
 
 /// How often one that waits looks whether it may open its connection.
 const LOOK: Duration = Duration::from_millis(100);
+/// How long the end of a message is waited for behind which the client is told that it must go.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+/// Bytes read of the server at once.
+const CHUNK_LEN: usize = 16 * 1024;
 
 /// A client that wants replication, logged in, and the pool it would be in.
 pub(super) struct Replicating<'a> {
@@ -90,10 +97,14 @@ impl Replicating<'_> {
         self.client.transition(ClientState::Idle, Instant::now());
         self.client.transition(ClientState::Active, Instant::now());
         tracing::info!(client = self.client.id(), peer = %self.client.peer(), kind = kind.word(), "replication begins");
+        let (tell, told) = oneshot::channel();
+        let asked = async {
+            let _ = tell.send(self.client.asked_to_leave(Leave::Draining).await);
+            sleep(LAST_WORDS).await;
+        };
         let left = tokio::select! {
-            () = self.carry(io, &mut stream) => Ok(()),
-            // There is no place between two messages for last words.
-            _ = self.client.asked_to_leave(Leave::Draining) => Err(PoolError::ClientGone),
+            left = self.carry(io, &mut stream, told) => left,
+            () = asked => Err(PoolError::ClientGone),
         };
         self.client.set_link(None);
         server.take_back();
@@ -133,21 +144,101 @@ impl Replicating<'_> {
         }
     }
 
-    /// Carries bytes both ways until one side ends.
-    async fn carry<IO>(&self, io: &mut IO, stream: &mut ServerStream)
+    /// Carries bytes both ways until one side ends, or the client is `told` to leave.
+    async fn carry<IO>(
+        &self,
+        io: &mut IO,
+        stream: &mut ServerStream,
+        told: oneshot::Receiver<Leave>,
+    ) -> Result<(), PoolError>
     where
         IO: AsyncRead + AsyncWrite + Unpin + Send,
     {
         let stats = &self.pool.stats;
-        let (from_client, mut to_client) = io::split(io);
+        let (from_client, to_client) = io::split(io);
         let (from_server, mut to_server) = io::split(stream);
         let mut from_client = Counted { io: from_client, count: &stats.received };
-        let mut from_server = Counted { io: from_server, count: &stats.sent };
+        let from_server = Counted { io: from_server, count: &stats.sent };
         // How it ends is the same for both: the other one is closed.
         tokio::select! {
-            _ = io::copy(&mut from_client, &mut to_server) => {}
-            _ = io::copy(&mut from_server, &mut to_client) => {}
+            _ = io::copy(&mut from_client, &mut to_server) => Ok(()),
+            left = answers(from_server, to_client, told) => left,
         }
+    }
+}
+
+/// Carries what the server says until it ends, or the client is `told` to leave and stands between two messages.
+async fn answers<R, W>(mut from: R, mut to: W, mut told: oneshot::Receiver<Leave>) -> Result<(), PoolError>
+where
+    R: AsyncRead + Unpin,
+    W: AsyncWrite + Unpin,
+{
+    let mut chunk = vec![0; CHUNK_LEN];
+    let (mut position, mut leave) = (Position::default(), None);
+    loop {
+        if let Some(leave) = leave.filter(|_| position.is_between()) {
+            return Err(farewell(leave));
+        }
+        let read = tokio::select! {
+            biased;
+            asked = &mut told, if leave.is_none() => {
+                leave = Some(asked.unwrap_or(Leave::Draining));
+                continue;
+            }
+            read = from.read(&mut chunk) => read,
+        };
+        let Ok(read @ 1..) = read else { return Ok(()) };
+        let len = position.advance(&chunk[..read], leave.is_some());
+        let written = async {
+            to.write_all(&chunk[..len]).await?;
+            to.flush().await
+        };
+        written.await.map_err(|_| PoolError::ClientGone)?;
+    }
+}
+
+/// Where a stream stands in its messages.
+#[derive(Debug, Default)]
+struct Position {
+    /// Of the header it stands in, as far as it has come.
+    header: [u8; HEADER_LEN],
+    come: usize,
+    /// What is to come of the body.
+    left: usize,
+}
+
+impl Position {
+    fn is_between(&self) -> bool {
+        self.come == 0 && self.left == 0
+    }
+
+    /// Goes on over `bytes`, or to the end of the message at hand (`one`). Returns how far.
+    fn advance(&mut self, bytes: &[u8], one: bool) -> usize {
+        let mut taken = 0;
+        while taken < bytes.len() {
+            taken += self.step(&bytes[taken..]);
+            if one && self.is_between() {
+                break;
+            }
+        }
+        taken
+    }
+
+    fn step(&mut self, bytes: &[u8]) -> usize {
+        if self.left > 0 {
+            let body = self.left.min(bytes.len());
+            self.left -= body;
+            return body;
+        }
+        let head = (HEADER_LEN - self.come).min(bytes.len());
+        self.header[self.come..self.come + head].copy_from_slice(&bytes[..head]);
+        self.come += head;
+        if self.come == HEADER_LEN {
+            let [_, length @ ..] = self.header;
+            self.come = 0;
+            self.left = (u32::from_be_bytes(length) as usize).saturating_sub(4);
+        }
+        head
     }
 }
 
@@ -169,5 +260,56 @@ impl<R: AsyncRead + Unpin> AsyncRead for Counted<'_, R> {
         ready!(Pin::new(&mut this.io).poll_read(cx, buf))?;
         this.count.fetch_add((buf.filled().len() - before) as u64, Ordering::Relaxed);
         Poll::Ready(Ok(()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pool::wire::frame;
+
+    fn messages() -> Vec<u8> {
+        let mut bytes = Vec::new();
+        frame::write(&mut bytes, b'd', |out| out.extend_from_slice(&[7; 300]));
+        frame::write(&mut bytes, b'c', |_| {});
+        frame::write(&mut bytes, b'd', |out| out.extend_from_slice(&[8; 20]));
+        bytes
+    }
+
+    #[test]
+    fn a_stream_is_between_two_messages_however_it_was_cut() {
+        let ends = [305, 310, 335];
+        for piece in 1..400 {
+            let (mut position, mut come) = (Position::default(), 0);
+            for bytes in messages().chunks(piece) {
+                come += position.advance(bytes, false);
+                assert_eq!(position.is_between(), ends.contains(&come), "{come} in pieces of {piece}");
+            }
+        }
+    }
+
+    /// What the client has got, and how it ended; `first` had come when it was told to leave.
+    async fn told_after(first: usize) -> (Vec<u8>, Result<(), PoolError>) {
+        let (server, mut says) = io::duplex(64);
+        let (client, mut gets) = io::duplex(1024);
+        let (tell, told) = oneshot::channel();
+        let carried = tokio::spawn(answers(server, client, told));
+        says.write_all(&messages()[..first]).await.unwrap();
+        let mut got = vec![0; first];
+        gets.read_exact(&mut got).await.unwrap();
+        tell.send(Leave::Draining).unwrap();
+        let rest = messages();
+        let _ = says.write_all(&rest[first..]).await; // nobody reads it all
+        let end = carried.await.unwrap();
+        gets.read_to_end(&mut got).await.unwrap();
+        (got, end)
+    }
+
+    #[tokio::test]
+    async fn who_must_leave_gets_the_message_at_hand_whole_and_no_more() {
+        for (first, end) in [(305, 305), (310, 310), (1, 305), (100, 305), (306, 310), (312, 335)] {
+            let (got, left) = told_after(first).await;
+            assert_eq!((got.len(), left), (end, Err(PoolError::Shutdown)), "told after {first}");
+        }
     }
 }
