@@ -52,7 +52,7 @@ impl Default for Servers {
             fail_fast: false,
             max_user_connections: None,
             dns_max_ttl: 15 * SECOND,
-            dns_nxdomain_ttl: SECOND,
+            dns_nxdomain_ttl: 15 * SECOND,
             autodb_idle_timeout: Some(3_600 * SECOND),
             pool_idle_timeout: None,
         }

@@ -50,6 +50,23 @@ fn kept() -> (Arc<Told>, Arc<Names>, Heard) {
     (told, names, heard)
 }
 
+/// As often as it is asked for by default: PgBouncer's `dns_nxdomain_ttl` and `dns_max_ttl`.
+#[tokio::test(start_paused = true)]
+async fn by_default_a_name_that_is_not_found_is_asked_for_again_when_pgbouncer_would() {
+    let pool = crate::config::pool::Servers::default();
+    assert_eq!((pool.dns_nxdomain_ttl, pool.dns_max_ttl), (15 * SECOND, 15 * SECOND));
+    let told = Arc::new(Told::default());
+    let names = Names::new(told.clone(), Ttl { found: pool.dns_max_ttl, failed: pool.dns_nxdomain_ttl });
+    tokio::spawn(keep(Arc::downgrade(&names), |_: &Name, _, _: &[IpAddr]| {}));
+    let name = names.get("db");
+    assert!(name.addresses().await.is_err());
+    told.tell("db", &["10.0.0.1"]);
+    tokio::time::sleep(11 * SECOND).await; // up to 20 % sooner
+    assert!(name.addresses().await.is_err() && told.asked() == 1, "asked {} times", told.asked());
+    tokio::time::sleep(5 * SECOND).await;
+    assert_eq!(first(&name).await, ips(&["10.0.0.1"])[0]);
+}
+
 fn ips(addresses: &[&str]) -> Vec<IpAddr> {
     addresses.iter().map(|address| address.parse().unwrap()).collect()
 }
