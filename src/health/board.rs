@@ -124,12 +124,27 @@ pub struct ClientCount {
     pub waiting: u32,
 }
 
+/// A client of the pool that keeps its server connection between transactions.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PinnedClient {
+    pub database: Arc<str>,
+    /// Its number in SHOW CLIENTS.
+    pub id: u64,
+    pub address: IpAddr,
+    pub application_name: String,
+    pub reasons: Vec<&'static str>,
+    /// For how long.
+    pub age: Duration,
+}
+
 /// What the pool can say of itself on demand. Walks the pool's tables: for pages, never per request.
 pub trait PoolCensus: Send + Sync {
     /// Databases in the order of pool.yaml, with the pool's counts.
     fn databases(&self) -> Vec<(Arc<str>, PoolCounts)>;
     /// Clients grouped by address and application name.
     fn clients(&self) -> Vec<ClientCount>;
+    /// Clients that keep their server connections, longest first.
+    fn pinned(&self) -> Vec<PinnedClient>;
     /// `transaction` or `session`.
     fn pool_mode(&self) -> &'static str;
 }

@@ -12,9 +12,12 @@ use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 use serde_json::{Map, Value, json};
 
 use crate::{
-    health::board::{Board, ClientCount, DatabaseState, PoolCounts, ServerName, Serving},
+    health::board::{Board, ClientCount, DatabaseState, PinnedClient, PoolCounts, ServerName, Serving},
     telemetry::view::{Page, View},
 };
+
+/// Clients listed that keep their connections, those who have done so longest; they are counted all.
+const PINNED_MAX: usize = 100;
 
 /// One database as the page needs it: what the pool counts and what its probe saw.
 #[derive(Debug, Clone)]
@@ -23,6 +26,7 @@ struct Database {
     counts: PoolCounts,
     serving: Serving,
     state: Arc<DatabaseState>,
+    pinned: Vec<PinnedClient>,
 }
 
 /// Returns the whole page. `container` is the host name of this process.
@@ -37,12 +41,15 @@ pub fn connections(board: &Board, container: &str) -> Value {
             "recommendations": [],
         });
     };
+    let pinned = pool.pinned();
     let databases: Vec<Database> = pool
         .databases()
         .into_iter()
         .map(|(name, counts)| {
             let entry = board.database(&name);
-            Database { name, counts, serving: entry.serving(), state: entry.state() }
+            let own = |client: &&PinnedClient| client.database == name;
+            let pinned = pinned.iter().filter(own).cloned().collect();
+            Database { name, counts, serving: entry.serving(), state: entry.state(), pinned }
         })
         .collect();
     let mut connections = Map::new();
@@ -73,7 +80,7 @@ fn default_connections(counts: &PoolCounts) -> Value {
 }
 
 fn database_value(database: &Database) -> Value {
-    let Database { counts, serving, state, .. } = database;
+    let Database { counts, serving, state, pinned, .. } = database;
     json!({
         "role": state.role.as_str(),
         "up": match serving {
@@ -91,6 +98,18 @@ fn database_value(database: &Database) -> Value {
         "max_connections": counts.max,
         "server_connections": state.server_connections,
         "server_max_connections": state.server_max_connections,
+        "pinned_clients": pinned.len(),
+        "pinned": pinned.iter().take(PINNED_MAX).map(pinned_value).collect::<Vec<_>>(),
+    })
+}
+
+fn pinned_value(client: &PinnedClient) -> Value {
+    json!({
+        "client": client.id,
+        "address": client.address.to_string(),
+        "application_name": client.application_name,
+        "reasons": client.reasons,
+        "seconds": client.age.as_secs(),
     })
 }
 

@@ -35,7 +35,10 @@ pub use self::{
     tally::{Of, Place, Tally},
 };
 use super::peer::Peer;
-use crate::health::board::ClientCount;
+use crate::{
+    health::board::{ClientCount, PinnedClient},
+    pool::pins::Reason,
+};
 
 /// Shards of the client map; a login locks one of them.
 const CLIENT_SHARDS: usize = 16;
@@ -202,6 +205,25 @@ impl Registry {
         let mut servers: Vec<_> = self.servers.lock().values().cloned().collect();
         servers.sort_unstable_by_key(|server| server.id());
         servers
+    }
+
+    /// Returns clients that keep their servers between transactions, longest first.
+    pub fn pinned(&self, now: Instant) -> Vec<PinnedClient> {
+        let row = |client: &Arc<ClientEntry>| {
+            let control = client.control()?;
+            let since = control.pinned_since()?;
+            Some(PinnedClient {
+                database: client.group()?.database.clone(),
+                id: client.id(),
+                address: client.peer().place(),
+                application_name: client.application_name(),
+                reasons: control.pins().iter().map(Reason::as_str).collect(),
+                age: now.saturating_duration_since(since),
+            })
+        };
+        let mut pinned: Vec<_> = self.clients().iter().filter_map(row).collect();
+        pinned.sort_by_key(|client| std::cmp::Reverse(client.age));
+        pinned
     }
 
     /// Returns logged-in clients grouped by address and application name, sorted.

@@ -233,6 +233,7 @@ fn client_row(client: &ClientEntry, (user, database): (&Arc<str>, &Arc<str>), no
         tls: client.tls().describe(),
         application_name: client.application_name(),
         prepared_statements: client.prepared_statements() as usize,
+        pinned: client.control().map_or_else(Pins::none, |control| control.pins()),
     }
 }
 
@@ -260,6 +261,7 @@ fn server_row(server: &ServerEntry) -> SocketRow {
         tls: server.tls().describe(),
         application_name: server.application_name(),
         prepared_statements: server.prepared_statements() as usize,
+        pinned: Pins::none(),
     }
 }
 

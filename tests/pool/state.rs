@@ -5,7 +5,7 @@ use std::future::poll_fn;
 
 use bookend::{
     config::pool::{Notifications, Pool, Sessions},
-    health::drain::Phase,
+    health::{board::PoolCensus, drain::Phase},
     pool::{pins::Reason, registry::Leave},
 };
 use tokio::time::Instant;
@@ -350,6 +350,21 @@ async fn a_pinned_client_is_seen_and_counted_and_its_secrets_are_not() {
     ] {
         assert!(text.contains(line), "{line} in {text}");
     }
+    let console = postgres::connect(pooled.port, "pgbouncer", "").await.unwrap();
+    let mut shown = column(&console, "SHOW CLIENTS", "pinned").await;
+    shown.sort_unstable();
+    assert_eq!(shown, ["", "listen", "temp,listen"], "the first is the console's own");
+    let longest_first = || {
+        let listed = PoolCensus::pinned(&*pooled.pooler);
+        assert!(listed.is_sorted_by_key(|client| std::cmp::Reverse(client.age)));
+        listed.into_iter().map(|client| (client.database.to_string(), client.reasons)).collect::<Vec<_>>()
+    };
+    let (listens, both) = ((DATABASE.to_owned(), vec!["listen"]), (DATABASE.to_owned(), vec!["temp", "listen"]));
+    assert_eq!(longest_first(), [listens.clone(), both.clone()]);
+    one.batch_execute("UNLISTEN news").await.unwrap();
+    eventually("it is not listed while it is free", || longest_first() == [both.clone()]).await;
+    one.batch_execute("LISTEN news").await.unwrap();
+    eventually("it is listed anew, behind", || longest_first() == [both.clone(), listens.clone()]).await;
     drop((one, two));
     eventually("nobody is pinned", || pinned(&pooled).is_empty()).await;
     assert!(!scrape(&pooled).contains("bookend_pool_pinned_clients{"));

@@ -1,7 +1,7 @@
 use std::{net::SocketAddr, time::Duration};
 
 use super::*;
-use crate::health::board::{PoolCensus, Role};
+use crate::health::board::{PinnedClient, PoolCensus, Role};
 
 /// A pool of two databases whose clients are given.
 struct Census {
@@ -16,6 +16,18 @@ impl PoolCensus for Census {
 
     fn clients(&self) -> Vec<ClientCount> {
         self.clients.clone()
+    }
+
+    fn pinned(&self) -> Vec<PinnedClient> {
+        let pinned = |id, seconds| PinnedClient {
+            database: "arena_db_read".into(),
+            id,
+            address: "10.0.0.5".parse().unwrap(),
+            application_name: "web-1".into(),
+            reasons: vec!["temp", "listen"],
+            age: Duration::from_secs(seconds),
+        };
+        vec![pinned(7, 90), pinned(9, 5)]
     }
 
     fn pool_mode(&self) -> &'static str {
@@ -76,12 +88,19 @@ fn the_shape_is_the_one_that_scripts_read() {
                 "arena_db": {
                     "role": "primary", "up": true, "error": null, "latency_ms": 1.5, "clients": 200,
                     "total_connections": 45, "active_connections": 8, "idle_connections": 37, "waiting_clients": 0,
-                    "max_connections": 50, "server_connections": 47, "server_max_connections": 100
+                    "max_connections": 50, "server_connections": 47, "server_max_connections": 100,
+                    "pinned_clients": 0, "pinned": []
                 },
                 "arena_db_read": {
                     "role": "unknown", "up": null, "error": null, "latency_ms": null, "clients": 0,
                     "total_connections": 0, "active_connections": 0, "idle_connections": 0, "waiting_clients": 0,
-                    "max_connections": 0, "server_connections": null, "server_max_connections": null
+                    "max_connections": 0, "server_connections": null, "server_max_connections": null,
+                    "pinned_clients": 2, "pinned": [
+                        { "client": 7, "address": "10.0.0.5", "application_name": "web-1",
+                          "reasons": ["temp", "listen"], "seconds": 90 },
+                        { "client": 9, "address": "10.0.0.5", "application_name": "web-1",
+                          "reasons": ["temp", "listen"], "seconds": 5 },
+                    ]
                 }
             },
             "clients": { "web-1": {
@@ -136,7 +155,13 @@ fn an_ipv4_client_on_an_ipv6_socket_is_the_same_client() {
 }
 
 fn advice(counts: PoolCounts, serving: Serving, state: DatabaseState) -> Vec<String> {
-    advice::recommendations(&[Database { name: "arena_db".into(), counts, serving, state: Arc::new(state) }])
+    advice::recommendations(&[Database {
+        name: "arena_db".into(),
+        counts,
+        serving,
+        state: Arc::new(state),
+        pinned: vec![],
+    }])
 }
 
 fn up(server_connections: u32, server_max_connections: u32) -> DatabaseState {

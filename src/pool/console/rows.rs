@@ -11,7 +11,11 @@ use async_trait::async_trait;
 use super::averages::{Period, Totals};
 use crate::{
     health::drain::WaitFor,
-    pool::{notify, peer::Peer, pins::Reason},
+    pool::{
+        notify,
+        peer::Peer,
+        pins::{Pins, Reason},
+    },
 };
 
 /// The pool as the console sees it. Reading walks tables under short locks; it never waits for the network.
@@ -129,6 +133,8 @@ pub struct SocketRow {
     pub tls: String,
     pub application_name: String,
     pub prepared_statements: usize,
+    /// Of a client: why it keeps its server between transactions.
+    pub pinned: Pins,
 }
 
 /// A row of SHOW DATABASES.

@@ -194,6 +194,7 @@ fn socket(state: &'static str, id: u64) -> SocketRow {
         tls: String::new(),
         application_name: "web-1".into(),
         prepared_statements: 2,
+        pinned: [Reason::Temp, Reason::Listen].into_iter().collect(),
     }
 }
 

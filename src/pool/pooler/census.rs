@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use super::Pooler;
 use crate::{
     config::pool as config,
-    health::board::{ClientCount, PoolCensus, PoolCounts},
+    health::board::{ClientCount, PinnedClient, PoolCensus, PoolCounts},
     pool::{
         database::Database,
         registry::{ClientState, ServerState},
@@ -65,6 +65,10 @@ impl PoolCensus for Pooler {
 
     fn clients(&self) -> Vec<ClientCount> {
         self.shared.registry.census()
+    }
+
+    fn pinned(&self) -> Vec<PinnedClient> {
+        self.shared.registry.pinned(Instant::now())
     }
 
     fn pool_mode(&self) -> &'static str {

@@ -6,6 +6,8 @@ use std::{
 };
 
 use futures_util::task::AtomicWaker;
+use parking_lot::Mutex;
+use tokio::time::Instant;
 
 use crate::pool::{error::PoolError, pins::Pins};
 
@@ -38,6 +40,7 @@ pub struct Control {
     replaying: AtomicBool,
     /// [`Pins`]: why the client keeps its server.
     pins: AtomicU8,
+    pinned_since: Mutex<Option<Instant>>,
     waker: AtomicWaker,
 }
 
@@ -86,8 +89,21 @@ impl Control {
         self.waker.wake();
     }
 
+    /// Returns since when the client has kept its server.
+    pub fn pinned_since(&self) -> Option<Instant> {
+        *self.pinned_since.lock()
+    }
+
+    /// Nearly always there were none and are none: that takes no lock.
     pub(super) fn set_pins(&self, pins: Pins) {
+        let before = self.pins();
+        if before == pins {
+            return;
+        }
         self.pins.store(pins.bits(), Ordering::Relaxed);
+        if before.is_empty() != pins.is_empty() {
+            *self.pinned_since.lock() = (!pins.is_empty()).then(Instant::now);
+        }
     }
 
     pub(super) fn set_replaying(&self, replaying: bool) {

@@ -7,6 +7,7 @@ use crate::pool::{
         rows::{SocketRow, Source},
         table::{Table, flag, text},
     },
+    pins::Reason,
     wire::backend::oid::{INT4, INT8, TEXT},
 };
 
@@ -71,8 +72,17 @@ impl Side {
     }
 }
 
+/// One column more than PgBouncer's, behind them: why the client keeps its server between transactions.
 pub(super) fn clients(source: &dyn Source) -> Table {
-    plain(Side::Client, &source.clients())
+    let columns: Vec<_> = COLUMNS.into_iter().chain([("pinned", TEXT)]).collect();
+    let mut table = Table::new(&columns);
+    for row in source.clients() {
+        let mut values = values(Side::Client, &row, row.state);
+        let reasons: Vec<_> = row.pinned.iter().map(Reason::as_str).collect();
+        values.push(text(reasons.join(",")));
+        table.push(values);
+    }
+    table
 }
 
 pub(super) fn servers(source: &dyn Source) -> Table {
