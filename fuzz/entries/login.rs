@@ -4,7 +4,10 @@
 use std::sync::{Arc, LazyLock};
 
 use bookend::{
-    config::{pool::RequireAuth, secret::Secret},
+    config::{
+        pool::{Protocol, RequireAuth},
+        secret::Secret,
+    },
     pool::{
         auth::{Captured, derive::Deriver, scram::Keys},
         server::{
@@ -29,10 +32,17 @@ pub fn run(data: &[u8]) {
         }
     };
     let server = ServerLogin { user: "app".into(), secret, gained: false };
+    let protocol = if choice & 8 == 0 { Protocol::V3_0 } else { Protocol::V3_2 };
     let end_point = (choice & 4 != 0).then_some(&b"hash"[..]);
     let params = [("application_name".to_owned(), "x".to_owned())];
-    let greeting =
-        Greeting { dbname: "shop", login: &server, params: &params, require_auth: RequireAuth::default(), end_point };
+    let greeting = Greeting {
+        dbname: "shop",
+        login: &server,
+        params: &params,
+        require_auth: RequireAuth::default(),
+        protocol,
+        end_point,
+    };
     let (first, second) = said.split_at(usize::from(*part).min(said.len()));
     let stream = join(first.chain(second), sink());
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");

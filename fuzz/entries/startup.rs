@@ -35,7 +35,7 @@ pub fn run(data: &[u8]) {
         }
     });
     match packet::parse(data, &ignored) {
-        Ok(Packet::Cancel { secret, .. }) => assert!((4..=256).contains(&secret.len())),
+        Ok(Packet::Cancel { secret, .. }) => assert!(secret.len() <= 256),
         Ok(Packet::TlsRequest | Packet::GssRequest) => assert_eq!(data.len(), 4),
         Ok(Packet::Startup { .. }) | Err(_) => {}
     }

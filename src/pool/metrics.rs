@@ -9,7 +9,6 @@ mod spilled;
 mod tests;
 
 use std::{
-    collections::HashMap,
     sync::{Arc, OnceLock, Weak},
     time::Duration,
 };
@@ -17,7 +16,9 @@ use std::{
 use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts, Registry};
 
 use self::{scraped::Scraped, spilled::Spilled};
-use crate::pool::{console::rows::Source, error::Kind, names::Outcome, pins::Reason, relay::SpillMemory};
+use crate::pool::{
+    cancel::Cancelled, console::rows::Source, error::Kind, names::Outcome, pins::Reason, relay::SpillMemory,
+};
 
 /// From a quarter of a millisecond to a minute, doubling or so: waits, queries and transactions.
 const SECONDS: [f64; 14] =
@@ -37,7 +38,8 @@ pub struct PoolMetrics {
     pins: IntCounterVec,
     notifications: IntCounterVec,
     errors: Arc<[IntCounter]>,
-    cancels: Arc<HashMap<&'static str, IntCounter>>,
+    /// In the order of [`Cancelled::ALL`].
+    cancels: Arc<[IntCounter]>,
     source: Arc<OnceLock<Weak<dyn Source>>>,
 }
 
@@ -147,7 +149,6 @@ impl PoolMetrics {
         let source = Arc::new(OnceLock::new());
         registry.register(Box::new(Scraped::new(source.clone())?))?;
         registry.register(Box::new(Spilled::new(spill)?))?;
-        let results = ["sent", "unknown_key", "nothing_to_cancel"];
         Ok(Self {
             wait,
             query,
@@ -157,9 +158,7 @@ impl PoolMetrics {
             pins,
             notifications,
             errors: Kind::ALL.iter().map(|kind| errors.with_label_values(&[kind.as_str()])).collect(),
-            cancels: Arc::new(
-                results.into_iter().map(|result| (result, cancels.with_label_values(&[result]))).collect(),
-            ),
+            cancels: Cancelled::ALL.iter().map(|result| cancels.with_label_values(&[result.as_str()])).collect(),
             source,
         })
     }
@@ -189,9 +188,9 @@ impl PoolMetrics {
         }
     }
 
-    /// Counts a cancel request: `sent`, `unknown_key` or `nothing_to_cancel`.
-    pub fn cancel(&self, result: &'static str) {
-        if let Some(counter) = self.cancels.get(result) {
+    /// Counts a cancel request.
+    pub fn cancel(&self, result: Cancelled) {
+        if let Some(counter) = self.cancels.get(result as usize) {
             counter.inc();
         }
     }

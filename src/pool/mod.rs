@@ -23,6 +23,7 @@ pub mod notify;
 mod orders;
 pub mod params;
 pub mod peer;
+mod peering;
 pub mod pins;
 pub mod pooler;
 pub mod prepared;

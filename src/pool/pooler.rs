@@ -37,6 +37,7 @@ use crate::{
         lookup::Lookups,
         metrics::{OTHER, PoolMetrics},
         names::{Lookup, Names, Ttl},
+        peering::Peering,
         prepared::{self, Interner},
         probe::Probes,
         registry::{self, Leave},
@@ -75,6 +76,7 @@ pub struct Pooler {
     pub(super) lookups: Arc<Lookups>,
     pub(super) throttle: Throttle,
     pub(super) handshakes: Handshakes,
+    pub(super) peering: Peering,
     pub(super) metrics: PoolMetrics,
     pub(super) drain: Drain,
     pub(super) reload: Arc<dyn Fn() -> Result<(), String> + Send + Sync>,
@@ -102,9 +104,14 @@ impl Pooler {
         prepared::metrics::register(&deps.metrics, &statements)?;
         let mut process_key = [0; 32];
         rand::rng().fill_bytes(&mut process_key);
+        // One that was drawn for this alone: a key is what clients are shown a function of.
+        let mut cancel_key = [0; 32];
+        rand::rng().fill_bytes(&mut cancel_key);
         let deriver = Arc::new(Deriver::new(process_key));
-        let registry = registry::Registry::new(Instant::now(), SystemTime::now());
+        let registry = registry::Registry::new(Instant::now(), SystemTime::now(), cancel_key);
         let names = Names::new(deps.lookup, ttl(&pool));
+        let peering = Peering::default();
+        peering.apply(&pool, &names);
         let pooler = Arc::new_cyclic(|me| Self {
             auth: ArcSwap::from_pointee(auth(&pool, &deriver)),
             running: ArcSwap::from_pointee(running(pool)),
@@ -113,6 +120,7 @@ impl Pooler {
             lookups: Arc::default(),
             throttle: Throttle::default(),
             handshakes: Handshakes::default(),
+            peering,
             metrics,
             drain: deps.drain,
             reload: deps.reload,
@@ -159,6 +167,7 @@ impl Pooler {
         let running = self.running.load_full();
         self.shared.users.apply(&running);
         self.shared.names.set_ttl(ttl(pool));
+        self.peering.apply(pool, &self.shared.names);
         for database in self.databases() {
             match rules::resolve(pool, &database.name) {
                 Some(config) => database.apply(&running, config, &self.shared),

@@ -9,6 +9,7 @@
 
 mod client;
 mod group;
+mod key;
 mod server;
 mod tally;
 #[cfg(test)]
@@ -25,16 +26,17 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use rand::{Rng, RngExt};
+use rand::Rng;
 use tokio::time::Instant;
 
 pub use self::{
-    client::{CancelKey, ClientEntry, ClientHandle, ClientState, Leave},
+    client::{ClientEntry, ClientHandle, ClientState, Leave},
     group::Group,
+    key::{CancelKey, CancelRequest, PEER_ID_MAX},
     server::{ServerEntry, ServerHandle, ServerState},
     tally::{Of, Place, Tally},
 };
-use super::peer::Peer;
+use super::{auth::scram::Key, peer::Peer};
 use crate::{
     health::board::{ClientCount, PinnedClient},
     pool::pins::Reason,
@@ -51,8 +53,10 @@ type Groups = HashMap<(Arc<str>, Arc<str>), Weak<Group>>;
 pub struct Registry {
     clock: Clock,
     next_id: AtomicU64,
-    /// By the process id of their cancel key, which is unique.
-    clients: [Mutex<HashMap<u32, Arc<ClientEntry>>>; CLIENT_SHARDS],
+    /// Makes the long keys of protocol 3.2; random, and never leaves the process.
+    process_key: Key,
+    /// By the number of their cancel key, which is unique.
+    clients: [Mutex<HashMap<u64, Arc<ClientEntry>>>; CLIENT_SHARDS],
     /// How many clients the shards hold together.
     client_count: AtomicUsize,
     servers: Mutex<HashMap<u64, Arc<ServerEntry>>>,
@@ -86,11 +90,12 @@ impl Clock {
 }
 
 impl Registry {
-    /// Returns an empty registry. `now` and `wall` are the same moment.
-    pub fn new(now: Instant, wall: SystemTime) -> Arc<Self> {
+    /// Returns an empty registry. `now` and `wall` are the same moment; `process_key` must be random.
+    pub fn new(now: Instant, wall: SystemTime, process_key: Key) -> Arc<Self> {
         Arc::new(Self {
             clock: Clock { start: now, start_wall: wall },
             next_id: AtomicU64::new(1),
+            process_key,
             clients: std::array::from_fn(|_| Mutex::default()),
             client_count: AtomicUsize::new(0),
             servers: Mutex::default(),
@@ -149,19 +154,19 @@ impl Registry {
         &self.lobby
     }
 
-    /// Enters a fresh connection, with a cancel key of its own. It leaves when the handle is dropped.
-    pub fn enter_client(self: &Arc<Self>, peer: Peer, now: Instant, rng: &mut impl Rng) -> ClientHandle {
+    /// Enters a fresh connection, with a cancel key of its own that names this process by `peer_id` (0: it has none). It
+    /// leaves when the handle is dropped.
+    pub fn enter_client(self: &Arc<Self>, peer: Peer, peer_id: u16, now: Instant, rng: &mut impl Rng) -> ClientHandle {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let connected = self.clock.stamp(now);
         loop {
-            // The sign bit stays clear: clients print the process id as a signed number.
-            let key = CancelKey { pid: rng.random::<u32>() & 0x7fff_ffff, secret: rng.random() };
-            let mut shard = self.shard(key.pid).lock();
-            if key.pid == 0 || shard.contains_key(&key.pid) {
+            let key = CancelKey::draw(peer_id, rng);
+            let mut shard = self.shard(key).lock();
+            if key.pid() == 0 || shard.contains_key(&key.number()) {
                 continue;
             }
             let entry = Arc::new(ClientEntry::new(id, key, peer, connected, self));
-            shard.insert(key.pid, entry.clone());
+            shard.insert(key.number(), entry.clone());
             self.client_count.fetch_add(1, Ordering::Relaxed);
             return ClientHandle::new(entry);
         }
@@ -175,9 +180,11 @@ impl Registry {
         ServerHandle::new(entry, self.clone())
     }
 
-    /// Returns the client a cancel request names, if its key is right. The secret is compared in constant time.
-    pub fn client_by_key(&self, key: CancelKey) -> Option<Arc<ClientEntry>> {
-        self.shard(key.pid).lock().get(&key.pid).filter(|client| client.key().matches(key)).cloned()
+    /// Returns the client a cancel request names, if its key is right.
+    pub fn client_by_key(&self, request: &CancelRequest) -> Option<Arc<ClientEntry>> {
+        let key = request.key();
+        let client = self.shard(key).lock().get(&key.number()).cloned()?;
+        request.proves(&client.secret()).then_some(client)
     }
 
     /// Returns the client with an id of SHOW CLIENTS. Walks everybody.
@@ -256,12 +263,13 @@ impl Registry {
         counts
     }
 
-    fn shard(&self, pid: u32) -> &Mutex<HashMap<u32, Arc<ClientEntry>>> {
-        &self.clients[pid as usize % CLIENT_SHARDS]
+    fn shard(&self, key: CancelKey) -> &Mutex<HashMap<u64, Arc<ClientEntry>>> {
+        // Of the random bytes that are so in every key.
+        &self.clients[(key.number() >> 8) as usize % CLIENT_SHARDS]
     }
 
     fn remove_client(&self, entry: &ClientEntry) {
-        if self.shard(entry.key().pid).lock().remove(&entry.key().pid).is_some() {
+        if self.shard(entry.key()).lock().remove(&entry.key().number()).is_some() {
             self.client_count.fetch_sub(1, Ordering::Relaxed);
         }
     }

@@ -10,7 +10,9 @@ use crate::{
     health::{board::Serving, drain::WaitFor},
     pool::{
         client::startup::Replication,
-        console::rows::{ConfigRow, DatabaseRow, MemoryRow, NameRow, PoolRow, SocketRow, Source, StatsRow, UserRow},
+        console::rows::{
+            ConfigRow, DatabaseRow, MemoryRow, NameRow, PeerRow, PoolRow, SocketRow, Source, StatsRow, UserRow,
+        },
         database::{Database, Pool},
         names::Listed,
         notify,
@@ -86,6 +88,10 @@ impl Source for Pooler {
     fn names(&self) -> Vec<NameRow> {
         let listed = self.shared.names.list(Instant::now()).into_iter();
         listed.map(|Listed { host, ttl, addresses, asking }| NameRow { host, ttl, addresses, asking }).collect()
+    }
+
+    fn peers(&self) -> Vec<PeerRow> {
+        self.peering.rows()
     }
 
     fn memory(&self) -> Vec<MemoryRow> {

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use bookend::config::pool::Pool;
+use bookend::config::pool::{AuthType, Pool};
 use tokio_postgres::NoTls;
 
 use crate::support::*;
@@ -79,4 +79,90 @@ async fn a_cancel_for_a_client_that_waits_stops_nobody() {
     token.cancel_query(NoTls).await.unwrap();
     assert!(holding.await.unwrap().is_ok());
     assert_eq!(waiting.await.unwrap().unwrap(), "served");
+}
+
+/// Requests need connections to the server of their own, beyond those of the pool.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pool_whose_every_server_is_busy_can_be_cancelled_whole() {
+    let cluster = postgres::shared();
+    let pool = Pool { default_pool_size: 4, max_db_connections: Some(4), ..trusting(&cluster) };
+    let pooled = start(pool).await;
+    let mut sessions = Vec::new();
+    for _ in 0..4 {
+        let mut session = keyed(pooled.port, 0x30000, "").await;
+        session.sleep().await;
+        sessions.push(session);
+    }
+    eventually("all servers are taken", || pooled.pooler.registry().clients().iter().all(|c| c.link().is_some())).await;
+    for session in &mut sessions {
+        assert_eq!(session.cancelled_by(pooled.port).await.as_deref(), Some("57014"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_key_that_is_wrong_in_one_bit_stops_nobody_and_is_not_answered() {
+    let cluster = postgres::shared();
+    let pooled = start(trusting(&cluster)).await;
+    for (version, bits) in [(0x30000, 64), (0x30002, 288)] {
+        let mut session = keyed(pooled.port, version, "").await;
+        assert_eq!(session.key.len() * 8, bits);
+        session.sleep().await;
+        eventually("it runs", || pooled.pooler.registry().clients().iter().any(|c| c.link().is_some())).await;
+        for bit in 0..bits {
+            // What says how often it may still be passed on is not of the key.
+            if !(62..64).contains(&bit) {
+                let mut key = session.key.clone();
+                key[bit / 8] ^= 0x80 >> (bit % 8);
+                cancel(pooled.port, &key).await;
+            }
+        }
+        for key in [&session.key[..4], &session.key[..7], &[&session.key[..], &[0]].concat(), &[0; 260], &[0; 300], &[]]
+        {
+            cancel(pooled.port, key).await;
+        }
+        session.still_sleeps().await;
+        assert_eq!(session.cancelled_by(pooled.port).await.as_deref(), Some("57014"));
+    }
+    assert_eq!(pooled.metric_of("bookend_pool_cancel_requests_total", "unknown_key"), 62.0 + 286.0 + 12.0);
+}
+
+/// More than the pool has room for, at once: two of them at a time get through to the server, the rest end at once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flood_of_cancels_stops_its_own_query_alone_and_keeps_nobody_out() {
+    let cluster = postgres::shared();
+    let pooled = start(Pool { default_pool_size: 3, max_client_conn: 20, ..trusting(&cluster) }).await;
+    let mut neighbour = keyed(pooled.port, 0x30000, "").await;
+    neighbour.sleep().await;
+    let mut session = keyed(pooled.port, 0x30000, "").await;
+    session.sleep().await;
+    let linked = || pooled.pooler.registry().clients().iter().filter(|client| client.link().is_some()).count();
+    eventually("both run", || linked() == 2).await;
+    // Fifty is what has room beside max_client_conn whatever else is here.
+    let flood: Vec<_> = (0..50u8)
+        .map(|nth| {
+            let (port, mut key) = (pooled.port, session.key.clone());
+            key[3] ^= if nth % 2 == 0 { 0 } else { nth };
+            tokio::spawn(async move {
+                for _ in 0..20 {
+                    cancel(port, &key).await;
+                }
+            })
+        })
+        .collect();
+    for attempt in 0..20 {
+        let client = pooled.client_with("").await.unwrap_or_else(|error| panic!("{attempt}: {error}"));
+        assert_eq!(ask(&client, "SELECT 1").await.unwrap(), "1", "{attempt}");
+    }
+    assert_eq!(session.sqlstate().await.as_deref(), Some("57014"));
+    for task in flood {
+        task.await.unwrap();
+    }
+    neighbour.still_sleeps().await;
+    let count = |result| pooled.metric_of("bookend_pool_cancel_requests_total", result);
+    assert_eq!(count("sent") + count("nothing_to_cancel") + count("unknown_key"), 1000.0);
+    assert!(count("sent") >= 1.0 && count("unknown_key") == 500.0);
+}
+
+fn trusting(cluster: &Cluster) -> Pool {
+    Pool { auth_type: AuthType::Trust, ..config(cluster) }
 }

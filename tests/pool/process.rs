@@ -24,14 +24,15 @@ pub fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
-/// Returns a pool.yaml; `settings` stand below `pool:`, a line each.
+/// Returns a pool.yaml; `settings` stand below `pool:`, a line each, and what follows a line `---` as it is.
 fn yaml(cluster: &Cluster, port: u16, settings: &str) -> String {
+    let (settings, more) = settings.split_once("---\n").unwrap_or((settings, ""));
     let settings: String = settings.lines().map(|line| format!("  {}\n", line.trim())).collect();
     format!(
         "pool:\n  listen_port: {port}\n  admin_users: [{USER}]\n{settings}\
          databases:\n  {DATABASE}: {{ host: 127.0.0.1, port: {server}, dbname: postgres }}\n\
          users:\n  {USER}: {{ password: {PASSWORD} }}\n\
-         admin: false\nshutdown: {{ grace_period: 20s }}\n",
+         admin: false\nshutdown: {{ grace_period: 20s }}\n{more}",
         server = cluster.port,
     )
 }

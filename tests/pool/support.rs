@@ -8,7 +8,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use bookend::{
     config::{
         pool::{
-            Access, AuthType, Database, DatabaseServers, Listen, OwnLookup, Pool, PoolMode, Probe, RequireAuth,
+            Access, AuthType, Database, DatabaseServers, Listen, OwnLookup, Peers, Pool, PoolMode, Probe, RequireAuth,
             Servers, Sessions, Tcp, User, UserSecret,
         },
         secret::Secret,
@@ -102,6 +102,7 @@ pub fn config(cluster: &Cluster) -> Pool {
         servers: Servers::default(),
         sessions: Sessions::default(),
         probe: Probe { interval: 2 * SECOND, down_interval: SECOND / 2, timeout: SECOND, rise: 1, fall: 2 },
+        peers: Peers::default(),
         daemon: Default::default(),
         databases: vec![database(cluster, DATABASE)],
         users: vec![User::new(USER, UserSecret::Plain(Secret::new(PASSWORD)))],
@@ -252,6 +253,84 @@ pub async fn raw(port: u16) -> TcpStream {
     stream.write_all(&[&length.to_be_bytes()[..], &[0, 3, 0, 0], parameters.as_bytes()].concat()).await.unwrap();
     assert!(answer(&mut stream).await.ends_with(&[(b'Z', b"I".to_vec())]));
     stream
+}
+
+/// A session that shows its cancel key. Logs in by trust.
+pub struct Keyed {
+    pub stream: TcpStream,
+    /// What came before ReadyForQuery.
+    pub welcome: Vec<(u8, Vec<u8>)>,
+    /// As in BackendKeyData, and as a cancel request has it: process id and secret.
+    pub key: Vec<u8>,
+}
+
+/// Logs in with a version of the protocol (`0x30000` is 3.0) and parameters beside user and database.
+pub async fn keyed(port: u16, version: u32, more: &str) -> Keyed {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+    let parameters = format!("user\0{USER}\0database\0{DATABASE}\0{more}\0");
+    let length = u32::try_from(parameters.len() + 8).unwrap();
+    let packet = [&length.to_be_bytes()[..], &version.to_be_bytes(), parameters.as_bytes()].concat();
+    stream.write_all(&packet).await.unwrap();
+    let welcome = answer(&mut stream).await;
+    let key = welcome.iter().find(|(tag, _)| *tag == b'K').expect("a cancel key").1.clone();
+    Keyed { stream, welcome, key }
+}
+
+impl Keyed {
+    /// Sends a simple query.
+    pub async fn send(&mut self, sql: &str) {
+        let length = u32::try_from(sql.len() + 5).unwrap();
+        let message = [b"Q", &length.to_be_bytes()[..], sql.as_bytes(), b"\0"].concat();
+        self.stream.write_all(&message).await.unwrap();
+    }
+
+    /// Returns the SQLSTATE of the answer, if it is an error.
+    pub async fn sqlstate(&mut self) -> Option<String> {
+        let messages = answer(&mut self.stream).await;
+        let (_, error) = messages.into_iter().find(|(tag, _)| *tag == b'E')?;
+        let field = error.split(|byte| *byte == 0).find(|field| field.first() == Some(&b'C')).unwrap();
+        Some(String::from_utf8_lossy(&field[1..]).into_owned())
+    }
+
+    /// Begins a query that only a cancel ends in time.
+    pub async fn sleep(&mut self) {
+        self.send("SELECT pg_sleep(30)").await;
+    }
+
+    /// Cancels what runs by requests to `port`, one after another, until it has ended. Returns its SQLSTATE.
+    pub async fn cancelled_by(&mut self, port: u16) -> Option<String> {
+        let key = self.key.clone();
+        let requests = async move {
+            loop {
+                // The first may come before the query.
+                tokio::time::sleep(SECOND / 20).await;
+                cancel(port, &key).await;
+            }
+        };
+        tokio::select! {
+            sqlstate = self.sqlstate() => sqlstate,
+            () = requests => unreachable!("they go on for ever"),
+        }
+    }
+
+    /// Says that nothing has stopped what [`Self::sleep`] began.
+    pub async fn still_sleeps(&mut self) {
+        let mut byte = [0];
+        let told = tokio::time::timeout(SECOND / 5, self.stream.peek(&mut byte)).await;
+        assert!(told.is_err(), "it was stopped, or is over");
+    }
+}
+
+/// Sends a cancel request and waits for its end, which is all the answer there may be.
+pub async fn cancel(port: u16, key: &[u8]) {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+    let length = u32::try_from(key.len() + 8).unwrap();
+    let code = (1234u32 << 16) | 5678;
+    stream.write_all(&[&length.to_be_bytes()[..], &code.to_be_bytes(), key].concat()).await.unwrap();
+    let mut said = Vec::new();
+    let end = tokio::time::timeout(20 * SECOND, stream.read_to_end(&mut said)).await;
+    assert!(end.is_ok(), "the connection of a cancel request is closed");
+    assert!(said.is_empty(), "a cancel request is not answered: {said:?}");
 }
 
 /// Reads messages to the next ReadyForQuery.

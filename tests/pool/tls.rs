@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bookend::{
     config::{
-        pool::{Asked, AuthType, ClientTls, Pool, RequireAuth, ServerTls, SslMode, TlsFiles, UserSecret},
+        pool::{Asked, AuthType, ClientTls, Peer, Peers, Pool, RequireAuth, ServerTls, SslMode, TlsFiles, UserSecret},
         secret::Secret,
     },
     pool::{registry::ServerState, wire::frontend},
@@ -277,17 +277,68 @@ async fn a_peer_that_begins_a_handshake_and_says_no_more_ends_with_the_login_tim
 async fn a_client_with_tls_cancels_with_tls() {
     let pair = pair();
     let (_cluster, pooled) = pool_with(|pool| pool.client_tls = for_clients(SslMode::Require, &pair, None)).await;
-    let (client, connector) = connect(&pooled, Verify::Nothing, "sslmode=require").await.unwrap();
-    let cancel = client.cancel_token();
+    for more in ["sslmode=require", "sslmode=require sslnegotiation=direct"] {
+        let (client, connector) = connect(&pooled, Verify::Nothing, more).await.unwrap();
+        let cancel = client.cancel_token();
+        let sleeping = tokio::spawn(async move { client.simple_query("SELECT pg_sleep(60)").await });
+        let error = loop {
+            cancel.cancel_query(connector.clone()).await.unwrap();
+            tokio::time::sleep(support::SECOND / 20).await;
+            if sleeping.is_finished() {
+                break sleeping.await.unwrap().unwrap_err();
+            }
+        };
+        assert_eq!(told(&error).0, "57014", "{more}");
+    }
+}
+
+/// libpq before 17 always sends it so.
+#[tokio::test]
+async fn a_client_with_tls_cancels_without_where_tls_is_required() {
+    let pair = pair();
+    let (_cluster, pooled) = pool_with(|pool| pool.client_tls = for_clients(SslMode::Require, &pair, None)).await;
+    let (client, _) = connect(&pooled, Verify::Nothing, "sslmode=require").await.unwrap();
+    let entry = pooled.pooler.registry().clients().remove(0);
+    let key = [&entry.key().pid().to_be_bytes()[..], &entry.secret()].concat();
     let sleeping = tokio::spawn(async move { client.simple_query("SELECT pg_sleep(60)").await });
-    let error = loop {
-        cancel.cancel_query(connector.clone()).await.unwrap();
+    while !sleeping.is_finished() {
+        support::cancel(pooled.port, &key).await;
         tokio::time::sleep(support::SECOND / 20).await;
-        if sleeping.is_finished() {
-            break sleeping.await.unwrap().unwrap_err();
+    }
+    assert_eq!(told(&sleeping.await.unwrap().unwrap_err()).0, "57014");
+}
+
+/// As PgBouncer does it, whose peers may have no TLS; and with `tls` as it would reach a server.
+#[tokio::test]
+async fn a_peer_is_reached_in_plain_text_unless_its_entry_says_tls() {
+    let pair = pair();
+    let trust = |pool: &mut Pool| pool.auth_type = AuthType::Trust;
+    let (_cluster, maker) = pool_with(|pool| {
+        trust(pool);
+        pool.client_tls = for_clients(SslMode::Allow, &pair, None);
+    })
+    .await;
+    let (_cluster, other) = pool_with(|pool| {
+        trust(pool);
+        pool.server_tls = to_server(SslMode::VerifyFull, Verify::Authority(pair.roots()));
+    })
+    .await;
+    for (tls, host, sent) in [(false, "127.0.0.1", true), (true, "localhost", true), (true, "127.0.0.2", false)] {
+        let peer = |id, port| Peer { id, host: host.into(), port, pool_size: None, tls };
+        for (pooled, id) in [(&maker, 1), (&other, 2)] {
+            let peers = Peers { id, all: vec![peer(1, maker.port), peer(2, other.port)] };
+            let changed = Pool { peers, ..(*pooled.pooler.config()).clone() };
+            pooled.pooler.reload(&Arc::new(changed));
         }
-    };
-    assert_eq!(told(&error).0, "57014");
+        let results = ["forwarded", "forward_failed"];
+        let count = || results.map(|result| other.metric_of("bookend_pool_cancel_requests_total", result));
+        let before = count();
+        let session = support::keyed(maker.port, 0x30000, "").await;
+        support::cancel(other.port, &session.key).await;
+        let expected = [f64::from(u8::from(sent)), f64::from(u8::from(!sent))];
+        let after = count();
+        assert_eq!([after[0] - before[0], after[1] - before[1]], expected, "{tls} {host}");
+    }
 }
 
 #[tokio::test]

@@ -25,6 +25,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// One running cluster.
 pub struct Cluster {
+    /// The folder of its programs, if they are not the usual ones.
+    programs: Option<PathBuf>,
     /// Further arguments of `postgres`.
     more: Vec<String>,
     dir: TempDir,
@@ -39,6 +41,17 @@ pub fn shared() -> Arc<Cluster> {
     let mut shared = SHARED.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     shared.upgrade().unwrap_or_else(|| {
         let cluster = Arc::new(Cluster::start());
+        *shared = Arc::downgrade(&cluster);
+        cluster
+    })
+}
+
+/// As [`shared`], of PostgreSQL 18: its clients may speak protocol 3.2, and it reports `search_path`.
+pub fn shared_18() -> Arc<Cluster> {
+    static SHARED: Mutex<Weak<Cluster>> = Mutex::new(Weak::new());
+    let mut shared = SHARED.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    shared.upgrade().unwrap_or_else(|| {
+        let cluster = Arc::new(Cluster::start_of(Some(version_18()), |_, _| Vec::new()));
         *shared = Arc::downgrade(&cluster);
         cluster
     })
@@ -82,6 +95,10 @@ impl Cluster {
     }
 
     fn start_with(arguments: impl FnOnce(&Path, Option<(u32, u32)>) -> Vec<String>) -> Self {
+        Self::start_of(None, arguments)
+    }
+
+    fn start_of(programs: Option<PathBuf>, arguments: impl FnOnce(&Path, Option<(u32, u32)>) -> Vec<String>) -> Self {
         let dir = tempfile::Builder::new().prefix("bookend-pg-").tempdir().unwrap();
         let owner = owner();
         let password = dir.path().join("password");
@@ -91,7 +108,7 @@ impl Cluster {
             chown(&password, Some(uid), Some(gid)).unwrap();
         }
         let more = arguments(dir.path(), owner);
-        let cluster = Self { more, port: free_port(), owner, server: Mutex::new(None), dir };
+        let cluster = Self { programs, more, port: free_port(), owner, server: Mutex::new(None), dir };
         let made = cluster
             .command("initdb")
             .args(["--no-sync", "--auth=scram-sha-256", "--encoding=UTF8", "--no-locale", "--username", USER])
@@ -160,7 +177,8 @@ impl Cluster {
     }
 
     fn command(&self, program: &str) -> Command {
-        let mut command = Command::new(find(program));
+        let own = self.programs.as_ref().map(|folder| folder.join(program)).filter(|path| path.exists());
+        let mut command = Command::new(own.unwrap_or_else(|| find(program)));
         command.current_dir(self.dir.path());
         if let Some((uid, gid)) = self.owner {
             command.uid(uid).gid(gid);
@@ -218,8 +236,21 @@ fn owner() -> Option<(u32, u32)> {
     Some(entry("postgres").or_else(|| entry("nobody")).expect("a user that is not root"))
 }
 
-/// Debian keeps the server's programs out of the path.
+/// The folder of PostgreSQL 18's programs: `PG18_BIN`, or what scripts/setup has put there.
+fn version_18() -> PathBuf {
+    let given = std::env::var_os("PG18_BIN").map(PathBuf::from);
+    let folder = given.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join(".cache/tools/postgresql-18/bin"));
+    assert!(folder.join("postgres").exists(), "no PostgreSQL 18 in {}: run scripts/setup --test", folder.display());
+    folder
+}
+
+/// Finds a program: in `PG_BIN`, in the newest version of Debian's, which keeps them out of the path, or in the path.
 pub fn find(program: &str) -> PathBuf {
+    if let Some(given) = std::env::var_os("PG_BIN").map(|folder| PathBuf::from(folder).join(program))
+        && given.exists()
+    {
+        return given;
+    }
     let versions = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
     let mut found: Vec<_> = versions.map(|version| version.path().join("bin").join(program)).collect();
     found.retain(|path| path.exists());

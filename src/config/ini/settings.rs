@@ -117,7 +117,7 @@ pub(in crate::config) static SETTINGS: [Setting; 99] = [
     live("max_user_client_connections", Int, "0", KEY),
     live("max_user_connections", Int, "0", KEY),
     live("min_pool_size", Int, "0", KEY),
-    live("peer_id", Int, "0", Unless(&[], "one process with threads, or a balancer that keeps an address on one process")),
+    live("peer_id", Int, "0", KEY),
     fixed("pidfile", Path, "", KEY),
     fixed("pkt_buf", Int, "4096", NoEffect("connections have no buffer of their own")),
     live("pool_idle_timeout", Seconds, "0", KEY),

@@ -76,7 +76,7 @@ fn database(reading: &Reading<'_>, name: &str, field: &Field<'_>) -> Database {
 
 /// Reads a host: by TCP or a Unix socket, or PgBouncer's list of several with commas. Names are resolved when connections are
 /// opened, so that a failover by DNS is followed.
-fn read_host(field: &Field<'_>) -> Option<String> {
+pub(super) fn read_host(field: &Field<'_>) -> Option<String> {
     let text = field.text()?;
     // A folder of Unix sockets, or the beginning of an abstract one's name.
     if text.starts_with('/') || (text.starts_with('@') && text.len() > 1) {

@@ -11,7 +11,6 @@ const SETTINGS: &[&str] = &[
     "dns_zone_check_period",
     "job_name",
     "log_stats",
-    "peer_id",
     "pkt_buf",
     "resolv_conf",
     "sbuf_loopcnt",

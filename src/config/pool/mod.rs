@@ -12,6 +12,7 @@ pub mod hba;
 mod listen;
 mod notify;
 mod password;
+mod peers;
 mod require_auth;
 mod servers;
 mod sessions;
@@ -29,8 +30,9 @@ pub use self::{
     listen::{Group, Listen, Tcp, UnixSocket, unix_socket_path},
     notify::Notifications,
     password::classify,
+    peers::{Peer, Peers},
     require_auth::{Asked, RequireAuth},
-    servers::{DatabaseServers, LoadBalance, Servers},
+    servers::{DatabaseServers, LoadBalance, Protocol, Servers},
     sessions::Sessions,
     timeouts::{Own, UserTimeouts},
 };
@@ -126,6 +128,8 @@ pub struct Pool {
     /// What else there is to say about server connections.
     pub servers: Servers,
     pub sessions: Sessions,
+    /// `peer_id` and `peers`
+    pub peers: Peers,
     pub probe: Probe,
     pub daemon: daemon::Daemon,
     /// In the order of the file; the first is `default` in `/db/connections/`. Names are unique.
@@ -346,6 +350,7 @@ pub(super) fn read(reading: &Reading<'_>, root: &Node) -> Found {
     let auth = user::read(reading, &mut file, &mut section);
     let (mut pool, listen) = settings::read(reading, &mut section, auth);
     pool.databases = database::read(reading, &mut file);
+    pool.peers.all = peers::read(&mut file, pool.peers.id, pool.server_tls.is_some());
     let process = process::read(&mut file);
     ini::settle(&mut section);
     let settings = section.asked();

@@ -37,6 +37,8 @@ pub struct Servers {
     pub dns_max_ttl: Duration,
     /// How long a name is not looked up again after that failed. Default 1 s: clients wait for it.
     pub dns_nxdomain_ttl: Duration,
+    /// `server_max_protocol_version`: the newest protocol version that a server is asked for. Default 3.2.
+    pub max_protocol: Protocol,
     /// When a database that only `*` knows is forgotten. Default 3,600 s. `None`: never.
     pub autodb_idle_timeout: Option<Duration>,
     /// When a pool without clients and connections is forgotten. `None` (default): with its database.
@@ -53,8 +55,27 @@ impl Default for Servers {
             max_user_connections: None,
             dns_max_ttl: 15 * SECOND,
             dns_nxdomain_ttl: 15 * SECOND,
+            max_protocol: Protocol::V3_2,
             autodb_idle_timeout: Some(3_600 * SECOND),
             pool_idle_timeout: None,
+        }
+    }
+}
+
+/// A version of PostgreSQL's protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Protocol {
+    V3_0,
+    /// PostgreSQL 18.
+    V3_2,
+}
+
+impl Protocol {
+    /// Returns libpq's word.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::V3_0 => "3.0",
+            Self::V3_2 => "3.2",
         }
     }
 }
@@ -104,6 +125,11 @@ pub(super) fn read(section: &mut Section<'_>) -> Servers {
         max_user_connections: section.limit("max_user_connections", u32::MAX),
         dns_max_ttl: span(section, "dns_max_ttl", default.dns_max_ttl),
         dns_nxdomain_ttl: span(section, "dns_nxdomain_ttl", default.dns_nxdomain_ttl),
+        max_protocol: section.choice(
+            "server_max_protocol_version",
+            default.max_protocol,
+            &[Protocol::V3_2, Protocol::V3_0].map(|version| (version.word(), version)),
+        ),
         autodb_idle_timeout: section.timeout("autodb_idle_timeout", default.autodb_idle_timeout),
         pool_idle_timeout: section.timeout("pool_idle_timeout", default.pool_idle_timeout),
     }

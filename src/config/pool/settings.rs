@@ -4,7 +4,9 @@ use std::{sync::Arc, time::Duration};
 
 use crate::config::{
     lb::process,
-    pool::{MAX_POOL_SIZE, Pool, PoolMode, Probe, daemon, listen, require_auth, servers, sessions, tls, user},
+    pool::{
+        MAX_POOL_SIZE, Peers, Pool, PoolMode, Probe, daemon, listen, peers, require_auth, servers, sessions, tls, user,
+    },
     reading::{Reading, Spot},
     section::Section,
 };
@@ -60,6 +62,7 @@ pub(super) fn read(reading: &Reading<'_>, section: &mut Section<'_>, auth: user:
         servers: servers::read(section),
         sessions: sessions::read(section),
         probe: probe(section),
+        peers: Peers { id: peers::read_id(section), all: Vec::new() },
         daemon: daemon::read(reading, section),
         databases: Vec::new(),
         users: auth.users,

@@ -3,7 +3,8 @@
 use super::{HIDDEN, Yaml};
 use crate::config::{
     pool::{
-        Database, EMPTY_QUERY, Listen, Own, Pool, PoolMode, Servers, Sessions, SslMode, TlsFiles, User, UserSecret,
+        Database, EMPTY_QUERY, Listen, Own, Peer, Pool, PoolMode, Servers, Sessions, SslMode, TlsFiles, User,
+        UserSecret,
     },
     units::format_duration,
 };
@@ -16,6 +17,11 @@ pub(super) fn pool(pool: &Pool) -> Yaml {
         databases.put(&entry.name, database(entry));
     }
     map.put("databases", databases);
+    let mut peers = Yaml::map();
+    for entry in &pool.peers.all {
+        peers.put(&entry.id.to_string(), peer(entry));
+    }
+    map.put("peers", peers);
     let mut users = Yaml::map();
     for entry in &pool.users {
         users.put(&entry.name, user(entry));
@@ -94,6 +100,7 @@ pub(super) fn settings(pool: &Pool) -> Yaml {
     map.put("stats_period", pool.stats_period);
     put_servers(&mut map, &pool.servers);
     put_sessions(&mut map, &pool.sessions);
+    map.put("peer_id", u32::from(pool.peers.id));
     let mut probe = Yaml::map();
     probe.put("interval", pool.probe.interval);
     probe.put("down_interval", pool.probe.down_interval);
@@ -149,6 +156,7 @@ fn put_servers(map: &mut Yaml, servers: &Servers) {
     map.put("max_user_connections", servers.max_user_connections.unwrap_or(0));
     map.put("dns_max_ttl", servers.dns_max_ttl);
     map.put("dns_nxdomain_ttl", servers.dns_nxdomain_ttl);
+    map.put("server_max_protocol_version", servers.max_protocol.word());
     map.put("autodb_idle_timeout", timeout(servers.autodb_idle_timeout));
     map.put("pool_idle_timeout", timeout(servers.pool_idle_timeout));
 }
@@ -190,6 +198,15 @@ fn put_tls(map: &mut Yaml, tls: Option<(SslMode, &TlsFiles)>, keys: [&str; 5]) {
     map.put(keys[2], files.cert.as_deref());
     map.put(keys[3], files.ca.as_deref());
     map.put(keys[4], files.protocols.as_deref());
+}
+
+fn peer(peer: &Peer) -> Yaml {
+    let mut map = Yaml::map();
+    map.put("host", peer.host.as_str());
+    map.put("port", u32::from(peer.port));
+    map.put("pool_size", peer.pool_size);
+    map.put("tls", peer.tls);
+    map
 }
 
 fn database(database: &Database) -> Yaml {

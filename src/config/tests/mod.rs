@@ -5,6 +5,7 @@ mod cross_checks;
 mod environment;
 mod good_files;
 mod listening;
+mod peers;
 mod sample_files;
 mod tls_files;
 

@@ -56,7 +56,7 @@ pub struct Arrival {
 /// Serves one accepted connection to its end. What of that is a session is a task of its own, which leaving waits for: a
 /// login needs more room than an idle client is to cost.
 pub async fn serve(pooler: Arc<Pooler>, mut io: Socket, peer: Peer) {
-    let client = pooler.registry().enter_client(peer, Instant::now(), &mut rand::rng());
+    let client = pooler.registry().enter_client(peer, pooler.peering.id(), Instant::now(), &mut rand::rng());
     let (running, auth) = (pooler.running.load_full(), pooler.auth.load_full());
     let deadline = LoginDeadline::new(Instant::now(), running.pool.client_login_timeout);
     let mut arrival = Arrival { pooler, client, running, auth, deadline, tls: None, asked: OnceLock::new() };
@@ -85,9 +85,18 @@ impl Arrival {
         self.running.pool.max_client_conn
     }
 
-    /// Returns whether `max_client_conn` and `spare` more are taken.
-    pub(super) fn is_full(&self, spare: usize) -> bool {
+    /// Returns whether `max_client_conn` and `spare` more are taken, of all connections.
+    fn is_overrun(&self, spare: usize) -> bool {
         self.pooler.registry().client_count() > self.limit().saturating_add(spare)
+    }
+
+    /// Returns whether `max_client_conn` is taken: by others that have said that they want to log in, or are. A flood of cancel
+    /// requests takes nobody's place.
+    pub(super) fn is_full(&self) -> bool {
+        let registry = self.pooler.registry();
+        let of_no_session = [ClientState::Startup, ClientState::Cancelling, ClientState::Closing];
+        let others: u32 = of_no_session.iter().map(|state| registry.lobby().clients(*state)).sum();
+        registry.client_count().saturating_sub(others as usize) >= self.limit()
     }
 
     pub(super) fn too_many(&self) -> PoolError {
@@ -97,7 +106,7 @@ impl Arrival {
     /// Reads what is said in plain text. On a Unix socket all is: it does not leave the machine, and neither PostgreSQL nor
     /// PgBouncer has TLS there, whatever is required elsewhere.
     async fn plain(&self, io: &mut Socket) -> Result<Opening, PoolError> {
-        if self.is_full(SPARE_CONNECTIONS) {
+        if self.is_overrun(SPARE_CONNECTIONS) {
             return Err(self.too_many());
         }
         let encryption = match (&self.auth.tls, &*io) {

@@ -38,6 +38,9 @@ use crate::{
     },
 };
 
+/// The protocol's minor version from which on cancel keys are long.
+const LONG_KEYS: u32 = 2;
+
 /// What the console tells about itself as a server. Drivers parse `server_version`.
 const CONSOLE_PARAMS: [(&str, &str); 7] = [
     ("server_version", concat!("1.26.1/bookend-", env!("CARGO_PKG_VERSION"))),
@@ -71,11 +74,14 @@ where
         First::Startup(request) => request,
         First::Tls => return Err(PoolError::Internal),
     };
+    if request.minor >= LONG_KEYS {
+        client.set_long_key();
+    }
     let for_console = request.database == console::DATABASE;
     if pooler.drain.is_closed() {
         return Err(PoolError::Shutdown);
     }
-    if !for_console && arrival.is_full(0) {
+    if !for_console && arrival.is_full() {
         return Err(arrival.too_many());
     }
     client.transition(ClientState::Authenticating, Instant::now());

@@ -100,6 +100,8 @@ pub struct StartupRequest {
     /// Settings sent inside `options` (`-c name=value`), in the client's order.
     pub options: Vec<(String, String)>,
     pub replication: Option<Replication>,
+    /// The protocol's minor version that is spoken: what it asked for, or the newest there is.
+    pub minor: u32,
 }
 
 impl StartupRequest {
@@ -136,7 +138,7 @@ impl fmt::Debug for StartupRequest {
 }
 
 /// Reads up to and including the first packet that says what the peer wants, and answers what must be answered on the way
-/// (encryption, as `encryption` says; a newer protocol: 3.0). `ignored` is `ignore_startup_parameters`.
+/// (encryption, as `encryption` says; a newer protocol: the newest there is). `ignored` is `ignore_startup_parameters`.
 ///
 /// Not cancel safe: an abandoned call leaves the stream inside a packet.
 pub async fn read_first<S>(
@@ -180,7 +182,8 @@ where
             Packet::Startup { request, negotiate } => {
                 if let Some(unknown) = negotiate {
                     let mut out = Vec::new();
-                    backend::negotiate_protocol_version(&mut out, read::code::PROTOCOL_3_0, &unknown);
+                    let version = read::code::PROTOCOL_3_0 | request.minor;
+                    backend::negotiate_protocol_version(&mut out, version, &unknown);
                     io.write_all(&out).await.map_err(gone)?;
                 }
                 return Ok(First::Startup(request));

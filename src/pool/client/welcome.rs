@@ -10,7 +10,6 @@ pub fn welcome<'a>(out: &mut Vec<u8>, params: impl IntoIterator<Item = (&'a str,
     for (name, value) in params {
         backend::parameter_status(out, name, value);
     }
-    let key = client.key();
-    backend::backend_key_data(out, key.pid as i32, &key.secret.to_be_bytes());
+    backend::backend_key_data(out, client.key().pid(), &client.secret());
     backend::ready_for_query(out, TxStatus::Idle);
 }

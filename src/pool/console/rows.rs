@@ -32,6 +32,8 @@ pub trait Source: Send + Sync {
     fn users(&self) -> Vec<UserRow>;
     /// The host names of servers.
     fn names(&self) -> Vec<NameRow>;
+    /// The processes of `peers:`.
+    fn peers(&self) -> Vec<PeerRow>;
     /// What is kept for everybody who is here.
     fn memory(&self) -> Vec<MemoryRow>;
     /// `(key, value, default, changeable)`; no secrets.
@@ -188,6 +190,23 @@ pub struct NameRow {
     pub addresses: Vec<IpAddr>,
     /// Whether it is being looked up now.
     pub asking: bool,
+}
+
+/// A row of SHOW PEERS and SHOW PEER_POOLS.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PeerRow {
+    pub id: u16,
+    pub host: String,
+    pub port: u16,
+    /// Cancel requests to it at a time.
+    pub pool_size: u32,
+    /// Whether requests may go there: it is another process, and this one belongs to the group.
+    pub is_other: bool,
+    /// Requests that are not sent yet, those whose connection is being made among them.
+    pub waiting: u32,
+    pub connecting: u32,
+    /// Requests that it has not dealt with yet.
+    pub sent: u32,
 }
 
 /// A row of SHOW MEM.

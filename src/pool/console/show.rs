@@ -28,15 +28,8 @@ pub fn table(what: Show, source: &dyn Source) -> Table {
         Show::ActiveSockets => sockets::active(source),
         Show::Databases => databases(source),
         Show::Users => users(source),
-        // There are no peers: a cancel request is for this process alone.
-        Show::Peers => Table::new(&[("peer_id", INT4), ("host", TEXT), ("port", INT4), ("pool_size", INT4)]),
-        Show::PeerPools => Table::new(&[
-            ("peer_id", INT4),
-            ("cl_active_cancel_req", INT4),
-            ("cl_waiting_cancel_req", INT4),
-            ("sv_active_cancel", INT4),
-            ("sv_login", INT4),
-        ]),
+        Show::Peers => peers(source),
+        Show::PeerPools => peer_pools(source),
         Show::Lists => lists(source),
         Show::Mem => memory(source),
         Show::DnsHosts => names(source),
@@ -184,6 +177,28 @@ fn users(source: &dyn Source) -> Table {
     table
 }
 
+fn peers(source: &dyn Source) -> Table {
+    let mut table = Table::new(&[("peer_id", INT4), ("host", TEXT), ("port", INT4), ("pool_size", INT4)]);
+    for row in source.peers() {
+        table.push(vec![text(row.id), text(&row.host), text(row.port), text(row.pool_size)]);
+    }
+    table
+}
+
+fn peer_pools(source: &dyn Source) -> Table {
+    let mut table = Table::new(&[
+        ("peer_id", INT4),
+        ("cl_active_cancel_req", INT4),
+        ("cl_waiting_cancel_req", INT4),
+        ("sv_active_cancel", INT4),
+        ("sv_login", INT4),
+    ]);
+    for row in source.peers().into_iter().filter(|row| row.is_other) {
+        table.push(vec![text(row.id), text(row.sent), text(row.waiting), text(row.sent), text(row.connecting)]);
+    }
+    table
+}
+
 fn names(source: &dyn Source) -> Table {
     let mut table = Table::new(&[("hostname", TEXT), ("ttl", INT8), ("addrs", TEXT)]);
     for row in source.names() {
@@ -197,13 +212,14 @@ fn names(source: &dyn Source) -> Table {
 fn lists(source: &dyn Source) -> Table {
     let mut table = Table::new(&[("list", TEXT), ("items", INT4)]);
     let (clients, strangers, names) = (source.clients(), source.strangers(), source.names());
+    let peers = source.peers();
     let login = clients.iter().chain(&strangers).filter(|client| client.state == "login").count();
     for (list, items) in [
         ("databases", source.databases().len()),
         ("users", source.users().len()),
-        ("peers", 0),
+        ("peers", peers.len()),
         ("pools", source.pools().len()),
-        ("peer_pools", 0),
+        ("peer_pools", peers.iter().filter(|peer| peer.is_other).count()),
         // Free ones are memory that PgBouncer keeps for those who come next; it is given back here.
         ("free_clients", 0),
         ("used_clients", clients.len() + strangers.len()),

@@ -17,7 +17,7 @@ use tokio::{
 use super::{
     Rights,
     averages::{Period, Totals},
-    rows::{ConfigRow, DatabaseRow, MemoryRow, NameRow, PoolRow, SocketRow, Source, StatsRow, UserRow},
+    rows::{ConfigRow, DatabaseRow, MemoryRow, NameRow, PeerRow, PoolRow, SocketRow, Source, StatsRow, UserRow},
     serve,
 };
 use crate::{
@@ -98,6 +98,20 @@ impl Source for Fixed {
             "arena".into(),
             crate::pool::notify::Census { listeners: 3, channels: 2, waiting_bytes: 40, connected: true },
         )]
+    }
+
+    fn peers(&self) -> Vec<PeerRow> {
+        let other = PeerRow {
+            id: 2,
+            host: "10.0.0.7".into(),
+            port: 6432,
+            pool_size: 20,
+            is_other: true,
+            waiting: 5,
+            connecting: 1,
+            sent: 3,
+        };
+        vec![PeerRow { id: 1, host: "/run/1".into(), is_other: false, ..other.clone() }, other]
     }
 
     fn memory(&self) -> Vec<MemoryRow> {

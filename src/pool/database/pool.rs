@@ -306,6 +306,7 @@ fn spec(running: &Running, database: &config::Database, hosts: Arc<Hosts>, clien
         check_query: running.pool.servers.check_query.as_deref().map(Into::into),
         tls: running.pool.server_tls.clone(),
         require_auth: running.pool.server_require_auth,
+        protocol: running.pool.servers.max_protocol,
         tcp: running.pool.tcp,
         connect_timeout: running.pool.server_connect_timeout,
     }

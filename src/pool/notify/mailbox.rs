@@ -159,9 +159,9 @@ mod tests {
     use crate::pool::{peer::Peer, registry::Registry};
 
     fn mailbox() -> Mailbox {
-        let registry = Registry::new(Instant::now(), std::time::SystemTime::now());
+        let registry = Registry::new(Instant::now(), std::time::SystemTime::now(), [7; 32]);
         let peer = Peer::Unix { credentials: None, port: 1 };
-        let handle = registry.enter_client(peer, Instant::now(), &mut rand::rng());
+        let handle = registry.enter_client(peer, 0, Instant::now(), &mut rand::rng());
         Mailbox::new(handle.entry().clone())
     }
 

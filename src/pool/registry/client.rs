@@ -7,7 +7,7 @@ use std::{
     ops::Deref,
     sync::{
         Arc, OnceLock, Weak,
-        atomic::{AtomicU8, AtomicU16, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU64, Ordering},
     },
     task::{Context, Poll},
     time::{Duration, SystemTime},
@@ -17,8 +17,8 @@ use futures_util::task::AtomicWaker;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-pub use self::state::{CancelKey, ClientState, Leave};
-use super::{Clock, Group, Place, Registry, ServerEntry};
+pub use self::state::{ClientState, Leave};
+use super::{CancelKey, Clock, Group, Place, Registry, ServerEntry};
 use crate::{
     pool::{
         client::startup::Replication,
@@ -33,6 +33,8 @@ use crate::{
 pub struct ClientEntry {
     id: u64,
     key: CancelKey,
+    /// Whether it was given the long form of the key.
+    long_key: AtomicBool,
     peer: Peer,
     /// Where it is entered; here and not in the handle, which an idle client's future holds.
     registry: Weak<Registry>,
@@ -65,6 +67,7 @@ impl ClientEntry {
         Self {
             id,
             key,
+            long_key: AtomicBool::new(false),
             peer,
             registry: Arc::downgrade(registry),
             clock,
@@ -93,6 +96,17 @@ impl ClientEntry {
     /// Returns the key the client was given (BackendKeyData).
     pub fn key(&self) -> CancelKey {
         self.key
+    }
+
+    /// Says that the client speaks protocol 3.2. Before it is given its key.
+    pub fn set_long_key(&self) {
+        self.long_key.store(true, Ordering::Relaxed);
+    }
+
+    /// Returns the secret of the key the client was given.
+    pub fn secret(&self) -> Vec<u8> {
+        let registry = self.registry.upgrade().filter(|_| self.long_key.load(Ordering::Relaxed));
+        self.key.secret(registry.as_ref().map(|registry| &registry.process_key))
     }
 
     /// Returns where the client came from, and to.

@@ -13,14 +13,14 @@ struct Setup {
 
 fn setup() -> Setup {
     let now = Instant::now();
-    Setup { registry: Registry::new(now, SystemTime::UNIX_EPOCH), rng: StdRng::seed_from_u64(7), now }
+    Setup { registry: Registry::new(now, SystemTime::UNIX_EPOCH, [7; 32]), rng: StdRng::seed_from_u64(7), now }
 }
 
 impl Setup {
     fn client(&mut self, peer: &str) -> ClientHandle {
         let remote: SocketAddr = peer.parse().unwrap();
         let peer = Peer::Tcp { remote, local: "127.0.0.1:6432".parse().unwrap() };
-        self.registry.enter_client(peer, self.now, &mut self.rng)
+        self.registry.enter_client(peer, 3, self.now, &mut self.rng)
     }
 
     fn logged_in(&mut self, peer: &str, application_name: &str) -> ClientHandle {
@@ -71,11 +71,30 @@ fn a_closed_server_stays_closed() {
 async fn a_wrong_secret_finds_nobody() {
     let mut setup = setup();
     let client = setup.client("10.0.0.1:4000");
-    let key = client.key();
-    assert_eq!(setup.registry.client_by_key(key).unwrap().id(), client.id());
-    assert!(setup.registry.client_by_key(CancelKey { secret: key.secret ^ 1, ..key }).is_none());
+    let given = CancelRequest::new(client.key().pid(), &client.secret()).unwrap();
+    assert_eq!(setup.registry.client_by_key(&given).unwrap().id(), client.id());
+    for byte in 0..4 {
+        let mut secret = client.secret();
+        secret[byte] ^= 4;
+        let guessed = CancelRequest::new(client.key().pid(), &secret).unwrap();
+        assert!(setup.registry.client_by_key(&guessed).is_none(), "{byte}");
+    }
     drop(client);
-    assert!(setup.registry.client_by_key(key).is_none());
+    assert!(setup.registry.client_by_key(&given).is_none());
+}
+
+#[tokio::test]
+async fn a_client_with_a_long_key_is_found_by_the_whole_of_it_alone() {
+    let mut setup = setup();
+    let client = setup.client("10.0.0.1:4000");
+    client.set_long_key();
+    let (pid, secret) = (client.key().pid(), client.secret());
+    assert_eq!(secret.len(), 32);
+    let found = |secret: &[u8]| setup.registry.client_by_key(&CancelRequest::new(pid, secret).unwrap()).is_some();
+    assert!(found(&secret));
+    assert!(!found(&secret[..4]) && !found(&secret[..31]) && !found(&[&secret[..], &[0]].concat()));
+    let other = Registry::new(setup.now, SystemTime::UNIX_EPOCH, [8; 32]);
+    assert!(other.client_by_key(&CancelRequest::new(pid, &secret).unwrap()).is_none());
 }
 
 #[tokio::test]

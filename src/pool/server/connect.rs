@@ -19,7 +19,7 @@ use super::{
     stream::ServerStream,
 };
 use crate::{
-    config::pool::{RequireAuth, ServerTls, Tcp},
+    config::pool::{Protocol, RequireAuth, ServerTls, Tcp},
     pool::{
         auth::{derive::Deriver, scram::NONCE_LEN},
         peer::Peer,
@@ -44,6 +44,8 @@ pub struct Spec {
     pub check_query: Option<Arc<str>>,
     pub tls: Option<Arc<ServerTls>>,
     pub require_auth: RequireAuth,
+    /// The newest version of the protocol that is asked for.
+    pub protocol: Protocol,
     pub tcp: Tcp,
     /// `server_connect_timeout`: lookup, connect, TLS, login and `connect_query` together; and one check.
     pub connect_timeout: Duration,
@@ -111,6 +113,7 @@ async fn open_at(
             login: &spec.login,
             params: &spec.params,
             require_auth: spec.require_auth,
+            protocol: spec.protocol,
             end_point: end_point.as_deref(),
         };
         let mut fresh = login(stream, greeting, deriver, nonce).await?;
@@ -136,7 +139,7 @@ fn named(error: ServerError) -> ServerError {
 
 /// Connects to `host`: the Unix socket that it names, or the first of its addresses that answers. Each address has its
 /// share of the time that is left.
-async fn connect(host: &Host, port: u16, tcp: &Tcp, deadline: Instant) -> Result<Reached, ServerError> {
+pub async fn connect(host: &Host, port: u16, tcp: &Tcp, deadline: Instant) -> Result<Reached, ServerError> {
     let Some(name) = &host.name else {
         let endpoint = Endpoint::unix(&host.text, port).ok_or(ServerError::Resolve { why: "no Unix socket".into() })?;
         return reach(endpoint, tcp, deadline).await;

@@ -36,14 +36,20 @@ pub struct Host {
     pub name: Option<Arc<Name>>,
 }
 
+impl Host {
+    /// Returns the host that a text means: a folder of Unix sockets, a name, an address.
+    pub fn of(text: &str, names: &Names) -> Self {
+        Self { text: text.into(), name: (!is_unix(text)).then(|| names.get(text)) }
+    }
+}
+
 impl Hosts {
     /// Returns the hosts of a database.
     pub fn of(database: &Database, names: &Names) -> Arc<Self> {
-        let host = |text: &str| Host { text: text.into(), name: Some(names.get(text)) };
         let text = &*database.host;
         let all = match is_unix(text) {
-            true => [Host { text: text.into(), name: None }].into(),
-            false => text.split(',').map(host).collect(),
+            true => [Host::of(text, names)].into(),
+            false => text.split(',').map(|text| Host::of(text, names)).collect(),
         };
         let balance = database.servers.load_balance_hosts;
         Arc::new(Self { text: text.into(), balance, all, turn: AtomicUsize::new(0) })

@@ -14,7 +14,7 @@ use super::{
     error::ServerError,
 };
 use crate::{
-    config::pool::{Asked, RequireAuth},
+    config::pool::{Asked, Protocol, RequireAuth},
     pool::{
         auth::{
             derive::Deriver,
@@ -28,7 +28,10 @@ use crate::{
             backend::TxStatus,
             frame::{self, Message},
             frontend,
-            read::{AuthRequest, BackendKeyData, ErrorFields, ParameterStatus, sasl_mechanisms},
+            read::{
+                AuthRequest, BackendKeyData, ErrorFields, NegotiateProtocolVersion, ParameterStatus, code,
+                sasl_mechanisms,
+            },
             tag::backend as tag,
         },
     },
@@ -48,6 +51,8 @@ pub struct Greeting<'a> {
     pub login: &'a ServerLogin,
     pub params: &'a [(String, String)],
     pub require_auth: RequireAuth,
+    /// The newest version of the protocol to be spoken.
+    pub protocol: Protocol,
     /// `tls-server-end-point` of the connection, if it has TLS: what a SCRAM proof is bound to when the server can.
     pub end_point: Option<&'a [u8]>,
 }
@@ -98,9 +103,12 @@ where
     };
     let (mut key, mut params) = (BackendKey::default(), Vec::new());
     let mut incoming = Incoming::default();
+    let mut first = true;
     loop {
         let message = incoming.next(&mut stream).await?;
+        let is_first = std::mem::replace(&mut first, false);
         match message.tag {
+            tag::NEGOTIATE_PROTOCOL_VERSION if is_first => negotiated(message.body, greeting.protocol)?,
             tag::AUTHENTICATION => {
                 let request = AuthRequest::parse(message.body).map_err(|_| protocol("malformed Authentication"))?;
                 if let Some(answer) = progress.authentication(request).await? {
@@ -135,8 +143,26 @@ fn startup(greeting: Greeting<'_>) -> Vec<u8> {
     let encoding = (!has_encoding).then_some(("client_encoding", &b"UTF8"[..]));
     let who = [("user", greeting.login.user.as_bytes()), ("database", greeting.dbname.as_bytes())];
     let mut out = Vec::with_capacity(256);
-    frontend::startup(&mut out, who.into_iter().chain(encoding).chain(given));
+    frontend::startup(&mut out, version(greeting.protocol), who.into_iter().chain(encoding).chain(given));
     out
+}
+
+fn version(protocol: Protocol) -> u32 {
+    match protocol {
+        Protocol::V3_0 => code::PROTOCOL_3_0,
+        Protocol::V3_2 => code::PROTOCOL_3_2,
+    }
+}
+
+/// Checks a server's answer that it speaks an older version: all that differs for us is the length of its cancel key.
+fn negotiated(body: &[u8], asked: Protocol) -> Result<(), ServerError> {
+    let answer = NegotiateProtocolVersion::parse(body);
+    let answer = answer.map_err(|_| protocol("malformed NegotiateProtocolVersion"))?;
+    // As libpq has it (pqGetNegotiateProtocolVersion3).
+    if !(code::PROTOCOL_3_0..version(asked)).contains(&answer.version) || answer.unknown > 0 {
+        return Err(protocol("a protocol version that was not asked for"));
+    }
+    Ok(())
 }
 
 /// Where the authentication stands.

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     config::{
-        pool::{Database, DatabaseServers, OwnLookup, RequireAuth, Tcp, User, UserSecret},
+        pool::{Database, DatabaseServers, OwnLookup, Protocol, RequireAuth, Tcp, User, UserSecret},
         secret::Secret,
     },
     pool::{
@@ -35,7 +35,7 @@ use crate::{
         socket::Endpoint,
         wire::{
             backend::{self, Report, Severity, TxStatus},
-            read::{SaslInitial, startup_parameters},
+            read::{SaslInitial, code, startup_parameters},
         },
     },
 };
@@ -49,10 +49,14 @@ struct Server(DuplexStream, Option<&'static [u8]>);
 
 impl Server {
     async fn startup(&mut self) -> Vec<(String, String)> {
+        self.startup_of(code::PROTOCOL_3_2).await
+    }
+
+    async fn startup_of(&mut self, version: u32) -> Vec<(String, String)> {
         let len = self.0.read_u32().await.unwrap() as usize;
         let mut body = vec![0; len - 4];
         self.0.read_exact(&mut body).await.unwrap();
-        assert_eq!(body[..4], (3u32 << 16).to_be_bytes());
+        assert_eq!(body[..4], version.to_be_bytes());
         let text = |b: &[u8]| String::from_utf8(b.to_vec()).unwrap();
         startup_parameters(&body[4..]).unwrap().into_iter().map(|(n, v)| (text(n), text(v))).collect()
     }
@@ -115,12 +119,26 @@ fn start(secret: ServerSecret) -> (Server, JoinHandle<Outcome>) {
 
 /// `end_point`: the connection's certificate, as the pool sees it.
 fn start_on(secret: ServerSecret, end_point: Option<&'static [u8]>) -> (Server, JoinHandle<Outcome>) {
+    start_as(secret, Protocol::V3_2, end_point)
+}
+
+fn start_as(
+    secret: ServerSecret,
+    protocol: Protocol,
+    end_point: Option<&'static [u8]>,
+) -> (Server, JoinHandle<Outcome>) {
     let (client, server) = duplex(4096);
     let task = tokio::spawn(async move {
         let who = ServerLogin { user: "ann".into(), secret, gained: false };
         let params = [("application_name".to_owned(), "bookend".to_owned())];
-        let greeting =
-            Greeting { dbname: "shop", login: &who, params: &params, require_auth: RequireAuth::default(), end_point };
+        let greeting = Greeting {
+            dbname: "shop",
+            login: &who,
+            params: &params,
+            require_auth: RequireAuth::default(),
+            protocol,
+            end_point,
+        };
         login(client, greeting, &Deriver::new([7; 32]), [5; 18]).await
     });
     (Server(server, end_point), task)
@@ -168,6 +186,64 @@ async fn over_tls_a_server_without_channel_binding_is_told_that_we_could() {
     // A server that had offered it would know now that somebody took its offer away.
     assert!(first.starts_with(b"y,,"), "{}", String::from_utf8_lossy(&first));
     task.abort();
+}
+
+// --- the protocol's version ---
+
+#[tokio::test]
+async fn a_server_that_speaks_3_2_may_give_a_long_key() {
+    for len in [4, 32, 256] {
+        let (mut server, task) = start(plain());
+        server.startup().await;
+        server
+            .say(|out| {
+                backend::authentication_ok(out);
+                backend::backend_key_data(out, 42, &vec![9; len]);
+                backend::ready_for_query(out, TxStatus::Idle);
+            })
+            .await;
+        assert_eq!(task.await.unwrap().unwrap().key, BackendKey { pid: 42, secret: vec![9; len].into() });
+    }
+}
+
+#[tokio::test]
+async fn an_older_server_is_gone_on_with_as_it_says() {
+    for version in [code::PROTOCOL_3_0, code::PROTOCOL_3_0 + 1] {
+        let (mut server, task) = start(plain());
+        server.startup().await;
+        server.say(|out| backend::negotiate_protocol_version(out, version, &[])).await;
+        server.say(ready).await;
+        assert_eq!(task.await.unwrap().unwrap().key.secret.len(), 4);
+    }
+}
+
+#[tokio::test]
+async fn a_server_negotiates_once_and_at_first_and_only_what_was_asked_for() {
+    let negotiate = |version, unknown: &[&[u8]]| said(|out| backend::negotiate_protocol_version(out, version, unknown));
+    let once = negotiate(code::PROTOCOL_3_0, &[]);
+    let first = said(backend::authentication_ok);
+    for wrong in [
+        [&once[..], &once[..]].concat(),
+        [&first[..], &once[..]].concat(),
+        negotiate(code::PROTOCOL_3_2, &[]),
+        negotiate(code::PROTOCOL_3_2 + 1, &[]),
+        negotiate(2 << 16, &[]),
+        negotiate(0, &[]),
+        negotiate(code::PROTOCOL_3_0, &[b"_pq_.x"]),
+        b"v\0\0\0\x08\0\x03\0\0".to_vec(),
+        b"v\0\0\0\x0c\0\x03\0\0\xff\xff\xff\xff".to_vec(),
+    ] {
+        let error = told(&[&wrong[..], &said(ready)[..]].concat()).await.unwrap_err();
+        assert!(matches!(error, ServerError::Protocol { .. }), "{wrong:?}: {error:?}");
+    }
+}
+
+#[tokio::test]
+async fn server_max_protocol_version_3_0_asks_for_nothing_newer_and_takes_no_other_answer() {
+    let (mut server, task) = start_as(plain(), Protocol::V3_0, None);
+    server.startup_of(code::PROTOCOL_3_0).await;
+    server.say(|out| backend::negotiate_protocol_version(out, code::PROTOCOL_3_0, &[])).await;
+    assert!(matches!(task.await.unwrap(), Err(ServerError::Protocol { .. })));
 }
 
 // --- servers that must not be believed ---
@@ -236,7 +312,6 @@ async fn messages_out_of_turn_are_refused() {
         said(|out| backend::authentication_sasl_final(out, b"v=")),
         said(|out| backend::authentication_sasl_continue(out, b"r=")),
         [ok.clone(), said(|out| backend::command_complete(out, "SELECT 1"))].concat(),
-        said(|out| backend::negotiate_protocol_version(out, 3 << 16, &[])),
         [ok.clone(), b"K\0\0\0\x08\0\0\0\x01".to_vec()].concat(),
         b"R\0\0\0\x05\0".to_vec(),
         b"R\0\0\0\x03".to_vec(),
@@ -483,6 +558,7 @@ fn spec(port: u16, connect_timeout: Duration) -> Spec {
         connect_query: None,
         check_query: None,
         require_auth: RequireAuth::default(),
+        protocol: Protocol::V3_2,
         tls: None,
         tcp: Tcp::default(),
         connect_timeout,

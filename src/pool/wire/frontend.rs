@@ -6,10 +6,10 @@ use super::{
     tag::frontend as tag,
 };
 
-/// Appends a StartupMessage of protocol 3.0. `parameters` holds at least `user`.
-pub fn startup<'a>(out: &mut Vec<u8>, parameters: impl IntoIterator<Item = (&'a str, &'a [u8])>) {
+/// Appends a StartupMessage of a protocol version ([`super::read::code`]). `parameters` holds at least `user`.
+pub fn startup<'a>(out: &mut Vec<u8>, version: u32, parameters: impl IntoIterator<Item = (&'a str, &'a [u8])>) {
     write_untagged(out, |out| {
-        out.extend_from_slice(&code::PROTOCOL_3_0.to_be_bytes());
+        out.extend_from_slice(&version.to_be_bytes());
         for (name, value) in parameters {
             put_cstr(out, name.as_bytes());
             put_cstr(out, value);

@@ -275,7 +275,29 @@ impl<'a> BackendKeyData<'a> {
         let mut reader = Reader::new(body);
         let pid = reader.i32()?;
         let secret = reader.rest();
-        if secret.is_empty() || secret.len() > 256 { Err(Malformed) } else { Ok(Self { pid, secret }) }
+        if !(4..=256).contains(&secret.len()) { Err(Malformed) } else { Ok(Self { pid, secret }) }
+    }
+}
+
+/// The newest protocol version a server speaks, when it was asked for a newer one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NegotiateProtocolVersion {
+    /// As in [`code`].
+    pub version: u32,
+    /// Protocol options that it does not know.
+    pub unknown: u32,
+}
+
+impl NegotiateProtocolVersion {
+    /// Parses a whole body.
+    pub fn parse(body: &[u8]) -> Result<Self, Malformed> {
+        let mut reader = Reader::new(body);
+        let (version, unknown) = (reader.i32()?.cast_unsigned(), reader.i32()?.cast_unsigned());
+        for _ in 0..unknown {
+            reader.cstr()?;
+        }
+        reader.end()?;
+        Ok(Self { version, unknown })
     }
 }
 

@@ -5,7 +5,7 @@ use super::{
     frame::{self, Header, HeaderError, Message},
     frontend,
     read::{
-        AuthRequest, BackendKeyData, ErrorFields, Malformed, ParameterStatus, ParseBody, SaslInitial, Target,
+        AuthRequest, BackendKeyData, ErrorFields, Malformed, ParameterStatus, ParseBody, SaslInitial, Target, code,
         sasl_mechanisms, startup_len, startup_parameters,
     },
 };
@@ -124,7 +124,7 @@ fn authentication_requests_read_back() {
 #[test]
 fn startup_packets_read_back() {
     let mut out = Vec::new();
-    frontend::startup(&mut out, [("user", &b"django"[..]), ("database", b"arena")]);
+    frontend::startup(&mut out, code::PROTOCOL_3_2, [("user", &b"django"[..]), ("database", b"arena")]);
     assert_eq!(startup_len(&out, 10_000), Ok(Some(out.len())));
     assert_eq!(startup_len(&out, 20), Err(Malformed));
     assert_eq!(startup_len(&out[..3], 10_000), Ok(None));
@@ -145,7 +145,10 @@ fn sasl_and_keys_read_back() {
     let mut out = Vec::new();
     backend::backend_key_data(&mut out, 42, &[9; 32]);
     assert_eq!(BackendKeyData::parse(&out[5..]), Ok(BackendKeyData { pid: 42, secret: &[9; 32] }));
-    assert_eq!(BackendKeyData::parse(&[0; 4]), Err(Malformed));
+    for len in [0, 3, 257] {
+        assert_eq!(BackendKeyData::parse(&vec![0; 4 + len]), Err(Malformed), "{len}");
+    }
+    assert_eq!(BackendKeyData::parse(&[0; 260]), Ok(BackendKeyData { pid: 0, secret: &[0; 256] }));
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use crate::pool::{
     client::startup::{Replication, StartupRequest, options},
     error::PoolError,
-    wire::read::{Malformed, Reader, code, startup_parameters},
+    wire::read::{Malformed, code, startup_parameters},
 };
 
 /// Longest name of a user or database, in bytes: PostgreSQL's NAMEDATALEN - 1.
@@ -12,6 +12,8 @@ pub const NAME_LEN_MAX: usize = 63;
 const SECRET_LEN_MAX: usize = 256;
 /// Prefix of protocol options; they are negotiated, never settings.
 const PROTOCOL_OPTION: &[u8] = b"_pq_.";
+/// The newest minor version of the protocol: 3.2, which PostgreSQL 18 brought. 3.1 was never any server's.
+const MINOR_MAX: u32 = 2;
 
 /// A startup packet.
 #[derive(Debug, PartialEq)]
@@ -24,7 +26,7 @@ pub enum Packet<'a> {
     },
     Startup {
         request: StartupRequest,
-        /// `Some` when the client asked for more than protocol 3.0: the protocol options it named.
+        /// `Some` when the client asked for more than there is: the protocol options it named.
         negotiate: Option<Vec<&'a [u8]>>,
     },
 }
@@ -33,7 +35,7 @@ pub enum Packet<'a> {
 pub fn parse<'a>(body: &'a [u8], ignored: &[String]) -> Result<Packet<'a>, PoolError> {
     let Some((version, rest)) = body.split_first_chunk::<4>() else { return Err(malformed(Malformed)) };
     match u32::from_be_bytes(*version) {
-        code::CANCEL_REQUEST => cancel(rest).map_err(malformed),
+        code::CANCEL_REQUEST => Ok(cancel(rest)),
         code::SSL_REQUEST if rest.is_empty() => Ok(Packet::TlsRequest),
         code::GSSENC_REQUEST if rest.is_empty() => Ok(Packet::GssRequest),
         code::SSL_REQUEST | code::GSSENC_REQUEST => Err(PoolError::EarlyData),
@@ -42,11 +44,14 @@ pub fn parse<'a>(body: &'a [u8], ignored: &[String]) -> Result<Packet<'a>, PoolE
     }
 }
 
-fn cancel(body: &[u8]) -> Result<Packet<'_>, Malformed> {
-    let mut reader = Reader::new(body);
-    let pid = reader.i32()?;
-    let secret = reader.rest();
-    if (4..=SECRET_LEN_MAX).contains(&secret.len()) { Ok(Packet::Cancel { pid, secret }) } else { Err(Malformed) }
+/// One that has no key, or none that can be one, is nobody's: of that too nothing is said.
+fn cancel(body: &[u8]) -> Packet<'_> {
+    match body.split_first_chunk() {
+        Some((pid, secret)) if secret.len() <= SECRET_LEN_MAX => {
+            Packet::Cancel { pid: i32::from_be_bytes(*pid), secret }
+        }
+        _ => Packet::Cancel { pid: 0, secret: &[] },
+    }
 }
 
 fn startup<'a>(body: &'a [u8], minor: u32, ignored: &[String]) -> Result<Packet<'a>, PoolError> {
@@ -73,9 +78,15 @@ fn startup<'a>(body: &'a [u8], minor: u32, ignored: &[String]) -> Result<Packet<
     let user = user.filter(|u| !u.is_empty()).ok_or(PoolError::NoUserName)?;
     // An empty name counts as none, as in PostgreSQL.
     let database = database.filter(|d| !d.is_empty()).unwrap_or(user);
-    let request =
-        StartupRequest { user: user.to_owned(), database: database.to_owned(), params, options: settings, replication };
-    let negotiate = (minor > 0 || !unknown.is_empty()).then_some(unknown);
+    let request = StartupRequest {
+        user: user.to_owned(),
+        database: database.to_owned(),
+        params,
+        options: settings,
+        replication,
+        minor: minor.min(MINOR_MAX),
+    };
+    let negotiate = (minor > MINOR_MAX || !unknown.is_empty()).then_some(unknown);
     Ok(Packet::Startup { request, negotiate })
 }
 

@@ -263,25 +263,45 @@ async fn a_cancel_request_is_returned_and_not_answered() {
 }
 
 #[tokio::test]
-async fn a_cancel_request_with_no_key_or_too_long_a_one_is_refused() {
-    for len in [0, 3, 257] {
+async fn a_cancel_request_with_no_key_or_too_long_a_one_is_not_answered_either() {
+    for (secret, left) in [(vec![], 0), (vec![1; 3], 3), (vec![1; 257], 0)] {
         let mut out = Vec::new();
-        frontend::cancel_request(&mut out, 5, &vec![1; len]);
-        assert!(matches!(feed(&out).await.0, Err(PoolError::StartupPacket { .. })), "{len}");
+        frontend::cancel_request(&mut out, 5, &secret);
+        let (first, answer) = feed(&out).await;
+        assert!(matches!(first, Ok(First::Cancel { secret, .. }) if secret.len() == left), "{left}");
+        assert!(answer.is_empty());
     }
+    let (first, answer) = feed(&special(code::CANCEL_REQUEST)).await;
+    assert!(matches!(first, Ok(First::Cancel { pid: 0, .. })));
+    assert!(answer.is_empty());
 }
 
 #[tokio::test]
 async fn a_newer_minor_version_or_an_unknown_protocol_option_is_negotiated_once() {
-    let (first, answer) = feed(&startup(code::PROTOCOL_3_2, &[("user", "ann")])).await;
-    assert!(matches!(first, Ok(First::Startup(_))));
-    assert_eq!(answer, b"v\0\0\0\x0c\0\x03\0\0\0\0\0\0");
+    let (first, answer) = feed(&startup(code::PROTOCOL_3_2 + 1, &[("user", "ann")])).await;
+    assert!(matches!(first, Ok(First::Startup(request)) if request.minor == 2));
+    assert_eq!(answer, b"v\0\0\0\x0c\0\x03\0\x02\0\0\0\0");
 
+    // What libpq 18 and newer probe with.
     let grease = (3 << 16) | 9999;
     let (first, answer) = feed(&startup(grease, &[("_pq_.x", "1"), ("user", "ann"), ("_pq_.y", "")])).await;
     let Ok(First::Startup(request)) = first else { panic!("{first:?}") };
     assert!(request.params.is_empty());
-    assert_eq!(answer, b"v\0\0\0\x1a\0\x03\0\0\0\0\0\x02_pq_.x\0_pq_.y\0");
+    assert_eq!(answer, b"v\0\0\0\x1a\0\x03\0\x02\0\0\0\x02_pq_.x\0_pq_.y\0");
+
+    // An option alone does not make the protocol any newer than was asked for.
+    let (first, answer) = feed(&startup(code::PROTOCOL_3_0, &[("_pq_.x", "1"), ("user", "ann")])).await;
+    assert!(matches!(first, Ok(First::Startup(request)) if request.minor == 0));
+    assert_eq!(answer, b"v\0\0\0\x13\0\x03\0\0\0\0\0\x01_pq_.x\0");
+}
+
+#[tokio::test]
+async fn protocol_3_0_and_3_2_need_no_negotiation() {
+    for minor in [0, 1, 2] {
+        let (first, answer) = feed(&startup(code::PROTOCOL_3_0 + minor, &[("user", "ann")])).await;
+        assert!(matches!(first, Ok(First::Startup(request)) if request.minor == minor), "{minor}");
+        assert!(answer.is_empty(), "{minor}");
+    }
 }
 
 #[tokio::test]

@@ -131,6 +131,17 @@ async fn lists_count_strangers_among_the_clients() {
     assert_eq!(rows(&mut client, "SHOW MEM").await[1], ["client_cache", "300", "7", "0", "2100"]);
 }
 
+#[tokio::test]
+async fn peers_are_listed_and_requests_go_to_the_others_alone() {
+    let (mut client, _) = console(Rights::Stats);
+    let peers = rows(&mut client, "SHOW PEERS").await;
+    assert_eq!(peers[1..], [["1", "/run/1", "6432", "20"], ["2", "10.0.0.7", "6432", "20"]]);
+    assert_eq!(rows(&mut client, "SHOW PEER_POOLS").await[1..], [["2", "3", "5", "3", "1"]]);
+    let lists = rows(&mut client, "SHOW LISTS").await;
+    let items = |list: &str| lists.iter().find(|row| row[0] == list).unwrap()[1].clone();
+    assert_eq!((items("peers"), items("peer_pools")), ("2".into(), "1".into()));
+}
+
 #[test]
 fn averages_are_per_second_and_times_per_item() {
     let mut averager = Averager::default();

@@ -11,7 +11,7 @@ use super::{super::*, fake::*};
 use crate::pool::registry::Registry;
 
 fn two_pools(limit: u32) -> (Bench, Bench) {
-    let registry = Registry::new(Instant::now(), SystemTime::UNIX_EPOCH);
+    let registry = Registry::new(Instant::now(), SystemTime::UNIX_EPOCH, [0; 32]);
     let (database, server) = (Budget::new(Some(limit)), Arc::default());
     let pool = |user| {
         let budgets = Budgets { database: Arc::clone(&database), ..unlimited() };
@@ -55,7 +55,7 @@ async fn a_pool_that_found_no_room_is_served_when_a_lease_of_another_is_dropped(
 
 #[tokio::test(start_paused = true)]
 async fn a_minimum_above_the_limit_does_not_close_and_open_for_ever() {
-    let registry = Registry::new(Instant::now(), SystemTime::UNIX_EPOCH);
+    let registry = Registry::new(Instant::now(), SystemTime::UNIX_EPOCH, [0; 32]);
     let (budgets, server) = (Budgets { database: Budget::new(Some(2)), ..unlimited() }, Arc::default());
     let greedy = Settings { sizes: Sizes { pool: 4, min: 4, ..settings().sizes }, ..settings() };
     let pool = |user| bench_for(user, greedy, budgets.clone(), Arc::clone(&server), registry.clone());
@@ -93,7 +93,7 @@ async fn a_lowered_limit_closes_no_more_than_it_must() {
 
 /// The pools of (database x, user a), (x, b) and (y, a).
 fn three_pools(of_database: u32, of_user: u32) -> [Bench; 3] {
-    let registry = Registry::new(Instant::now(), SystemTime::UNIX_EPOCH);
+    let registry = Registry::new(Instant::now(), SystemTime::UNIX_EPOCH, [0; 32]);
     let (x, y) = (Budget::new(Some(of_database)), Budget::new(Some(of_database)));
     let (a, b) = (Budget::new(Some(of_user)), Budget::new(Some(of_user)));
     let server: Arc<Server> = Arc::default();

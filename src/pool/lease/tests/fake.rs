@@ -140,7 +140,7 @@ pub(super) struct Bench {
 }
 
 pub(super) fn bench(settings: Settings) -> Bench {
-    let registry = Registry::new(Instant::now(), SystemTime::UNIX_EPOCH);
+    let registry = Registry::new(Instant::now(), SystemTime::UNIX_EPOCH, [0; 32]);
     bench_for("app", settings, unlimited(), Arc::default(), registry)
 }
 

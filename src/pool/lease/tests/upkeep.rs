@@ -10,7 +10,7 @@ use crate::pool::{peer::Peer, registry::ClientState};
 fn client_of(bench: &Bench) -> crate::pool::registry::ClientHandle {
     let address = "127.0.0.1:1".parse().unwrap();
     let peer = Peer::Tcp { remote: address, local: address };
-    let client = bench.registry.enter_client(peer, Instant::now(), &mut rand::rng());
+    let client = bench.registry.enter_client(peer, 0, Instant::now(), &mut rand::rng());
     client.transition(ClientState::Authenticating, Instant::now());
     client.identify(bench.group.clone());
     client

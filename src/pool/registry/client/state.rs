@@ -1,8 +1,4 @@
-//! What a client is doing, what others want of it, and the key it cancels with: plain values.
-
-use std::fmt;
-
-use subtle::ConstantTimeEq;
+//! What a client is doing, and what others want of it: plain values.
 
 /// What a client is doing. Left only through [`transition`](super::ClientEntry::transition).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,25 +87,5 @@ impl Leave {
             3 => Self::Killed,
             _ => Self::Cut,
         }
-    }
-}
-
-/// The key a client proves itself with when it cancels (protocol 3.0: eight bytes, all of them random here).
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub struct CancelKey {
-    pub pid: u32,
-    pub secret: u32,
-}
-
-impl CancelKey {
-    /// Compares in constant time.
-    pub fn matches(self, other: Self) -> bool {
-        (self.pid.ct_eq(&other.pid) & self.secret.ct_eq(&other.secret)).into()
-    }
-}
-
-impl fmt::Debug for CancelKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("CancelKey(…)")
     }
 }
