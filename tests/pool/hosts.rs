@@ -64,7 +64,7 @@ async fn shown(pooled: &Pooled, sql: &str) -> Vec<tokio_postgres::SimpleQueryRow
 async fn connections_go_to_each_host_of_a_list_in_turn() {
     let cluster = postgres::shared();
     let databases = vec![at(&cluster, "127.0.0.1,127.0.0.2", LoadBalance::RoundRobin)];
-    let pooled = start(Pool { databases, ..config(&cluster) }).await;
+    let pooled = start(Pool { databases, default_pool_size: 8, ..config(&cluster) }).await;
     // The probe's connections take turns too, every two seconds.
     let places = places(&pooled, 8).await;
     for host in ["127.0.0.1", "127.0.0.2"] {

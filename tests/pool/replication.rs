@@ -155,7 +155,7 @@ async fn a_replication_connection_is_told_that_the_process_leaves() {
         .drain
         .advance(bookend::health::drain::Phase::Draining { deadline: tokio::time::Instant::now() + 30 * SECOND });
     let told = raw.read().await.unwrap();
-    assert_eq!(sqlstate(&[told.clone()]).as_deref(), Some("57P01"), "{}", shown(&told));
+    assert_eq!(sqlstate(std::slice::from_ref(&told)).as_deref(), Some("57P01"), "{}", shown(&told));
     assert!(shown(&told).contains("FATAL"), "{}", shown(&told));
     assert!(raw.read().await.is_err(), "and it is over");
 }

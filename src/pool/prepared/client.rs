@@ -126,12 +126,27 @@ impl ClientStatements {
             && entry.state == State::Present
         {
             entry.statement = statement.clone(); // as long as the one it had
+            entry.told.renewals = statement.renewals();
         }
     }
 
     /// Returns what the client was told of `statement` under `name`; nothing when the name is gone, or another's.
     pub fn told(&mut self, name: &[u8], statement: &Statement) -> Option<&mut Told> {
         self.by_name.get_mut(name).filter(|entry| entry.statement.id == statement.id).map(|entry| &mut entry.told)
+    }
+
+    /// Notes that the client is told the columns of what the Parse `made` has made of `statement`, or that it is not: what
+    /// it asked is discarded. The name may stand for the text as read under other settings by now.
+    pub fn answered(&mut self, name: &[u8], statement: &Statement, made: u64, columns: Option<u64>) {
+        let Some(entry) = self.by_name.get_mut(name) else { return };
+        let asked = made != 0 && entry.told.asked == made;
+        match columns {
+            Some(columns) if asked || entry.statement.id == statement.id => {
+                entry.told = Told { columns, renewals: entry.statement.renewals(), asked: 0 };
+            }
+            None if asked => entry.told.asked = 0,
+            _ => {}
+        }
     }
 
     /// Notes a Close that was sent; returns what it closes, to take it back.

@@ -267,9 +267,7 @@ impl Session<'_> {
         self.server.statements.described(named.statement.id, named.made, columns);
         match (action, &named.name) {
             (Action::Forward, Some(name)) => {
-                if let Some(told) = self.client.statements.told(name, &named.statement) {
-                    *told = Told { columns, renewals: named.statement.renewals(), asked: 0 };
-                }
+                self.client.statements.answered(name, &named.statement, named.made, Some(columns));
             }
             (Action::Skip, _) => {
                 if let Some(held) = &mut self.server.columns.held {

@@ -414,10 +414,8 @@ fn write_fake(kind: Kind, out: &mut Vec<u8>) {
 
 /// The client is not told what it asked.
 fn unask(named: &Named, names: &mut ClientStatements) {
-    if let Some(told) = named.name.as_deref().and_then(|name| names.told(name, &named.statement))
-        && told.asked == named.made
-    {
-        told.asked = 0;
+    if let Some(name) = &named.name {
+        names.answered(name, &named.statement, named.made, None);
     }
 }
 

@@ -295,3 +295,22 @@ proptest! {
         }
     }
 }
+
+/// The setting is known between the Describe and the Bind; from then on the name stands for the text as read under it.
+#[test]
+fn a_setting_that_changes_before_what_was_asked_is_answered_changes_nothing_of_the_answer() {
+    for seed in 0..300 {
+        let mut pool = Pool::new();
+        let sent = script()
+            .run_text("set TimeZone Europe/Oslo")
+            .parse("a", "select 1")
+            .sync()
+            .run_text("set TimeZone Asia/Tokyo")
+            .describe_statement("a")
+            .run("a")
+            .sync();
+        let client = pool.client(sent.clone());
+        pool.serve_all(&mut Schedule::new(seed, 7));
+        assert_eq!(pool.clients[client].lines(), Pool::alone(&sent), "seed {seed}");
+    }
+}
