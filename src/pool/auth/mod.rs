@@ -300,14 +300,15 @@ where
         Method::Trust if known.is_some() => Ok(Gained::Nothing),
         Method::Trust => Err(refused(user, Reason::UnknownUser)),
         Method::Cert => identity::by_certificate(claim, map, known),
-        Method::Peer => identity::by_process(claim, map, known).await,
-        Method::Plain => exchange::plain(io, user, known, auth).await,
+        // On the heap, so that nobody else's login is as large as all of them.
+        Method::Peer => Box::pin(identity::by_process(claim, map, known)).await,
+        Method::Plain => Box::pin(exchange::plain(io, user, known, auth)).await,
         // A user of whom only a verifier is known can log in by SCRAM alone; PgBouncer's md5 does the same. So does who is
         // not known at all, where the others have verifiers.
         Method::Md5
             if !known.map_or_else(|| auth.users.has_verifiers() || directory.has_verifiers(), Known::is_scram) =>
         {
-            exchange::md5(io, user, known, random.md5_salt).await
+            Box::pin(exchange::md5(io, user, known, random.md5_salt)).await
         }
         Method::Md5 | Method::ScramSha256 => exchange::scram(io, claim, known, auth, random.nonce).await,
         Method::Reject => Err(PoolError::Internal), // refused above

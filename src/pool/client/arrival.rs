@@ -16,6 +16,7 @@ use tokio::{
 };
 
 use super::{
+    ahead::Ahead,
     deadline::LoginDeadline,
     login::{Admitted, admit},
     refuse::refuse,
@@ -55,21 +56,16 @@ pub struct Arrival {
 
 /// Serves one accepted connection to its end. What of that is a session is a task of its own, which leaving waits for: a
 /// login needs more room than an idle client is to cost.
-pub async fn serve(pooler: Arc<Pooler>, mut io: Socket, peer: Peer) {
+pub async fn serve(pooler: Arc<Pooler>, io: Socket, peer: Peer) {
     let client = pooler.registry().enter_client(peer, pooler.peering.id(), Instant::now(), &mut rand::rng());
     let (running, auth) = (pooler.running.load_full(), pooler.auth.load_full());
     let deadline = LoginDeadline::new(Instant::now(), running.pool.client_login_timeout);
-    let mut arrival = Arrival { pooler, client, running, auth, deadline, tls: None, asked: OnceLock::new() };
+    let arrival = Arrival { pooler, client, running, auth, deadline, tls: None, asked: OnceLock::new() };
+    let mut io = Ahead::new(io);
     match arrival.plain(&mut io).await {
         Ok(Opening::Said(first)) => arrival.go_in(io, first).await,
-        Ok(Opening::Tls { direct }) => match arrival.shake_hands(io, direct).await {
-            Ok(mut io) => match arrival.under_tls(&mut io).await {
-                Ok(first) => arrival.go_in(io, first).await,
-                Err(error) => arrival.refuse(&mut io, &error).await,
-            },
-            // There is no channel to say it on.
-            Err(error) => arrival.note(&error),
-        },
+        // On the heap, like all that only some logins need: this future is copied about several times while it is spawned.
+        Ok(Opening::Tls { direct }) => Box::pin(arrival.go_in_by_tls(io, direct)).await,
         Err(error) => arrival.refuse(&mut io, &error).await,
     }
 }
@@ -105,11 +101,11 @@ impl Arrival {
 
     /// Reads what is said in plain text. On a Unix socket all is: it does not leave the machine, and neither PostgreSQL nor
     /// PgBouncer has TLS there, whatever is required elsewhere.
-    async fn plain(&self, io: &mut Socket) -> Result<Opening, PoolError> {
+    async fn plain(&self, io: &mut Ahead<Socket>) -> Result<Opening, PoolError> {
         if self.is_overrun(SPARE_CONNECTIONS) {
             return Err(self.too_many());
         }
-        let encryption = match (&self.auth.tls, &*io) {
+        let encryption = match (&self.auth.tls, io.inner()) {
             (None, _) | (_, Socket::Unix(_)) => Encryption::Unavailable,
             (Some(_), Socket::Tcp(tcp)) if self.deadline.guard(begins_tls(tcp)).await? => {
                 return Ok(Opening::Tls { direct: true });
@@ -122,7 +118,20 @@ impl Arrival {
         }
     }
 
-    async fn shake_hands(&mut self, io: Socket, direct: bool) -> Result<Accepted<Socket>, PoolError> {
+    async fn go_in_by_tls(mut self, io: Ahead<Socket>, direct: bool) {
+        let mut io = match self.shake_hands(io, direct).await {
+            Ok(io) => Ahead::new(io),
+            // There is no channel to say it on.
+            Err(error) => return self.note(&error),
+        };
+        match self.read(&mut io, Encryption::On).await {
+            Ok(first) => self.go_in(io, first).await,
+            Err(error) => self.refuse(&mut io, &error).await,
+        }
+    }
+
+    async fn shake_hands(&mut self, io: Ahead<Socket>, direct: bool) -> Result<Accepted<Socket>, PoolError> {
+        let io = io.into_inner().ok_or(PoolError::EarlyData)?;
         let Some(tls) = &self.auth.tls else { return Err(PoolError::Internal) };
         let accept = tls.accept.clone();
         let handshake = async move {
@@ -142,11 +151,6 @@ impl Arrival {
         Ok(stream)
     }
 
-    /// Reads what is said after the handshake.
-    async fn under_tls(&self, io: &mut Accepted<Socket>) -> Result<First, PoolError> {
-        self.read(io, Encryption::On).await
-    }
-
     async fn read<IO>(&self, io: &mut IO, encryption: Encryption) -> Result<First, PoolError>
     where
         IO: AsyncRead + AsyncWrite + Unpin,
@@ -155,7 +159,7 @@ impl Arrival {
     }
 
     /// Lets the peer in, or says why not.
-    async fn go_in<IO>(self, mut io: IO, first: First)
+    async fn go_in<IO>(self, mut io: Ahead<IO>, first: First)
     where
         IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -163,7 +167,7 @@ impl Arrival {
             Ok(Some(Admitted { pool, state, early })) => {
                 let Self { pooler, client, .. } = self;
                 client.set_control(Arc::new(Control::default()));
-                pooler.drain.spawn(Session::new(io, client, pool, state, early).run());
+                pooler.drain.spawn(Session::new(io.into_parts().0, client, pool, state, early).run());
             }
             Ok(None) => self.client.transition(ClientState::Closing, Instant::now()),
             Err(error) => self.refuse(&mut io, &error).await,
@@ -175,7 +179,7 @@ impl Arrival {
         IO: AsyncRead + AsyncWrite + Unpin,
     {
         self.note(error);
-        refuse(io, error).await;
+        Box::pin(refuse(io, error)).await;
     }
 
     fn note(&self, error: &PoolError) {
@@ -198,5 +202,20 @@ async fn begins_tls(io: &TcpStream) -> Result<bool, PoolError> {
     match io.peek(&mut first).await {
         Ok(1) => Ok(first[0] == TLS_HANDSHAKE),
         _ => Err(PoolError::ClientGone),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// It is made, wrapped, put on the heap and overwritten at its end: each of these copies all of it.
+    #[test]
+    fn a_login_is_small() {
+        fn size_of<F: Future>(_make: fn(Arc<Pooler>, Socket, Peer) -> F) -> usize {
+            std::mem::size_of::<F>()
+        }
+        let size = size_of(serve);
+        assert!(size <= 4608, "{size} bytes");
     }
 }

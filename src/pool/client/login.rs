@@ -12,6 +12,7 @@ use tokio::{
 };
 
 use super::{
+    ahead::Ahead,
     arrival::Arrival,
     replication::Replicating,
     scratch::Scratch,
@@ -60,7 +61,11 @@ pub(super) struct Admitted {
 }
 
 /// Returns `None` when the connection has served its purpose: a cancel request, a console session.
-pub(super) async fn admit<IO>(arrival: &Arrival, io: &mut IO, first: First) -> Result<Option<Admitted>, PoolError>
+pub(super) async fn admit<IO>(
+    arrival: &Arrival,
+    io: &mut Ahead<IO>,
+    first: First,
+) -> Result<Option<Admitted>, PoolError>
 where
     IO: AsyncRead + AsyncWrite + Unpin + Send,
 {
@@ -68,7 +73,7 @@ where
     let request = match first {
         First::Cancel { pid, secret } => {
             client.transition(ClientState::Cancelling, Instant::now());
-            cancel::carry_out(pooler, pid, &secret).await;
+            Box::pin(cancel::carry_out(pooler, pid, &secret)).await;
             return Ok(None);
         }
         First::Startup(request) => request,
@@ -88,13 +93,13 @@ where
     let _ = arrival.asked.set((request.user.clone(), request.database.clone()));
     if for_console && is_own_operator(client, &request) {
         note_login(arrival, &request);
-        console_session(pooler, io, client, &request.user, Some(Rights::Admin)).await?;
+        Box::pin(console_session(pooler, io, client, &request.user, Some(Rights::Admin))).await?;
         return Ok(None);
     }
     let authenticated = prove(arrival, io, &request).await?;
     if for_console {
         note_login(arrival, &request);
-        console_session(pooler, io, client, &authenticated.user, None).await?;
+        Box::pin(console_session(pooler, io, client, &authenticated.user, None)).await?;
         return Ok(None);
     }
     let database = pooler.database(&request.database);
@@ -113,10 +118,13 @@ where
     if let Some(kind) = request.replication {
         note_login(arrival, &request);
         let replicating = Replicating { pooler, client, database: &database, pool: &pool };
-        replicating.serve(io, kind, &request).await?;
+        Box::pin(replicating.serve(io, kind, &request)).await?;
         return Ok(None);
     }
-    let (known, early) = first_welcome(&pool, io, client).await?;
+    let (known, early) = match pool.welcome() {
+        Some(known) => (known, io.rest()),
+        None => Box::pin(first_welcome(&pool, io, client)).await?,
+    };
     let state = greet(pooler, io, client, &known, &request).await?;
     pool.logged_in();
     note_login(arrival, &request);
@@ -198,23 +206,20 @@ fn note_login(arrival: &Arrival, request: &StartupRequest) {
 /// is kept; that it left is noticed.
 async fn first_welcome<IO>(
     pool: &Pool,
-    io: &mut IO,
+    io: &mut Ahead<IO>,
     client: &ClientHandle,
 ) -> Result<(Arc<Welcome>, Option<Scratch>), PoolError>
 where
     IO: AsyncRead + Unpin,
 {
-    if let Some(welcome) = pool.welcome() {
-        return Ok((welcome, None));
-    }
-    let mut early = Scratch::take();
+    let mut early = io.rest().unwrap_or_else(Scratch::take);
     let mut waiting = pool.store.wait(client.id(), Patience::UntilRefused, Instant::now());
     let lease = loop {
         tokio::select! {
             biased;
             lease = waiting.served() => break lease?,
             leave = client.asked_to_leave(Leave::Draining) => return Err(farewell(leave)),
-            here = more(io, &mut early) => if !here { return Err(PoolError::ClientGone) },
+            here = more(io.inner_mut(), &mut early) => if !here { return Err(PoolError::ClientGone) },
         }
     };
     lease.release(Instant::now());

@@ -1,5 +1,6 @@
 //! One client of the pool, from its first byte.
 
+mod ahead;
 pub mod arrival;
 pub mod deadline;
 pub(super) mod handshakes;

@@ -4,7 +4,7 @@
 //! port, so the length is checked before a buffer grows to it, the packet is capped at PostgreSQL's 10,000 bytes, each
 //! kind of encryption may be asked for once, and nothing that arrives behind such a question is ever used: it may have
 //! been put there by somebody else (CVE-2021-3935, and CVE-2021-23214 in PostgreSQL itself). Reads are exact: no byte of
-//! what follows the startup packet is taken from the socket.
+//! what follows the startup packet is taken from the stream.
 //!
 //! Source: PostgreSQL documentation, "Message Flow: Start-up"; `ProcessStartupPacket` in backend_startup.c.
 
