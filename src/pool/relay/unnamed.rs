@@ -83,7 +83,7 @@ pub(super) struct Unnamed {
 pub(super) struct Lost {
     /// A Parse of the client's.
     parse: bool,
-    /// A Parse of ours, which put the client's text where this lease looks for it.
+    /// A Parse of ours, which put the client's text where this lease looks for it, or a Close, which left nothing there.
     ours: bool,
     /// A Close of the client's did not happen.
     kept: Option<Arc<Statement>>,
@@ -93,7 +93,7 @@ impl Lost {
     /// Notes a request that was discarded. Comes last one first.
     pub(super) fn note(&mut self, entry: &mut Entry) {
         match (entry.kind, entry.action, entry.change.as_deref_mut()) {
-            (Kind::Parse, Action::Skip, None) => self.ours = true,
+            (Kind::Parse | Kind::Close, Action::Skip, None) => self.ours = true,
             (Kind::Parse, _, None | Some(Change::Parsed { whose: Whose::Unnamed, .. })) => self.parse = true,
             (Kind::Close, _, Some(Change::UnnamedClosed { statement })) => self.kept = Some(statement.clone()),
             _ => {}

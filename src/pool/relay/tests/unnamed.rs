@@ -79,3 +79,29 @@ fn the_end_of_a_copy_is_nothing_behind_an_answer_of_ours() {
     serve(&mut pool, &[(0, both)]);
     assert_eq!(pool.clients[0].lines(), ["1", "3", "Z I", "T", "D 2", "C SELECT 1", "Z I"]);
 }
+
+/// What `turns` of one client get, another's statement on the server before each, and what they get alone.
+fn is_as_alone(turns: &[Script]) {
+    let mut pool = two_clients();
+    let theirs = || script().run_text("select theirs").sync();
+    for turn in turns {
+        serve(&mut pool, &[(1, theirs()), (0, turn.clone())]);
+    }
+    let all = turns.iter().fold(script(), |all, turn| all.then(turn.clone()));
+    assert_eq!(pool.clients[0].lines(), Pool::alone(&all));
+    is_as_alone_at_once(&all);
+}
+
+/// The same, in one lease.
+fn is_as_alone_at_once(all: &Script) {
+    let mut pool = two_clients();
+    serve(&mut pool, &[(1, script().run_text("select theirs").sync()), (0, all.clone())]);
+    assert_eq!(pool.clients[0].lines(), Pool::alone(all), "at once");
+}
+
+#[test]
+fn a_close_of_ours_that_the_server_skips_leaves_nobodys_statement_to_be_run() {
+    is_as_alone(&[script().describe_portal("nope").run("").sync().run("").sync()]);
+    let fails = script().query("begin").describe_portal("nope").run("").sync();
+    is_as_alone_at_once(&fails.query("rollback").run("").sync());
+}
