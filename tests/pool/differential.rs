@@ -8,8 +8,8 @@
 //! routine of an error (the pool words some itself); "bind message supplies 1 parameters, but prepared statement ... requires 2",
 //! which has the name that servers know it by; what a failed transaction answers up to its ReadyForQuery (a server that lacks a
 //! statement is asked to parse it first, and refuses that with 25P02 where PostgreSQL would describe it). Not sent: what needs a
-//! session beyond the settings a server reports; RESET of what was given at startup; a Bind of the unnamed statement after a
-//! batch that failed; a name that DEALLOCATE ALL frees in the same pipeline.
+//! session beyond the settings a server reports; RESET of what was given at startup; a name that DEALLOCATE ALL frees in the
+//! same pipeline.
 
 use std::time::Duration;
 
@@ -50,10 +50,6 @@ impl Step {
     }
 
     fn parse(&mut self, name: &str, sql: &str, types: &[u32]) {
-        if name.is_empty() {
-            // One that PostgreSQL skips after an error would leave the unnamed statement before it; here it is gone then.
-            self.say("Sync", sync());
-        }
         self.say(format!("Parse {name:?} {sql:?} {types:?}"), parse(name, sql, types));
     }
 
@@ -129,8 +125,7 @@ fn extended(rng: &mut StdRng, id: u64, step: &mut Step) {
     for _ in 0..rng.random_range(1..5) {
         let (statement, portal) = (one_of(rng, STATEMENTS), one_of(rng, PORTALS));
         let (text, types, count) = prepared(rng, id);
-        // The unnamed one does not outlive every error as it does in PostgreSQL.
-        if statement.is_empty() || rng.random_bool(0.6) {
+        if rng.random_bool(0.6) {
             if !statement.is_empty() && rng.random_bool(0.7) {
                 step.say(format!("Close S {statement}"), close(b'S', statement));
             }

@@ -64,7 +64,7 @@ impl Queue {
         }
         let mut undone = 0;
         while !self.0.is_empty() {
-            self.0.discard_batch(|_| undone += 1);
+            self.0.discard_batch(|_, _| undone += 1);
             self.0.pop();
         }
         undone

@@ -39,12 +39,11 @@ impl Session<'_> {
             Ok(found) => found,
             Err(other) => return other,
         };
-        self.drop_unnamed();
+        let was = self.drop_unnamed();
         self.put_gone(out);
         frontend::query(out.writer(), DROP);
-        self.batch_open = false;
-        self.pace.sent();
-        self.server.owed.push_named(Kind::Query, named);
+        self.pass_simple();
+        self.server.owed.push_named_change(Kind::Query, named, was.map(|was| Change::UnnamedWas(Some(was))));
         Deallocate::Replaced
     }
 

@@ -3,7 +3,7 @@
 use super::{
     deallocate::Deallocate,
     framer::Verdict,
-    owed::{Action, Kind},
+    owed::{Action, Change, Kind},
     session::{Replay, Session},
     sink::Sink,
     sql::Hints,
@@ -64,6 +64,7 @@ impl Session<'_> {
             // What it asked before is answered first, so that it can tell what was refused.
             tag::QUERY if self.limits.disable_pqexec && self.server.owed.awaits_ready() => Ok(Verdict::Later),
             tag::QUERY if self.limits.disable_pqexec => Err(PoolError::SimpleQuery),
+            tag::QUERY if self.unnamed_is_undecided() => Ok(Verdict::Later),
             tag::QUERY => {
                 let Some(hints) = self.note_text(header, body, 0) else { return Ok(Verdict::NeedMore) };
                 if hints.contains(Hints::DEALLOCATE) {
@@ -73,10 +74,22 @@ impl Session<'_> {
                         Deallocate::Replaced => return Ok(Verdict::Skip),
                     }
                 }
-                self.drop_unnamed();
-                Ok(self.pass_simple(Kind::Query))
+                let was = self.drop_unnamed();
+                self.pass_simple();
+                match was {
+                    Some(was) => {
+                        let change = Change::UnnamedWas(Some(was));
+                        self.server.owed.push_change(Kind::Query, Action::Forward, change);
+                    }
+                    None => self.server.owed.push(Kind::Query, Action::Forward),
+                }
+                Ok(Verdict::Pass)
             }
-            tag::FUNCTION_CALL => Ok(self.pass_simple(Kind::FunctionCall)),
+            tag::FUNCTION_CALL => {
+                self.pass_simple();
+                self.server.owed.push(Kind::FunctionCall, Action::Forward);
+                Ok(Verdict::Pass)
+            }
             tag::FLUSH => {
                 self.pace.sent();
                 Ok(Verdict::Pass)
@@ -103,16 +116,15 @@ impl Session<'_> {
 
     /// A message passes that is answered by itself. It ends an extended batch before it: a simple Query commits what the
     /// batch has done, and the unnamed statement goes.
-    fn pass_simple(&mut self, kind: Kind) -> Verdict {
+    pub(super) fn pass_simple(&mut self) {
+        self.behind_batch |= self.batch_open;
         self.batch_open = false;
         self.pace.sent();
-        self.server.owed.push(kind, Action::Forward);
-        Verdict::Pass
     }
 
     fn on_sync(&mut self) -> Verdict {
         self.discarding = false;
-        self.batch_open = false;
+        (self.batch_open, self.behind_batch) = (false, false);
         self.keep_unnamed();
         self.batch += 1;
         self.pace.sent();

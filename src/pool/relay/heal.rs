@@ -124,6 +124,11 @@ impl Heal {
         self.relied_on = true;
     }
 
+    /// Returns where to keep the statement without a name that is about to be another, the first time in a batch.
+    pub(super) fn unnamed_before(&mut self) -> Option<&mut Before> {
+        (self.is_keeping() && !self.before.is_kept()).then_some(&mut self.before)
+    }
+
     /// An answer leaves for the client.
     pub(super) fn answered(&mut self, kind: Kind) {
         if self.state == State::Keeping {

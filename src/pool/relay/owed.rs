@@ -7,6 +7,7 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
+use super::unnamed::Was;
 use crate::pool::{
     error::PoolError,
     prepared::{Statement, Ticket, client::Closed},
@@ -55,8 +56,8 @@ pub(super) enum Change {
     Parsed { ticket: Ticket, statement: Arc<Statement>, whose: Whose, sent: Sent },
     /// A Close by the client, answered by us.
     ClientClosed { ticket: Ticket, closed: Closed },
-    /// The client's Close of the statement without a name, which stood for this one.
-    UnnamedClosed { statement: Arc<Statement> },
+    /// A message of the client's that ends the statement without a name: what that was, if it may yet be skipped.
+    UnnamedWas(Option<Was>),
     /// A Close of our own.
     ServerClosed { ticket: Ticket, id: u64 },
     /// A message of our own that leaves nothing to remember.
@@ -66,12 +67,12 @@ pub(super) enum Change {
 }
 
 /// Who sent a Parse.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) enum Whose {
     /// The client, under this name of its own.
     Client(Arc<[u8]>),
-    /// The client, without a name.
-    Unnamed,
+    /// The client, without a name: as in [`Change::UnnamedWas`].
+    Unnamed(Option<Was>),
     Ours,
 }
 
@@ -126,8 +127,12 @@ impl Owed {
     }
 
     pub(super) fn push_named(&mut self, kind: Kind, named: Named) {
-        let named = Some(named);
-        self.push_entry(Entry { kind, action: Action::Forward, doubtful: false, named, change: None });
+        self.push_named_change(kind, named, None);
+    }
+
+    pub(super) fn push_named_change(&mut self, kind: Kind, named: Named, change: Option<Change>) {
+        let (named, change) = (Some(named), change.map(Box::new));
+        self.push_entry(Entry { kind, action: Action::Forward, doubtful: false, named, change });
     }
 
     /// A Bind or Describe of our own.
@@ -224,16 +229,16 @@ impl Owed {
     }
 
     /// Takes out what the server discards after an error: everything before the next Sync. Calls `undo` with each,
-    /// last one first. Returns whether a Sync is on its way already.
-    pub(super) fn discard_batch(&mut self, mut undo: impl FnMut(Entry)) -> bool {
+    /// last one first, and whether it is the first, which failed. Returns whether a Sync is on its way already.
+    pub(super) fn discard_batch(&mut self, mut undo: impl FnMut(Entry, bool)) -> bool {
         let sync = self.queue.iter().position(|entry| entry.kind == Kind::Sync);
         let end = sync.unwrap_or(self.queue.len());
-        for entry in self.queue.drain(..end).rev() {
+        for (index, entry) in self.queue.drain(..end).enumerate().rev() {
             self.ready_count -= usize::from(entry.kind.is_ready());
             self.queries -= usize::from(entry.kind == Kind::Query);
             self.copy_ends -= usize::from(entry.kind == Kind::CopyEnd);
             self.fakes -= usize::from(entry.action == Action::Fake);
-            undo(entry);
+            undo(entry, index == 0);
         }
         sync.is_some()
     }

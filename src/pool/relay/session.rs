@@ -9,7 +9,7 @@ use super::{
     owed::{Action, Change, Kind, Named, Sent, Whose},
     pace::{Pace, Rest},
     sink::Sink,
-    unnamed::{Lost, Unnamed},
+    unnamed::Unnamed,
 };
 use crate::{
     config::pool::PoolMode,
@@ -39,6 +39,8 @@ pub(super) struct Session<'a> {
     tickets: u64,
     /// Extended-protocol messages were sent since the last Sync: portals and the unnamed statement live on this server.
     pub(super) batch_open: bool,
+    /// Some were, and a simple Query behind them: it has no Sync to wait for, but is skipped like them when one fails.
+    pub(super) behind_batch: bool,
     /// The server discards everything up to a Sync that the client has not sent yet; so do we.
     pub(super) discarding: bool,
     pub(super) unnamed: Unnamed,
@@ -116,6 +118,7 @@ impl<'a> Session<'a> {
             batch: 0,
             tickets: 0,
             batch_open: false,
+            behind_batch: false,
             discarding: false,
             unnamed: Unnamed::default(),
             own_scope: 0,
@@ -233,6 +236,7 @@ impl<'a> Session<'a> {
         if self.may_probe() {
             self.probe = false;
             frontend::query(out.writer(), b"");
+            self.lose_unnamed();
             self.server.owed.push(Kind::Query, Action::Skip);
         }
     }
@@ -281,7 +285,7 @@ impl<'a> Session<'a> {
             }
             Change::ClientClosed { ticket, closed } => names.closed(&closed.name, ticket),
             Change::ServerClosed { ticket, id } => on_server.closed(id, ticket),
-            Change::UnnamedClosed { .. } | Change::Nothing | Change::Reject(_) => {}
+            Change::UnnamedWas(_) | Change::Nothing | Change::Reject(_) => {}
         }
     }
 
@@ -289,9 +293,13 @@ impl<'a> Session<'a> {
     pub(super) fn discard_batch(&mut self) {
         let ServerState { owed, statements, .. } = &mut *self.server;
         let names = &mut self.client.statements;
-        let mut lost = Lost::default();
-        self.discarding = !owed.discard_batch(|mut entry| {
-            lost.note(&mut entry);
+        let (unnamed, kept) = (&mut self.unnamed, &mut self.client.unnamed);
+        // Syncs that are not answered are of later batches.
+        let unnamed_is_lost = unnamed.is_of(self.batch - owed.syncs());
+        self.discarding = !owed.discard_batch(|mut entry, failed| {
+            if unnamed_is_lost {
+                unnamed.undo(kept, &mut entry, failed);
+            }
             if let (Kind::Describe, Some(named)) = (entry.kind, &entry.named) {
                 unask(named, names);
             }
@@ -302,7 +310,6 @@ impl<'a> Session<'a> {
         if self.discarding {
             self.server.columns.drop_held();
         }
-        self.undo_unnamed(lost);
     }
 
     /// Returns whether `client_bytes` has something to do without new bytes.
@@ -431,6 +438,6 @@ fn undo(change: Change, names: &mut ClientStatements, on_server: &mut ServerStat
         }
         Change::ClientClosed { closed, .. } => names.undo_close(closed),
         Change::ServerClosed { ticket, id } => on_server.undo_close(id, ticket),
-        Change::UnnamedClosed { .. } | Change::Nothing | Change::Reject(_) => {}
+        Change::UnnamedWas(_) | Change::Nothing | Change::Reject(_) => {}
     }
 }

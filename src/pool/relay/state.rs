@@ -31,8 +31,8 @@ pub struct ClientState {
     /// Its `application_name`, or that of its server, may be another than the registry was told.
     pub(super) renamed: bool,
     pub(super) statements: ClientStatements,
-    /// The statement without a name, if it was not bound yet ([`super::unnamed`]).
-    pub(super) unnamed: Option<Box<Kept>>,
+    /// The statement without a name ([`super::unnamed`]).
+    pub(super) unnamed: Kept,
     /// Batches for which a statement without a name is left without: the client sends batch upon batch.
     pub(super) pipelines: u8,
     pub(super) interner: Arc<Interner>,
@@ -85,7 +85,7 @@ impl ClientState {
             bereft: false,
             renamed: true,
             statements: ClientStatements::default(),
-            unnamed: None,
+            unnamed: Kept::Nothing,
             pipelines: 0,
             interner: interner.clone(),
             listening: None,

@@ -304,7 +304,7 @@ impl Session<'_> {
         self.batch_open = true;
         self.pace.sent();
         if named.name.is_none() {
-            self.named_unnamed(kind);
+            self.named_unnamed();
         }
         self.server.owed.push_named(kind, named);
     }
@@ -338,7 +338,7 @@ impl Session<'_> {
         }
         frontend::parse(out.writer(), statement.name(), statement.definition());
         self.counts.server_parses += 1;
-        let action = if whose == Whose::Ours { Action::Skip } else { Action::Forward };
+        let action = if matches!(whose, Whose::Ours) { Action::Skip } else { Action::Forward };
         let sent = Sent::Yes { fresh: need == Need::Parse { fresh: true } };
         let change = Change::Parsed { ticket, statement: statement.clone(), whose, sent };
         self.server.owed.push_change(Kind::Parse, action, change);

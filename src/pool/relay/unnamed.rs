@@ -2,10 +2,15 @@
 //! and on a pooled server those are whoever's comes next.
 //!
 //! Most drivers parse and bind it in one batch. Some describe it in one batch and bind it in the next (lib/pq, pgx in its
-//! describe mode), which may reach another server, or this one after another client has parsed something of its own: what
-//! ran would be that client's statement. So nothing that stood on a server before a lease is ever used. A client's last
-//! text is kept when a batch ends without having bound it, and sent again ahead of the first Bind or Describe of a lease;
-//! where there is none, a Close goes ahead and PostgreSQL itself says that there is no such statement.
+//! describe mode), or prepare it without a name and run it as often as they like (PHP, Ruby); the next batch may reach another
+//! server, or this one after another client has parsed something of its own: what ran would be that client's statement. So
+//! nothing that stood on a server before a lease is ever used. A client's last text is kept, and sent again ahead of the
+//! first Bind or Describe of a lease; where there is none, a Close goes ahead and PostgreSQL itself says that there is no such
+//! statement.
+//!
+//! It goes when PostgreSQL executes a Parse without a name, sound or not, its Close, or a Query (`drop_unnamed_stmt` in
+//! postgres.c). What is skipped after an error leaves it: a message that may yet be skipped keeps what was there before it
+//! ([`Was`]), to be put back. Nothing in front of it in its batch, and it cannot be.
 //!
 //! Parsing and planning the same text for every transaction is most of what a short query costs PostgreSQL. So a text that
 //! came before is prepared under a name, once for each server ([`crate::pool::prepared`]), its Parse is answered by us, and
@@ -44,66 +49,99 @@ use crate::pool::{
 /// Longest message whose text is kept for another lease, or given a name.
 const KEPT_MAX: usize = TEXT_MAX;
 
-/// A client's statement without a name, between two leases.
-#[derive(Debug, Clone)]
+/// A client's statement without a name.
+#[derive(Debug, Clone, Default)]
 pub(super) enum Kept {
-    /// Text and types.
-    Text(Arc<[u8]>),
-    /// It was given a name.
+    /// There is none, or it is too long.
+    #[default]
+    Nothing,
+    /// Text and types. At most [`KEPT_MAX`].
+    Text(Vec<u8>),
+    /// It was given a name. The server knows it under that name alone, unless [`Unnamed::own`].
     Statement(Arc<Statement>),
 }
 
-/// What there was of it before a batch.
+impl Kept {
+    fn definition(&self) -> Option<&[u8]> {
+        match self {
+            Self::Nothing => None,
+            Self::Text(definition) => Some(definition),
+            Self::Statement(statement) => Some(statement.definition()),
+        }
+    }
+}
+
+/// What there was of it before a batch that may be sent again.
 #[derive(Debug, Default)]
 pub(super) struct Before {
     own: bool,
-    kept: Option<Box<Kept>>,
+    /// `None`: what there is now.
+    kept: Option<Kept>,
+}
+
+impl Before {
+    pub(super) fn is_kept(&self) -> bool {
+        self.kept.is_some()
+    }
+}
+
+/// What there was of it before a message that the server may skip.
+#[derive(Debug)]
+pub(super) struct Was {
+    kept: Kept,
+    own: bool,
+    used: Option<Batch>,
+    batch: Batch,
 }
 
 /// What a lease knows of it.
 #[derive(Debug, Default)]
 pub(super) struct Unnamed {
-    /// Text and types of the last Parse; empty when it was too long, or was given a name.
-    definition: Vec<u8>,
-    /// What the last Parse was given a name for. The server knows it under that name alone, unless `own`.
-    statement: Option<Arc<Statement>>,
-    /// The batch in which `statement` was bound or described by its name.
+    /// The batch in which a statement that stands for it was bound or described by its name.
     used: Option<Batch>,
-    /// The batch of the last Parse.
+    /// The batch of the last message that changed it.
     batch: Batch,
-    bound: bool,
     /// What is on the server without a name is this client's, or nothing.
     own: bool,
     /// Its text was looked at for the Bind that comes next: each run of it may leave something.
     noted: bool,
 }
 
-/// What of it a failed batch has lost.
-#[derive(Debug, Default)]
-pub(super) struct Lost {
-    /// A Parse of the client's.
-    parse: bool,
-    /// A Parse of ours, which put the client's text where this lease looks for it, or a Close, which left nothing there.
-    ours: bool,
-    /// A Close of the client's did not happen.
-    kept: Option<Arc<Statement>>,
-}
-
-impl Lost {
-    /// Notes a request that was discarded. Comes last one first.
-    pub(super) fn note(&mut self, entry: &mut Entry) {
-        match (entry.kind, entry.action, entry.change.as_deref_mut()) {
-            (Kind::Parse | Kind::Close, Action::Skip, None) => self.ours = true,
-            (Kind::Parse, _, None | Some(Change::Parsed { whose: Whose::Unnamed, .. })) => self.parse = true,
-            (Kind::Close, _, Some(Change::UnnamedClosed { statement })) => self.kept = Some(statement.clone()),
+impl Unnamed {
+    /// Notes a request that was discarded; last one first, and the one that failed is `first`.
+    pub(super) fn undo(&mut self, kept: &mut Kept, entry: &mut Entry, first: bool) {
+        let change = entry.change.as_deref_mut();
+        let ours = entry.action == Action::Skip && change.is_none();
+        match (entry.kind, change) {
+            (Kind::Parse | Kind::Close, None) if ours => self.own = false,
+            (_, Some(Change::UnnamedWas(was) | Change::Parsed { whose: Whose::Unnamed(was), .. }))
+                if !first && was.is_some() =>
+            {
+                if let Some(was) = was.take() {
+                    (*kept, self.own, self.used, self.batch) = (was.kept, was.own, was.used, was.batch);
+                }
+            }
+            // Executed: it leaves nothing.
+            (Kind::Parse, None | Some(Change::UnnamedWas(_) | Change::Parsed { whose: Whose::Unnamed(_), .. })) => {
+                *kept = Kept::Nothing;
+                (self.own, self.used) = (false, None);
+            }
             _ => {}
         }
+    }
+
+    /// Returns whether what there is of it was made in `batch` or before.
+    pub(super) fn is_of(&self, batch: Batch) -> bool {
+        self.batch <= batch
     }
 }
 
 impl Session<'_> {
     /// A Parse without a name: it is given one, or passes.
     pub(super) fn parse_unnamed(&mut self, header: Header, body: &[u8], out: &mut Sink<'_>) -> Verdict {
+        if self.unnamed_is_undecided() {
+            return Verdict::Later;
+        }
         if let Some(statement) = self.find_unnamed(header, body) {
             self.forget_deallocate();
             self.name_unnamed(statement, out);
@@ -115,21 +153,66 @@ impl Session<'_> {
             Some(Deallocate::Later) => return Verdict::Later,
             other => matches!(other, Some(Deallocate::Replaced)),
         };
-        self.passes_unnamed(header, body);
+        let was = self.passes_unnamed(header, body);
         self.unnamed.noted = true;
-        let passed = self.pass_extended(Kind::Parse);
-        if dropped { Verdict::Skip } else { passed }
+        self.push_unnamed(Kind::Parse, Action::Forward, was);
+        if dropped { Verdict::Skip } else { Verdict::Pass }
     }
 
-    fn passes_unnamed(&mut self, header: Header, body: &[u8]) {
-        self.client.unnamed = None;
-        let unnamed = &mut self.unnamed;
-        unnamed.definition.clear();
-        if body.len() == header.body_len() && body.len() <= KEPT_MAX {
-            unnamed.definition.extend_from_slice(body.get(1..).unwrap_or_default());
+    /// Returns whether the server may skip what is sent next, because something before it in its batch fails.
+    fn may_be_skipped(&self) -> bool {
+        (self.batch_open || self.behind_batch) && !self.server.owed.is_empty()
+    }
+
+    /// Returns whether a message that changes it must wait: what it would put back may itself be put back.
+    pub(super) fn unnamed_is_undecided(&self) -> bool {
+        self.may_be_skipped() && self.server.owed.awaits_ready() && !self.copy_in
+    }
+
+    /// Takes what there is out of the way of something else, as far as it may have to be put back.
+    fn save_unnamed(&mut self) -> Option<Was> {
+        let skippable = self.may_be_skipped();
+        let before = self.heal.unnamed_before();
+        if before.is_none() && !skippable {
+            return None;
         }
-        (unnamed.own, unnamed.bound, unnamed.batch) = (true, false, self.batch);
-        (unnamed.statement, unnamed.used) = (None, None);
+        let kept = std::mem::take(&mut self.client.unnamed);
+        if !skippable {
+            if let Some(before) = before {
+                before.kept = Some(kept);
+            }
+            return None;
+        }
+        if let Some(before) = before {
+            before.kept = Some(kept.clone());
+        }
+        let Unnamed { own, used, batch, .. } = self.unnamed;
+        Some(Was { kept, own, used, batch })
+    }
+
+    pub(super) fn push_unnamed(&mut self, kind: Kind, action: Action, was: Option<Was>) {
+        self.batch_open = true;
+        self.pace.sent();
+        match was {
+            Some(was) => self.server.owed.push_change(kind, action, Change::UnnamedWas(Some(was))),
+            None => self.server.owed.push(kind, action),
+        }
+    }
+
+    fn passes_unnamed(&mut self, header: Header, body: &[u8]) -> Option<Was> {
+        let was = self.save_unnamed();
+        let whole = body.len() == header.body_len() && body.len() <= KEPT_MAX;
+        match (&mut self.client.unnamed, body.get(1..).filter(|_| whole)) {
+            (Kept::Text(text), Some(definition)) => {
+                text.clear();
+                text.extend_from_slice(definition);
+            }
+            (kept, Some(definition)) => *kept = Kept::Text(definition.into()),
+            (kept, None) => *kept = Kept::Nothing,
+        }
+        let unnamed = &mut self.unnamed;
+        (unnamed.own, unnamed.used, unnamed.batch) = (true, None, self.batch);
+        was
     }
 
     /// Returns the statement that a Parse without a name stands for, if it may be given its name.
@@ -155,42 +238,41 @@ impl Session<'_> {
     }
 
     fn name_unnamed(&mut self, statement: Arc<Statement>, out: &mut Sink<'_>) {
-        self.batch_open = true;
-        self.pace.sent();
+        let was = self.stands_for(statement.clone());
         self.counts.client_parses += 1;
-        if self.server.statements.touch(statement.id) {
-            self.server.owed.push(Kind::Parse, Action::Fake);
-        } else {
+        if !self.server.statements.touch(statement.id) {
             let ticket = self.ticket();
             match self.server.statements.prepare(&statement, ticket).need {
-                Need::Nothing => self.server.owed.push(Kind::Parse, Action::Fake), // sent in this very batch
-                need => self.send_parse(&statement, need, ticket, Whose::Unnamed, out),
+                Need::Nothing => {} // sent in this very batch
+                need => {
+                    self.batch_open = true;
+                    self.pace.sent();
+                    return self.send_parse(&statement, need, ticket, Whose::Unnamed(was), out);
+                }
             }
         }
-        self.stands_for(statement);
+        self.push_unnamed(Kind::Parse, Action::Fake, was);
     }
 
-    fn stands_for(&mut self, statement: Arc<Statement>) {
-        self.client.unnamed = None;
+    fn stands_for(&mut self, statement: Arc<Statement>) -> Option<Was> {
+        let was = self.save_unnamed();
+        self.client.unnamed = Kept::Statement(statement);
         let unnamed = &mut self.unnamed;
-        unnamed.definition.clear();
-        (unnamed.own, unnamed.bound, unnamed.batch) = (false, false, self.batch);
-        (unnamed.statement, unnamed.used) = (Some(statement), None);
+        (unnamed.own, unnamed.used, unnamed.batch) = (false, None, self.batch);
+        was
     }
 
     /// Returns what there is of it before a batch that may be sent again.
     pub(super) fn unnamed_before(&self) -> Before {
-        let unnamed = &self.unnamed;
-        let statement = unnamed.statement.as_ref().filter(|_| !unnamed.own);
-        let named = statement.map(|statement| Box::new(Kept::Statement(statement.clone())));
-        Before { own: unnamed.own, kept: named.or_else(|| self.client.unnamed.clone()) }
+        Before { own: self.unnamed.own, kept: None }
     }
 
     /// The batch is sent again: what it did to it has not been.
     pub(super) fn restore_unnamed(&mut self, before: Before) {
-        self.drop_unnamed();
-        self.unnamed.own = before.own;
-        self.client.unnamed = before.kept;
+        if let Some(kept) = before.kept {
+            self.client.unnamed = kept;
+        }
+        (self.unnamed.own, self.unnamed.used) = (before.own, None);
     }
 
     /// A message of a batch that is sent again, which was answered: a Parse or Close of it must have been, for those behind.
@@ -198,7 +280,8 @@ impl Session<'_> {
         let kind = match (header.tag, body) {
             (tag::PARSE, [0, ..]) => {
                 if let Some(statement) = self.find_unnamed(header, body) {
-                    return self.stands_for(statement);
+                    self.stands_for(statement);
+                    return;
                 }
                 self.passes_unnamed(header, body);
                 Kind::Parse
@@ -215,8 +298,8 @@ impl Session<'_> {
 
     /// A Bind or Describe is about to pass: what it finds on the server must be the client's own.
     pub(super) fn ensure_unnamed(&mut self, out: &mut Sink<'_>) -> Found {
-        let unnamed = &self.unnamed;
-        let parsed_here = (unnamed.own || unnamed.statement.is_some()) && unnamed.batch == self.batch;
+        let is_named = matches!(self.client.unnamed, Kept::Statement(_));
+        let parsed_here = (self.unnamed.own || is_named) && self.unnamed.batch == self.batch;
         if !parsed_here && self.server.owed.awaits_ready() && !self.copy_in {
             return Found::Verdict(Verdict::Later); // the batch of its Parse may yet fail
         }
@@ -228,12 +311,7 @@ impl Session<'_> {
         }
         self.unnamed.own = true;
         self.unnamed.noted = false;
-        let definition = match (&self.unnamed.statement, self.client.unnamed.as_deref()) {
-            (Some(statement), _) | (None, Some(Kept::Statement(statement))) => Some(statement.definition()),
-            (None, Some(Kept::Text(definition))) => Some(&**definition),
-            (None, None) => None,
-        };
-        match definition {
+        match self.client.unnamed.definition() {
             Some(definition) => {
                 frontend::parse(out.writer(), b"", definition);
                 self.server.owed.push(Kind::Parse, Action::Skip);
@@ -249,24 +327,20 @@ impl Session<'_> {
 
     /// Returns the statement that was given a name, if it may be used by it now.
     fn unnamed_by_name(&mut self) -> Option<Arc<Statement>> {
-        let statement = match (&self.unnamed.statement, self.client.unnamed.as_deref()) {
-            (Some(statement), _) | (None, Some(Kept::Statement(statement))) => statement.clone(),
-            _ => return None,
-        };
+        let Kept::Statement(statement) = &self.client.unnamed else { return None };
+        let statement = statement.clone();
         let may = self.heal.would_heal() || self.unnamed.used == Some(self.batch);
         (may && statement.scope() == self.scope()).then_some(statement)
     }
 
     /// A Bind or Describe of it goes out with the name it was given.
-    pub(super) fn named_unnamed(&mut self, kind: Kind) {
+    pub(super) fn named_unnamed(&mut self) {
         self.unnamed.used = Some(self.batch);
-        self.unnamed.bound |= kind == Kind::Bind;
         self.heal.rely();
     }
 
-    /// A Bind of it passes: what is parsed and bound in one batch need not be kept.
+    /// A Bind of it passes.
     pub(super) fn bind_unnamed(&mut self) -> Verdict {
-        self.unnamed.bound = true;
         if !std::mem::take(&mut self.unnamed.noted) {
             self.note_run();
         }
@@ -282,69 +356,33 @@ impl Session<'_> {
 
     /// A text that was looked at before is about to run again.
     fn note_run(&mut self) {
-        let definition = match (&self.unnamed.statement, self.client.unnamed.as_deref()) {
-            _ if !self.unnamed.definition.is_empty() => &self.unnamed.definition,
-            (Some(statement), _) | (None, Some(Kept::Statement(statement))) => statement.definition(),
-            (None, Some(Kept::Text(definition))) => &**definition,
-            (None, None) => return,
-        };
+        let Some(definition) = self.client.unnamed.definition() else { return };
         if !sql::hints(definition).is_empty() {
             let definition = definition.to_vec();
             self.note_definition(&definition);
         }
     }
 
-    /// A batch ends: a text that was not bound in it may be in another lease.
+    /// A batch ends: each later run of it is looked at again.
     pub(super) fn keep_unnamed(&mut self) {
         self.unnamed.noted = false;
-        let unnamed = &self.unnamed;
-        if unnamed.bound {
-            return;
-        }
-        if let Some(statement) = &unnamed.statement {
-            self.client.unnamed = Some(Box::new(Kept::Statement(statement.clone())));
-        } else if !unnamed.definition.is_empty() {
-            self.client.unnamed = Some(Box::new(Kept::Text(unnamed.definition.as_slice().into())));
-        }
     }
 
     /// A Close of it passes. What was given a name, the server does not have without one: closing that is no error.
     pub(super) fn close_unnamed(&mut self) -> Verdict {
-        let statement = self.unnamed.statement.take();
-        self.drop_unnamed();
-        self.batch_open = true;
-        self.pace.sent();
-        match statement {
-            Some(statement) => {
-                let change = Change::UnnamedClosed { statement };
-                self.server.owed.push_change(Kind::Close, Action::Forward, change);
-            }
-            None => self.server.owed.push(Kind::Close, Action::Forward),
+        if self.unnamed_is_undecided() {
+            return Verdict::Later;
         }
+        let was = self.drop_unnamed();
+        self.push_unnamed(Kind::Close, Action::Forward, was);
         Verdict::Pass
     }
 
     /// A simple Query or a Close passes: the server drops it.
-    pub(super) fn drop_unnamed(&mut self) {
-        self.unnamed.definition.clear();
-        (self.unnamed.statement, self.unnamed.used) = (None, None);
-        self.client.unnamed = None;
-    }
-
-    /// A batch failed: a Parse of it left nothing, or what had been there before.
-    pub(super) fn undo_unnamed(&mut self, lost: Lost) {
-        if let Some(statement) = lost.kept
-            && !self.unnamed.own
-        {
-            self.unnamed.statement.get_or_insert(statement);
-        }
-        if lost.ours {
-            self.unnamed.own = false;
-        }
-        // Syncs that are not answered are of later batches.
-        if lost.parse && self.unnamed.batch <= self.batch - self.server.owed.syncs() {
-            self.drop_unnamed();
-            self.unnamed.own = false;
-        }
+    pub(super) fn drop_unnamed(&mut self) -> Option<Was> {
+        let was = self.save_unnamed();
+        self.client.unnamed = Kept::Nothing;
+        (self.unnamed.used, self.unnamed.batch) = (None, self.batch);
+        was
     }
 }

@@ -29,6 +29,11 @@ enum Ext {
     /// Bound twice, the second time after a Flush.
     TextTwice(u8),
     Run(u8),
+    /// Of the statement without a name, whatever it is by then.
+    ParseNameless(u8),
+    RunNameless,
+    DescribeNameless,
+    CloseNameless,
     Query(Vec<u8>),
     Flush,
 }
@@ -91,6 +96,10 @@ fn write(ext: &Ext, who: usize, to: Script) -> Script {
         }
         Ext::TextTwice(kind) => to.run_text(&prepared(*kind, who)).flush().run(""),
         Ext::Run(n) => to.run(&name(n)),
+        Ext::ParseNameless(kind) => to.parse("", &prepared(*kind, who)),
+        Ext::RunNameless => to.run(""),
+        Ext::DescribeNameless => to.describe_statement(""),
+        Ext::CloseNameless => to.close_statement(""),
         Ext::Query(kinds) => to.query(&sql(kinds, who)),
         Ext::Flush => to.flush(),
     }
@@ -114,7 +123,8 @@ fn turn(turn: &Turn, who: usize, to: Script) -> Script {
                 to = to.copy_data("row");
             }
             to = if *ends_well { to.copy_done() } else { to.copy_fail() };
-            if *extended { to.sync() } else { to }
+            // Or a later Bind of it would begin a COPY that nobody feeds.
+            if *extended { to.sync().close_statement("").sync() } else { to }
         }
         Turn::Late => to.copy_data("late").copy_done(),
         Turn::DeallocateAll => to.query("deallocate all"),
@@ -140,6 +150,10 @@ fn ext() -> impl Strategy<Value = Ext> {
         1 => (0u8..16).prop_map(Ext::DescribedText),
         1 => (0u8..16).prop_map(Ext::TextTwice),
         4 => name.prop_map(Ext::Run),
+        2 => (0u8..16).prop_map(Ext::ParseNameless),
+        2 => Just(Ext::RunNameless),
+        1 => Just(Ext::DescribeNameless),
+        1 => Just(Ext::CloseNameless),
         1 => proptest::collection::vec(0u8..14, 0..3).prop_map(Ext::Query),
         1 => Just(Ext::Flush),
     ]

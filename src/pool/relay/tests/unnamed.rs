@@ -105,3 +105,51 @@ fn a_close_of_ours_that_the_server_skips_leaves_nobodys_statement_to_be_run() {
     let fails = script().query("begin").describe_portal("nope").run("").sync();
     is_as_alone_at_once(&fails.query("rollback").run("").sync());
 }
+
+#[test]
+fn it_is_there_until_another_is_parsed_however_often_it_is_bound() {
+    let mine = || script().run_text("select mine").sync();
+    is_as_alone(&[mine(), script().run("").sync(), script().query(""), script().run("").sync()]);
+    is_as_alone(&[mine(), script().run("").run("").sync(), script().describe_statement("").run("").sync()]);
+    is_as_alone(&[mine(), mine(), mine(), script().run("").sync(), script().run("").sync()]);
+    is_as_alone(&[mine(), script().execute("p").sync(), script().run("").sync()]);
+    is_as_alone(&[mine(), script().bind_too_much("").sync(), script().run("").sync()]);
+    is_as_alone_at_once(&script().query("begin").then(mine()).run("").sync().query("commit").run("").sync());
+}
+
+#[test]
+fn what_the_server_skips_after_an_error_leaves_it_as_it_was() {
+    let mine = || script().parse("", "select mine").sync();
+    let fails = || script().describe_portal("nope");
+    for skipped in [
+        fails().parse("", "select new"),
+        fails().run_text("select new").run_text("select newer"),
+        fails().close_statement(""),
+        fails().close_statement("").parse("", "select new").close_statement(""),
+        fails().query("select 1"),
+        fails().query("select 1").parse("", "select new"),
+        script().run("").execute("nope").parse("", "select new"),
+        script().close_statement("x").parse("", "select new").execute("nope").parse("", "select newer"),
+        script().parse("x", "syntax").parse("", "select new").flush(),
+        script().parse("", "syntax").parse("", "select new"),
+        script().parse("", "select new").parse("", "syntax").parse("", "select newer"),
+    ] {
+        is_as_alone(&[mine(), skipped.clone().sync(), script().run("").sync()]);
+        is_as_alone(&[mine(), mine(), mine(), skipped.clone().sync(), script().run("").sync().run("").sync()]);
+        let skipped = script().query("begin").then(mine()).then(skipped).sync();
+        is_as_alone_at_once(&skipped.parse("x", "rollback").run("x").run("").sync().run("").sync());
+    }
+}
+
+#[test]
+fn a_later_batch_keeps_what_it_parsed_when_an_earlier_one_fails() {
+    let mine = script().parse("", "select mine").sync();
+    for later in [
+        script().parse("", "select new"),
+        script().close_statement("x").parse("", "select new"),
+        script().query("select 1"),
+    ] {
+        let fails = script().parse("x", "select x").execute("nope").parse("", "select lost").sync();
+        is_as_alone(&[mine.clone(), fails.then(later).sync().run("").sync(), script().run("").sync()]);
+    }
+}
