@@ -8,8 +8,7 @@
 //! routine of an error (the pool words some itself); "bind message supplies 1 parameters, but prepared statement ... requires 2",
 //! which has the name that servers know it by; what a failed transaction answers up to its ReadyForQuery (a server that lacks a
 //! statement is asked to parse it first, and refuses that with 25P02 where PostgreSQL would describe it). Not sent: what needs a
-//! session beyond the settings a server reports; RESET of what was given at startup; a name that DEALLOCATE ALL frees in the
-//! same pipeline.
+//! session beyond the settings a server reports; RESET of what was given at startup.
 
 use std::time::Duration;
 
@@ -106,7 +105,7 @@ const PORTALS: &[&str] = &["", "", "p0", "p1"];
 ///
 /// A statement's text, its parameters' types where they are named, and how many parameters it has.
 fn prepared(rng: &mut StdRng, id: u64) -> (String, Vec<u32>, usize) {
-    match rng.random_range(0..10) {
+    match rng.random_range(0..11) {
         0 => (format!("SELECT {id}"), vec![], 0),
         1 => ("SELECT $1::int + 1, $2::text".into(), vec![], 2),
         2 => ("SELECT $1, $2".into(), vec![23, 25], 2),
@@ -116,6 +115,7 @@ fn prepared(rng: &mut StdRng, id: u64) -> (String, Vec<u32>, usize) {
         6 => (one_of(rng, &["SELECT 1/0", "SELECT nothing", "SELECT 1; SELECT 2"]).into(), vec![], 0),
         7 => ("SELECT 10 / $1::int".into(), vec![], 1),
         8 => (one_of(rng, &["SET TimeZone = 'Asia/Tokyo'", "SHOW TimeZone"]).into(), vec![], 0),
+        9 => (one_of(rng, &["DEALLOCATE ALL", "DISCARD PLANS"]).into(), vec![], 0),
         _ => (format!("SELECT '{id}', $1::text -- {}", "long ".repeat(rng.random_range(0..400))), vec![], 1),
     }
 }
@@ -208,13 +208,8 @@ fn script(seed: u64, id: u64) -> Vec<Step> {
     let mut steps = Vec::new();
     for _ in 0..STEPS {
         let mut step = Step::new();
-        // Not in one go with others: names are judged before what frees them is answered.
-        let alone = rng.random_bool(0.05);
-        if alone {
-            step.query(one_of(rng, &["DEALLOCATE ALL", "DISCARD ALL"]));
-        }
-        for _ in 0..if alone { 0 } else { rng.random_range(1..4) } {
-            match rng.random_range(0..20) {
+        for _ in 0..rng.random_range(1..4) {
+            match rng.random_range(0..21) {
                 0..=7 => {
                     let sql = sql(rng, id);
                     step.query(&sql);
@@ -225,6 +220,7 @@ fn script(seed: u64, id: u64) -> Vec<Step> {
                     let function = if rng.random_bool(0.7) { 177 } else { 1 }; // int4pl, or nothing
                     step.say(format!("FunctionCall {function}"), function_call(function, &["1", &id.to_string()]));
                 }
+                19 => step.query(one_of(rng, &["DEALLOCATE ALL", "DISCARD ALL", "DEALLOCATE s1"])),
                 _ => {
                     let stray: [(u8, &[u8]); 3] = [(b'd', b"lost"), (b'c', b""), (b'f', b"lost\0")];
                     let (tag, body) = stray[rng.random_range(0..3)];

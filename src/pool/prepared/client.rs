@@ -22,8 +22,7 @@ pub struct Closed {
     pub name: Arc<[u8]>,
     statement: Arc<Statement>,
     told: Told,
-    /// Of a statement whose Parse was answered: [`ClientStatements::clears`] then.
-    clears: Option<u64>,
+    parsed: Parsed,
 }
 
 #[derive(Debug)]
@@ -64,7 +63,15 @@ enum State {
     /// Its Parse was sent and is not answered.
     Parsing(Ticket),
     /// Its Close was sent and is not answered.
-    Closing(Ticket),
+    Closing(Ticket, Parsed),
+}
+
+/// How far the Parse had come of a name whose Close was sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Parsed {
+    Sent(Ticket),
+    /// It was answered, or the Close sent, when everything had been forgotten so often: [`ClientStatements::clears`].
+    Answered(u64),
 }
 
 /// What a name stands for.
@@ -85,8 +92,8 @@ impl ClientStatements {
         match entry.state {
             State::Present => statement(),
             State::Parsing(of) if of.batch == batch => statement(),
-            State::Closing(of) if of.batch == batch => Meaning::Nothing,
-            State::Parsing(_) | State::Closing(_) => Meaning::Undecided,
+            State::Closing(of, _) if of.batch == batch => Meaning::Nothing,
+            State::Parsing(_) | State::Closing(..) => Meaning::Undecided,
         }
     }
 
@@ -102,10 +109,12 @@ impl ClientStatements {
 
     /// Notes that the Parse of `ticket` was answered.
     pub fn parsed(&mut self, name: &[u8], ticket: Ticket) {
-        if let Some(entry) = self.by_name.get_mut(name)
-            && entry.state == State::Parsing(ticket)
-        {
-            entry.state = State::Present;
+        let Some(entry) = self.by_name.get_mut(name) else { return };
+        match &mut entry.state {
+            State::Parsing(of) if *of == ticket => entry.state = State::Present,
+            // It was closed before the answer came, and that may yet be skipped.
+            State::Closing(_, parsed) if *parsed == Parsed::Sent(ticket) => *parsed = Parsed::Answered(self.clears),
+            _ => {}
         }
     }
 
@@ -154,14 +163,18 @@ impl ClientStatements {
         let (key, _) = self.by_name.get_key_value(name)?;
         let name = key.clone();
         let entry = self.by_name.get_mut(&name)?;
-        let clears = (entry.state == State::Present).then_some(self.clears);
-        entry.state = State::Closing(ticket);
-        Some(Closed { name, statement: entry.statement.clone(), told: entry.told, clears })
+        let parsed = match entry.state {
+            State::Present => Parsed::Answered(self.clears),
+            State::Closing(_, parsed) => parsed,
+            State::Parsing(of) => Parsed::Sent(of),
+        };
+        entry.state = State::Closing(ticket, parsed);
+        Some(Closed { name, statement: entry.statement.clone(), told: entry.told, parsed })
     }
 
     /// Notes that the Close of `ticket` was answered.
     pub fn closed(&mut self, name: &[u8], ticket: Ticket) {
-        if self.by_name.get(name).is_some_and(|entry| entry.state == State::Closing(ticket)) {
+        if self.by_name.get(name).is_some_and(|entry| matches!(entry.state, State::Closing(of, _) if of == ticket)) {
             self.remove(name);
         }
     }
@@ -169,7 +182,11 @@ impl ClientStatements {
     /// Takes back a Close that was discarded. Changes are taken back last one first, so nothing newer has the name. What
     /// `DEALLOCATE ALL` has dropped since does not come back.
     pub fn undo_close(&mut self, closed: Closed) {
-        if closed.clears.is_some_and(|then| then != self.clears) {
+        let parsed = match self.by_name.get(&closed.name).map(|entry| entry.state) {
+            Some(State::Closing(_, parsed)) => parsed,
+            _ => closed.parsed,
+        };
+        if matches!(parsed, Parsed::Answered(then) if then != self.clears) {
             self.remove(&closed.name);
         } else {
             self.insert(closed.name, Entry { statement: closed.statement, state: State::Present, told: closed.told });

@@ -35,7 +35,7 @@ pub(super) enum Deallocate {
 impl Session<'_> {
     /// A simple Query that begins with DEALLOCATE.
     pub(super) fn on_deallocate(&mut self, text: &[u8], out: &mut Sink<'_>) -> Deallocate {
-        let named = match self.deallocated_by(text) {
+        let named = match self.deallocated_by(text, out) {
             Ok(found) => found,
             Err(other) => return other,
         };
@@ -49,7 +49,7 @@ impl Session<'_> {
 
     /// A Parse without a name, of DEALLOCATE. Another one is sent in its place.
     pub(super) fn parse_deallocate(&mut self, text: &[u8], out: &mut Sink<'_>) -> Deallocate {
-        let named = match self.deallocated_by(text) {
+        let named = match self.deallocated_by(text, out) {
             Ok(found) => found,
             Err(other) => return other,
         };
@@ -80,7 +80,7 @@ impl Session<'_> {
         let Some(closed) = self.client.statements.closing(&name, ticket) else {
             return self.pass_extended(Kind::Execute);
         };
-        self.batch_open = true;
+        (self.batch_open, self.flushed) = (true, false);
         self.pace.sent();
         let change = Change::ClientClosed { ticket, closed };
         self.server.owed.push_change(Kind::Execute, Action::Forward, change);
@@ -88,8 +88,11 @@ impl Session<'_> {
     }
 
     /// Finds the client's statement that a text drops, or what else becomes of the text.
-    fn deallocated_by(&self, text: &[u8]) -> Result<Named, Deallocate> {
+    fn deallocated_by(&mut self, text: &[u8], out: &mut Sink<'_>) -> Result<Named, Deallocate> {
         let Some(name) = sql::deallocated(text).filter(|_| self.maps_names()) else { return Err(Deallocate::Pass) };
+        if self.names_are_undecided(out) {
+            return Err(Deallocate::Later);
+        }
         match self.client.statements.look_up(&name, self.batch) {
             Meaning::Nothing => Err(Deallocate::Pass),
             Meaning::Undecided => Err(Deallocate::Later),

@@ -108,6 +108,7 @@ impl Session<'_> {
 
     /// An extended-protocol message passes.
     pub(super) fn pass_extended(&mut self, kind: Kind) -> Verdict {
+        self.flushed &= kind != Kind::Execute;
         self.batch_open = true;
         self.pace.sent();
         self.server.owed.push(kind, Action::Forward);

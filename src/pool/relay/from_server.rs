@@ -185,6 +185,9 @@ impl Session<'_> {
         if status != TxStatus::Idle && self.limits.mode == PoolMode::Statement {
             return Err(PoolError::TransactionBlock);
         }
+        if status == TxStatus::Idle && self.server.owed.is_empty() {
+            self.frees = false; // portals are gone
+        }
         let noted = self.notes.is_some() || self.sets_seen > 0;
         if noted && status == TxStatus::Idle && self.server.owed.is_empty() {
             self.settle_notes(out);

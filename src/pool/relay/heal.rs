@@ -109,6 +109,11 @@ impl Heal {
         matches!(self.state, State::Failed | State::Ending | State::Due)
     }
 
+    /// Returns whether the batch is being sent again. Of what is in it nothing waited the first time.
+    pub(super) fn is_repeating(&self) -> bool {
+        self.state == State::Again
+    }
+
     /// Returns whether something is to be sent without the client's doing.
     pub(super) fn wants_turn(&self) -> bool {
         matches!(self.state, State::Failed | State::Due)

@@ -215,6 +215,7 @@ impl Session<'_> {
 
     #[cold]
     fn note(&mut self, text: &[u8], hints: Hints) {
+        self.frees |= hints.contains(Hints::DEALLOCATE) || hints.contains(Hints::DISCARD);
         let mut reading = sql::read(text, hints);
         self.sets_seen = self.sets_seen.saturating_add(u16::try_from(reading.sets).unwrap_or(u16::MAX));
         let reasons = [

@@ -117,6 +117,7 @@ pub(super) struct Owed {
     /// Entries for which [`Kind::is_ready`] holds, and those of some kinds.
     ready_count: usize,
     queries: usize,
+    executes: usize,
     copy_ends: usize,
     fakes: usize,
 }
@@ -152,6 +153,7 @@ impl Owed {
     fn push_entry(&mut self, entry: Entry) {
         self.ready_count += usize::from(entry.kind.is_ready());
         self.queries += usize::from(entry.kind == Kind::Query);
+        self.executes += usize::from(entry.kind == Kind::Execute);
         self.copy_ends += usize::from(entry.kind == Kind::CopyEnd);
         self.fakes += usize::from(entry.action == Action::Fake);
         self.queue.push_back(entry);
@@ -170,6 +172,7 @@ impl Owed {
     fn uncount(&mut self, entry: &Entry) {
         self.ready_count -= usize::from(entry.kind.is_ready());
         self.queries -= usize::from(entry.kind == Kind::Query);
+        self.executes -= usize::from(entry.kind == Kind::Execute);
         self.copy_ends -= usize::from(entry.kind == Kind::CopyEnd);
         self.fakes -= usize::from(entry.action == Action::Fake);
     }
@@ -182,6 +185,11 @@ impl Owed {
     /// Returns whether a Query is still to be answered: its text may do anything.
     pub(super) fn awaits_query(&self) -> bool {
         self.queries > 0
+    }
+
+    /// Returns whether an Execute is still to be answered.
+    pub(super) fn awaits_execute(&self) -> bool {
+        self.executes > 0
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -236,6 +244,7 @@ impl Owed {
         for (index, entry) in self.queue.drain(..end).enumerate().rev() {
             self.ready_count -= usize::from(entry.kind.is_ready());
             self.queries -= usize::from(entry.kind == Kind::Query);
+            self.executes -= usize::from(entry.kind == Kind::Execute);
             self.copy_ends -= usize::from(entry.kind == Kind::CopyEnd);
             self.fakes -= usize::from(entry.action == Action::Fake);
             undo(entry, index == 0);

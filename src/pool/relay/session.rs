@@ -46,6 +46,10 @@ pub(super) struct Session<'a> {
     pub(super) unnamed: Unnamed,
     /// The scope that is the client's alone while texts mean something else to it; 0: none yet.
     own_scope: u64,
+    /// A text was bound that frees names when it is executed: DEALLOCATE, or DISCARD ALL.
+    pub(super) frees: bool,
+    /// The server was asked for the answers to all that was executed.
+    pub(super) flushed: bool,
     /// The batch under way, should it have to be sent again.
     pub(super) heal: Heal,
     /// The server takes CopyData.
@@ -122,6 +126,8 @@ impl<'a> Session<'a> {
             discarding: false,
             unnamed: Unnamed::default(),
             own_scope: 0,
+            frees: false,
+            flushed: false,
             heal: Heal::default(),
             copy_in: false,
             probe: false,

@@ -65,6 +65,9 @@ impl Session<'_> {
             return Ok(Verdict::NeedMore);
         }
         let parse = ParseBody::parse(body).map_err(malformed)?;
+        if self.names_are_undecided(out) {
+            return Ok(Verdict::Later);
+        }
         match self.client.statements.look_up(parse.name, self.batch) {
             Meaning::Undecided => return Ok(Verdict::Later),
             // A Query on its way may be DEALLOCATE ALL. In COPY the server does not answer before it has read this.
@@ -248,6 +251,9 @@ impl Session<'_> {
         if name.is_empty() {
             return self.ensure_unnamed(out);
         }
+        if self.names_are_undecided(out) {
+            return Found::Verdict(Verdict::Later);
+        }
         match self.client.statements.look_up(name, self.batch) {
             Meaning::Undecided => Found::Verdict(Verdict::Later),
             // A Query on its way may be DEALLOCATE ALL: the name may mean nothing by the time this is read.
@@ -264,6 +270,19 @@ impl Session<'_> {
                 self.refuse(PoolError::NoPreparedStatement { name }, out)
             }
         }
+    }
+
+    /// Returns whether what is being executed may be DEALLOCATE ALL, so that no name means anything before its answer has come.
+    /// The server is asked for that: nobody knows when the client's Sync will come.
+    pub(super) fn names_are_undecided(&mut self, out: &mut Sink<'_>) -> bool {
+        // In COPY the server does not answer before it has read what waits here.
+        if !self.frees || self.copy_in || self.heal.is_repeating() || !self.server.owed.awaits_execute() {
+            return false;
+        }
+        if !std::mem::replace(&mut self.flushed, true) {
+            frame::write(out.writer(), tag::FLUSH, |_| {});
+        }
+        true
     }
 
     /// A client whose settings have changed since it prepared a statement must not have the text read under these where

@@ -48,6 +48,8 @@ impl Hints {
     pub const UNLISTEN: Self = Self(1 << 9);
     /// A statement begins with LISTEN.
     pub const LISTEN: Self = Self(1 << 10);
+    /// A statement begins with DISCARD.
+    pub const DISCARD: Self = Self(1 << 11);
 
     pub fn is_empty(self) -> bool {
         self.0 == 0
@@ -177,6 +179,7 @@ fn first_word(text: &[u8]) -> (Hints, usize) {
         Some(b'r') if is(b"reset") => Hints::SET,
         Some(b'd') if is(b"declare") => Hints::DECLARE,
         Some(b'd') if is(b"deallocate") => Hints::DEALLOCATE,
+        Some(b'd') if is(b"discard") => Hints::DISCARD,
         Some(b'd') if is(b"do") => Hints::BODY,
         Some(b'l') if is(b"listen") => Hints(Hints::TOLD_BY_TAG.0 | Hints::LISTEN.0),
         Some(b'l') if is(b"load") => Hints::TOLD_BY_TAG,

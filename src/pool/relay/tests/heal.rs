@@ -159,6 +159,12 @@ fn who_parses_after_such_an_error_was_told_has_it_parsed() {
 }
 
 #[test]
+fn a_batch_that_frees_names_at_its_end_is_sent_again_whole() {
+    is_healed(&prepared(), &script().run("a").run("b").run_text("deallocate all").sync());
+    is_healed(&prepared(), &script().run("a").describe_statement("b").run_text("DISCARD ALL").sync());
+}
+
+#[test]
 fn inside_a_transaction_the_error_is_postgresqls() {
     let mut pool = Pool::new();
     let client = pool.client(prepared());

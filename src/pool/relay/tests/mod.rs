@@ -4,6 +4,7 @@
 mod columns;
 mod driver;
 mod flow;
+mod freed;
 mod heal;
 mod leftovers;
 mod limits;

@@ -67,13 +67,14 @@ fn command(kind: u8, who: usize) -> String {
         11 => "show statement_timeout".to_owned(),
         12 => "show application_name".to_owned(),
         13 => "set statement_timeout = 7s".to_owned(),
+        16 => "deallocate all".to_owned(),
         n => format!("select {n}"),
     }
 }
 
 /// Shared texts, so that clients meet on statements; those of rows are each client's own.
 fn prepared(kind: u8, who: usize) -> String {
-    command(kind % 16, who)
+    command(kind % 17, who)
 }
 
 fn portal(named: bool) -> &'static str {
@@ -139,14 +140,14 @@ fn whole(turns: &[Turn], who: usize) -> Script {
 fn ext() -> impl Strategy<Value = Ext> {
     let name = 0u8..3;
     prop_oneof![
-        3 => (name.clone(), 0u8..16).prop_map(|(n, kind)| Ext::Parse(n, kind)),
+        3 => (name.clone(), 0u8..17).prop_map(|(n, kind)| Ext::Parse(n, kind)),
         2 => (name.clone(), any::<bool>()).prop_map(|(n, named)| Ext::Bind(n, named)),
         2 => name.clone().prop_map(Ext::Describe),
         1 => any::<bool>().prop_map(Ext::DescribePortal),
         2 => any::<bool>().prop_map(Ext::Execute),
         2 => name.clone().prop_map(Ext::Close),
         1 => any::<bool>().prop_map(Ext::ClosePortal),
-        3 => (0u8..16).prop_map(Ext::Text),
+        3 => (0u8..17).prop_map(Ext::Text),
         1 => (0u8..16).prop_map(Ext::DescribedText),
         1 => (0u8..16).prop_map(Ext::TextTwice),
         4 => name.prop_map(Ext::Run),
@@ -154,7 +155,7 @@ fn ext() -> impl Strategy<Value = Ext> {
         2 => Just(Ext::RunNameless),
         1 => Just(Ext::DescribeNameless),
         1 => Just(Ext::CloseNameless),
-        1 => proptest::collection::vec(0u8..14, 0..3).prop_map(Ext::Query),
+        1 => proptest::collection::vec(0u8..17, 0..3).prop_map(Ext::Query),
         1 => Just(Ext::Flush),
     ]
 }
