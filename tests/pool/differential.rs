@@ -302,7 +302,7 @@ async fn answers_are_those_of_postgresql_byte_for_byte() {
     let seed = number("SEED").unwrap_or_else(|| rand::rng().random());
     let seconds = number("DIFFERENTIAL_SECONDS").unwrap_or(8);
     println!("SEED={seed}");
-    let cluster = postgres::shared();
+    let cluster = Cluster::start(); // it may crash, which the tests beside this one would feel
     let direct = cluster.direct().await;
     for id in 0..SESSIONS {
         let sql = format!("DROP TABLE IF EXISTS d{id}; CREATE TABLE d{id} (n int PRIMARY KEY, v text)");
