@@ -182,14 +182,15 @@ impl ClientStatements {
     /// Takes back a Close that was discarded. Changes are taken back last one first, so nothing newer has the name. What
     /// `DEALLOCATE ALL` has dropped since does not come back.
     pub fn undo_close(&mut self, closed: Closed) {
-        let parsed = match self.by_name.get(&closed.name).map(|entry| entry.state) {
-            Some(State::Closing(_, parsed)) => parsed,
-            _ => closed.parsed,
+        // While it was on its way the Parse may have been answered, and so may a Describe.
+        let (parsed, told) = match self.by_name.get(&closed.name) {
+            Some(Entry { state: State::Closing(_, parsed), told, .. }) => (*parsed, *told),
+            _ => (closed.parsed, closed.told),
         };
         if matches!(parsed, Parsed::Answered(then) if then != self.clears) {
             self.remove(&closed.name);
         } else {
-            self.insert(closed.name, Entry { statement: closed.statement, state: State::Present, told: closed.told });
+            self.insert(closed.name, Entry { statement: closed.statement, state: State::Present, told });
         }
     }
 

@@ -190,6 +190,19 @@ fn columns_that_are_the_same_elsewhere_cost_a_question_once() {
 }
 
 #[test]
+fn a_close_that_is_skipped_leaves_what_the_client_was_told_before_it() {
+    each_piece(|mut two| {
+        two.ask(&script().parse("a", "select 1").sync());
+        two.ask(&script().describe_statement("a").describe_portal("nope").close_statement("a").sync());
+        two.swap();
+        assert_eq!(two.ask(&script().run("a").sync()), ["2", "D 1 of 0", "C SELECT 1", "Z I"]);
+        assert!(two.alter());
+        two.swap();
+        assert_eq!(two.ask(&script().run("a").sync()), [STALE, "Z I"]);
+    });
+}
+
+#[test]
 fn what_was_bound_before_it_is_answered_and_its_transaction_fails() {
     each_piece(|mut two| {
         two.ask(&script().parse("b", "insert me").sync().then(parse_and_describe()));
