@@ -271,6 +271,40 @@ async fn auth_file_is_read_again_and_a_broken_line_is_named() {
     assert_eq!(ask(&client, "SELECT current_user").await.unwrap(), "joined");
 }
 
+/// As PgBouncer's `auth_type = md5` has it. A hash cannot answer a server that asks for SCRAM: that one is reached by a forced user.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_password_a_hash_and_a_verifier_of_auth_file_let_their_users_in_and_reach_the_server() {
+    let cluster = postgres::shared();
+    let direct = cluster.direct().await;
+    let create = "CREATE ROLE listed_plain LOGIN PASSWORD 'secret'; CREATE ROLE listed_scram LOGIN PASSWORD 'secret'";
+    direct.batch_execute(create).await.unwrap();
+    let verifier = ask(&direct, "SELECT rolpassword FROM pg_authid WHERE rolname = 'listed_scram'").await.unwrap();
+    let hash = ask(&direct, "SELECT 'md5' || md5('secret' || 'listed_md5')").await.unwrap();
+    let process = Process::start(&[], |dir, port| {
+        let forced = format!(
+            "forced = host=127.0.0.1 port={} dbname=postgres user={USER} password={PASSWORD}\n\n[pgbouncer]",
+            cluster.port
+        );
+        ini(&cluster, dir, port, "auth_type = md5").replace("[pgbouncer]", &forced)
+    });
+    let console = process.connect("pgbouncer").await;
+    let users = process.text("userlist.txt");
+    let listed =
+        format!("{users}\"listed_plain\" \"secret\"\n\"listed_scram\" \"{verifier}\"\n\"listed_md5\" \"{hash}\"\n");
+    fs::write(process.file("userlist.txt"), listed).unwrap();
+    console.simple_query("RELOAD").await.unwrap();
+    for (user, database, works_as) in [
+        ("listed_plain", "shop", "listed_plain"),
+        ("listed_scram", "shop", "listed_scram"),
+        ("listed_md5", "forced", USER),
+    ] {
+        let client = connect_as(&process, database, &format!("user={user} password=secret")).await.unwrap();
+        assert_eq!(ask(&client, "SELECT current_user").await.unwrap(), works_as);
+        let refused = connect_as(&process, database, &format!("user={user} password=other")).await.err().unwrap();
+        assert_eq!(told(&refused).0, "28P01", "{user}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_stands_in_stats_users_may_look_and_who_stands_in_admin_users_may_do() {
     let cluster = postgres::shared();
