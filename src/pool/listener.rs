@@ -29,7 +29,10 @@ use tokio::{
 };
 
 use super::{
-    client::arrival,
+    client::{
+        arrival,
+        turns::{STEPS, Turns},
+    },
     peer::Peer,
     pooler::Pooler,
     socket::{Socket, credentials, tune},
@@ -103,13 +106,14 @@ impl Service for PoolService {
 async fn serve(pooler: Arc<Pooler>, sockets: Vec<(String, RawFd)>, port: u16, shutdown: ShutdownWatch) {
     pooler.start();
     let mut accepting = JoinSet::new();
+    let turns = Arc::new(Turns::default());
     for (address, socket) in sockets {
         let is_unix = address.parse::<net::SocketAddr>().is_err();
         match Listener::take(socket, is_unix.then_some(port)) {
             Ok(listener) => {
                 let listener = Arc::new(listener);
                 pooler.listens(&listener);
-                accepting.spawn(accept(pooler.clone(), listener, shutdown.clone()));
+                accepting.spawn(accept(pooler.clone(), listener, turns.clone(), shutdown.clone()));
             }
             Err(error) => tracing::error!(address, %error, "the pool cannot listen on its socket"),
         }
@@ -220,20 +224,26 @@ fn defer_accept(listener: &TcpListener, time: Option<Duration>) -> io::Result<()
 }
 
 /// Accepts until it is told to stop; the socket is closed then.
-async fn accept(pooler: Arc<Pooler>, listener: Arc<Listener>, mut shutdown: ShutdownWatch) {
+async fn accept(pooler: Arc<Pooler>, listener: Arc<Listener>, turns: Arc<Turns>, mut shutdown: ShutdownWatch) {
     let stopped = async move {
         // The one who would tell is gone: the same.
         let _ = shutdown.wait_for(|down| *down).await;
     };
     tokio::pin!(stopped);
-    loop {
+    for nth in 1_u64.. {
+        if nth % STEPS as u64 == 0 {
+            // A backlog that is full is no reason to keep those waiting who are in.
+            tokio::task::yield_now().await;
+        }
         let accepted = tokio::select! {
             () = &mut stopped => return,
             accepted = listener.accept() => accepted,
         };
         match accepted {
             Ok((socket, peer)) => {
-                pooler.drain().spawn(arrival::serve(pooler.clone(), socket, peer));
+                let (turns, pooler) = (turns.clone(), pooler.clone());
+                let drain = pooler.drain().clone();
+                drain.spawn(async move { turns.take(arrival::serve(pooler, socket, peer)).await });
             }
             // It was gone before it began.
             Err(error) if is_of_the_peer(&error) => tracing::debug!(%error, "accepted connection lost"),

@@ -11,4 +11,5 @@ mod replication;
 pub mod scratch;
 pub mod session;
 pub mod startup;
+pub mod turns;
 pub mod welcome;
