@@ -424,3 +424,40 @@ async fn one_time_texts_stay_within_the_statements_memory() {
     assert_eq!(client.ask(batch().run("s3")).await[1], "D 3");
     drop(client);
 }
+
+/// The types of parameters: no error tells that they are others.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_text_that_is_prepared_after_a_table_was_made_again_has_the_parameters_of_the_new_one() {
+    let cluster = postgres::shared();
+    let pooled = start(Pool { default_pool_size: 2, ..config(&cluster) }).await;
+    let (migrates, other, holds) = (pooled.client().await, pooled.client().await, pooled.client().await);
+    let insert = "INSERT INTO remade VALUES ($1)";
+    let make = |kind: &str| format!("DROP TABLE IF EXISTS remade; CREATE TABLE remade (v {kind})");
+    for kind in ["date", "time", "int4", "float4"] {
+        // Once by itself, once in a transaction in whose middle the client prepares, and others do before it ends.
+        migrates.batch_execute(&make("text")).await.unwrap();
+        for client in [&migrates, &other] {
+            assert_eq!(client.prepare(insert).await.unwrap().params()[0].name(), "text");
+        }
+        holds.batch_execute("BEGIN").await.unwrap(); // so that the other server is asked too
+        assert_eq!(other.prepare(insert).await.unwrap().params()[0].name(), "text");
+        holds.batch_execute("COMMIT").await.unwrap();
+        match kind {
+            "date" | "int4" => migrates.batch_execute(&make(kind)).await.unwrap(),
+            _ => {
+                migrates.batch_execute(&format!("BEGIN; {}", make(kind))).await.unwrap();
+                assert_eq!(migrates.prepare(insert).await.unwrap().params()[0].name(), kind, "in its own transaction");
+                migrates.batch_execute("COMMIT").await.unwrap();
+            }
+        }
+        for _ in 0..2 {
+            for client in [&migrates, &other] {
+                assert_eq!(client.prepare(insert).await.unwrap().params()[0].name(), kind);
+            }
+            holds.batch_execute("BEGIN").await.unwrap();
+            assert_eq!(other.prepare(insert).await.unwrap().params()[0].name(), kind, "on the other server");
+            holds.batch_execute("COMMIT").await.unwrap();
+        }
+    }
+    migrates.batch_execute("DROP TABLE remade").await.unwrap();
+}

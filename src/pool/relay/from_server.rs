@@ -188,6 +188,9 @@ impl Session<'_> {
         if status == TxStatus::Idle && self.server.owed.is_empty() {
             self.frees = false; // portals are gone
         }
+        if self.reshapes && status == TxStatus::Idle {
+            self.note_changed_tables();
+        }
         let noted = self.notes.is_some() || self.sets_seen > 0;
         if noted && status == TxStatus::Idle && self.server.owed.is_empty() {
             self.settle_notes(out);

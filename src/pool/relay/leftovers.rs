@@ -156,8 +156,11 @@ impl Session<'_> {
             }
             b"DISCARD TEMP" => self.ask_again(Reason::Temp),
             b"ROLLBACK" => self.note_failure(),
-            _ if command.starts_with(b"DROP ") => self.ask_again(Reason::Temp),
-            _ => {}
+            _ if command.starts_with(b"DROP ") => {
+                self.note_change_of_tables(command);
+                self.ask_again(Reason::Temp);
+            }
+            _ => self.note_change_of_tables(command),
         }
     }
 

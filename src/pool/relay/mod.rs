@@ -49,6 +49,7 @@ mod listen;
 mod owed;
 mod pace;
 mod recover;
+mod reshape;
 mod session;
 mod settle;
 mod sink;

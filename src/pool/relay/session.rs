@@ -50,6 +50,8 @@ pub(super) struct Session<'a> {
     pub(super) frees: bool,
     /// The server was asked for the answers to all that was executed.
     pub(super) flushed: bool,
+    /// A transaction that is not over has changed tables or types.
+    pub(super) reshapes: bool,
     /// The batch under way, should it have to be sent again.
     pub(super) heal: Heal,
     /// The server takes CopyData.
@@ -128,6 +130,7 @@ impl<'a> Session<'a> {
             own_scope: 0,
             frees: false,
             flushed: false,
+            reshapes: false,
             heal: Heal::default(),
             copy_in: false,
             probe: false,
