@@ -5,7 +5,7 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test loadtest bench bench-instructions lint fmt clean
+.PHONY: help setup build demo test suites loadtest bench bench-instructions lint fmt clean
 
 CARGO ?= cargo
 PYTHON := .venv/bin/python
@@ -59,6 +59,12 @@ test: ## Everything: formatting, clippy, sample project, unit, integration and e
 		grep -E '^ +(Running|Doc-tests) |^test result: |^test .* FAILED$$|^error' $(TARGET)/test.log || true; \
 		grep -E '^  (ok  |FAIL)  |^loadtest: ' $(TARGET)/loadtest.log || true; \
 		exit $$status
+
+# Their sources come from PyPI. Not part of `make test`: it takes half an hour.
+suites: ## Drivers' and Django's own tests without the pool and through it; SUITE=asyncpg runs one
+	@scripts/setup --suites
+	$(CARGO) build --locked --bin bookend
+	@exec .cache/suites/bin/python tests/suites/run.py --bookend $(TARGET)/debug/bookend $(addprefix --suite ,$(SUITE))
 
 # Root, because the peers run in a chroot. loadtest/bench.py says what becomes of a run; ROUNDS, SECONDS and PROGRAMS make a
 # part of it, as CASES does.
