@@ -121,6 +121,30 @@ async fn reset_and_discard_lead_back_to_the_startup_packet() {
     is_kept(&one, &other, "RESET application_name", "SHOW application_name", "web").await;
 }
 
+/// In one pipeline, or with a savepoint, an error or a rollback is beside the RESET ALL and not of it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reset_beside_a_failure_is_neither_forgotten_nor_believed() {
+    let cluster = postgres::shared();
+    let pooled = one_server(&cluster).await;
+    let (one, other) = (pooled.client().await, pooled.client().await);
+    let undone = "BEGIN; SET work_mem = '9MB'; SAVEPOINT a; RESET ALL; ROLLBACK TO a; COMMIT";
+    is_kept(&one, &other, undone, "SHOW work_mem", "9MB").await;
+    let done = "BEGIN; RESET ALL; SAVEPOINT a; ROLLBACK TO a; COMMIT";
+    is_kept(&one, &other, done, "SHOW work_mem", "4MB").await;
+    let options = "options='-c lock_timeout=30s'";
+    let (asks, same) = (pooled.client_with(options).await.unwrap(), pooled.client_with(options).await.unwrap());
+    for (first, second) in [("RESET ALL", "SELECT 1/0"), ("SELECT 1/0", "RESET ALL")] {
+        asks.batch_execute("SET work_mem = '9MB'").await.unwrap();
+        let (first, second) = tokio::join!(asks.batch_execute(first), asks.batch_execute(second));
+        assert!(first.is_err() != second.is_err());
+        for client in [&same, &asks] {
+            assert_eq!(ask(client, "SHOW lock_timeout").await.unwrap(), "30s");
+            assert_eq!(ask(client, "SHOW work_mem").await.unwrap(), "4MB");
+        }
+        assert_eq!(ask(&other, "SHOW lock_timeout").await.unwrap(), "0");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_set_that_was_prepared_is_kept_too() {
     let cluster = postgres::shared();

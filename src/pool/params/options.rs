@@ -43,6 +43,11 @@ impl Options {
         self.position(name).ok().map(|at| &self.settings[at].1)
     }
 
+    /// Iterates over the names.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.settings.iter().map(|(name, _)| &**name)
+    }
+
     /// Returns whether there is nothing to apply.
     pub fn is_empty(&self) -> bool {
         self.settings.is_empty()

@@ -29,7 +29,7 @@ use super::{
 use crate::{
     config::pool::PoolMode,
     pool::{
-        params::is_setting_name,
+        params::{Options, is_setting_name},
         pins::{Pins, Reason},
         prepared::Statement,
         wire::frame::Header,
@@ -46,6 +46,8 @@ pub(super) const NAMES_MAX: usize = 100;
 pub(super) struct Notes {
     /// What statements said whose tag is SET or RESET, done or not.
     pub deeds: Vec<Deed>, // bound: NAMES_MAX
+    /// The same, of what ran before a RESET ALL: of use again if that did not happen.
+    pub before_reset: Vec<Deed>, // bound: NAMES_MAX and one, which says that there were more
     /// One of those tags came.
     pub set: bool,
     /// Settings to ask for whatever the tags are.
@@ -86,6 +88,23 @@ impl Notes {
     fn blame(&mut self, reasons: Pins, text: &[u8]) {
         for reason in reasons.iter() {
             self.culprits[reason as usize].get_or_insert_with(|| sql::masked(text).into());
+        }
+    }
+
+    /// A RESET ALL may have happened or not. All that it may have changed is asked for, and what the server has is not taken
+    /// for known: the next replay begins with a reset of its own.
+    fn doubt_reset(&mut self, own: Option<&Options>) {
+        if !self.deeds.contains(&Deed::ResetAll) {
+            return;
+        }
+        self.deeds.retain(|deed| *deed != Deed::ResetAll);
+        self.deeds.append(&mut self.before_reset);
+        let own = own.into_iter().flat_map(Options::names);
+        self.deeds.extend(own.map(|name| Deed::Reset(name.to_ascii_lowercase())));
+        self.shaken = true;
+        if self.deeds.len() > NAMES_MAX {
+            self.deeds.truncate(NAMES_MAX);
+            self.unknown = true;
         }
     }
 
@@ -168,7 +187,7 @@ impl Session<'_> {
     /// either way; what is not read back is left as it was.
     pub(super) fn note_failure(&mut self) {
         if let Some(notes) = &mut self.notes {
-            notes.deeds.retain(|deed| *deed != Deed::ResetAll);
+            notes.doubt_reset(self.client.options.as_deref());
             notes.restore.clear();
             notes.unlistens = Unlistens::default();
         }
@@ -283,8 +302,11 @@ impl Session<'_> {
             (asked, restore) = (Vec::new(), Vec::new());
             calls.clear();
         }
-        if asked.contains(&Deed::ResetAll) {
-            notes.deeds.clear();
+        if let Some(last) = asked.iter().rposition(|deed| *deed == Deed::ResetAll) {
+            notes.before_reset.append(&mut notes.deeds);
+            notes.before_reset.extend(asked.drain(..last));
+            notes.before_reset.retain(|deed| *deed != Deed::ResetAll && sound(deed));
+            notes.before_reset.truncate(NAMES_MAX + 1);
             notes.restore.clear();
         }
         // What cannot be a name the server refuses itself.

@@ -12,8 +12,17 @@
 use super::session::Session;
 
 /// Kinds of objects that give texts their types, as command tags name them (`cmdtaglist.h`): DROP and ALTER of these.
-const SHAPES: [&[u8]; 9] =
-    [b"TABLE", b"TYPE", b"DOMAIN", b"VIEW", b"MATERIALIZED VIEW", b"FOREIGN TABLE", b"SCHEMA", b"FUNCTION", b"EXTENSION"];
+const SHAPES: [&[u8]; 9] = [
+    b"TABLE",
+    b"TYPE",
+    b"DOMAIN",
+    b"VIEW",
+    b"MATERIALIZED VIEW",
+    b"FOREIGN TABLE",
+    b"SCHEMA",
+    b"FUNCTION",
+    b"EXTENSION",
+];
 
 impl Session<'_> {
     /// Notes a command that may have changed tables or types, by its tag.
@@ -48,10 +57,14 @@ mod tests {
 
     #[test]
     fn what_can_give_a_text_other_types_changes_shapes() {
-        for command in ["DROP TABLE", "ALTER TABLE", "DROP TYPE", "ALTER DOMAIN", "DROP MATERIALIZED VIEW", "DROP SCHEMA"] {
+        for command in
+            ["DROP TABLE", "ALTER TABLE", "DROP TYPE", "ALTER DOMAIN", "DROP MATERIALIZED VIEW", "DROP SCHEMA"]
+        {
             assert!(changes_shapes(command.as_bytes()), "{command}");
         }
-        for command in ["CREATE TABLE", "DROP INDEX", "ALTER SEQUENCE", "ALTER ROLE", "DROP OWNED", "SELECT 1", "DROP", ""] {
+        for command in
+            ["CREATE TABLE", "DROP INDEX", "ALTER SEQUENCE", "ALTER ROLE", "DROP OWNED", "SELECT 1", "DROP", ""]
+        {
             assert!(!changes_shapes(command.as_bytes()), "{command}");
         }
     }

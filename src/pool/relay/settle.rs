@@ -23,6 +23,7 @@ impl Session<'_> {
             self.reset_all();
         }
         let Some(notes) = &mut self.notes else { return };
+        notes.before_reset.clear();
         let restore = std::mem::take(&mut notes.restore);
         let restore_all = std::mem::take(&mut notes.restore_all);
         let restore_some = notes.set && !restore.is_empty();

@@ -203,6 +203,9 @@ fn anywhere(text: &[u8], at: usize) -> Hints {
     }
 }
 
+/// How much of a line is looked at for the beginning of a comment that ends with it.
+const COMMENT_LOOK: usize = 256;
+
 /// Returns whether the word around `at` begins with `pg_temp`, or is TEMP or TEMPORARY behind a word that makes it a keyword.
 /// Looks no further than such a word is long: a text may be nothing but these letters.
 fn makes_temporary(text: &[u8], at: usize) -> bool {
@@ -224,7 +227,11 @@ fn makes_temporary(text: &[u8], at: usize) -> bool {
     let from = before.iter().rposition(|&byte| !tokens::is_word(byte)).map_or(0, |at| at + 1);
     let makers: [&[u8]; 5] = [b"create", b"replace", b"global", b"local", b"into"];
     // Behind a comment it may be anything.
-    before.ends_with(b"*/") || makers.iter().any(|maker| before[from..].eq_ignore_ascii_case(maker))
+    let next_line = memchr::memchr2(b'\n', b'\r', &text[before.len()..start]).is_some();
+    let line = &before[before.len().saturating_sub(COMMENT_LOOK)..];
+    let line = &line[memchr::memrchr2(b'\n', b'\r', line).map_or(0, |end| end + 1)..];
+    let commented = before.ends_with(b"*/") || (next_line && memchr::memmem::find(line, b"--").is_some());
+    commented || makers.iter().any(|maker| before[from..].eq_ignore_ascii_case(maker))
 }
 
 #[cfg(test)]

@@ -74,7 +74,16 @@ fn makes_function(text: &[u8]) -> bool {
     if tokens.accept(b"or") {
         tokens.accept(b"replace");
     }
-    tokens.accept(b"function") || tokens.accept(b"procedure")
+    if !tokens.accept(b"function") && !tokens.accept(b"procedure") {
+        return false;
+    }
+    // What stands behind it is run. `BEGIN ATOMIC` has semicolons of its own: to ask for nothing costs little.
+    while let Some(token) = tokens.next() {
+        if token == Token::Mark(b';') && tokens.peek().is_some() {
+            return false;
+        }
+    }
+    true
 }
 
 fn statements(text: &[u8], reading: &mut Reading) {
@@ -90,9 +99,6 @@ fn statements(text: &[u8], reading: &mut Reading) {
             _ if token.is(b"set") || token.is(b"reset") => {
                 let (counts, deed) = setting(&mut tokens, token.is(b"set"));
                 reading.sets += u32::from(counts);
-                if deed == Some(Deed::ResetAll) {
-                    reading.deeds.clear();
-                }
                 reading.deeds.extend(deed.filter(is_kept));
             }
             _ if token.is(b"declare") => reading.hold |= declares_hold(&mut tokens),
@@ -231,8 +237,12 @@ fn body(tokens: &mut Tokens<'_>, reading: &mut Reading) {
         _ => None,
     });
     let mut inside = Tokens::new(code.unwrap_or_default());
-    let mut starts = false;
+    let (mut starts, mut executes) = (false, false);
     while let Some(token) = inside.next() {
+        executes = token.is(b"execute") || (executes && token != Token::Mark(b';'));
+        if let (Token::Text(sql), true) = (token, executes) {
+            dynamic(sql, reading);
+        }
         if starts && (token.is(b"set") || token.is(b"reset")) {
             match setting(&mut inside, token.is(b"set")).1 {
                 Some(Deed::Set(name) | Deed::Reset(name)) => reading.calls.push(name),
@@ -242,6 +252,22 @@ fn body(tokens: &mut Tokens<'_>, reading: &mut Reading) {
         }
         let openers: [&[u8]; 4] = [b"begin", b"then", b"else", b"loop"];
         starts = token == Token::Mark(b';') || openers.iter().any(|word| token.is(word));
+    }
+}
+
+/// What a DO executes: `EXECUTE 'SET …'`, `EXECUTE format('SET %I = …', …)`.
+fn dynamic(sql: &[u8], reading: &mut Reading) {
+    let mut tokens = Tokens::new(sql);
+    let set = tokens.accept(b"set");
+    if !set && !tokens.accept(b"reset") {
+        return;
+    }
+    let passing: [&[u8]; 3] = [b"local", b"transaction", b"constraints"];
+    let passes = tokens.peek().is_some_and(|next| passing.iter().any(|word| next.is(word)));
+    match setting(&mut tokens, set).1 {
+        Some(Deed::Set(name) | Deed::Reset(name)) => reading.calls.push(name),
+        Some(Deed::ResetAll) => reading.unknown = true,
+        None => reading.unknown |= !passes,
     }
 }
 

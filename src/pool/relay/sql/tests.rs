@@ -66,7 +66,7 @@ fn settings_are_named_as_people_and_drivers_write_them() {
         ("SET search_path TO a, \"B c\"", set("search_path")),
         ("SET search_path = DEFAULT", reset("search_path")),
         ("RESET search_path", reset("search_path")),
-        ("SET x = 1; RESET ALL", vec![Deed::ResetAll]),
+        ("SET x = 1; RESET ALL", vec![Deed::Set("x".to_owned()), Deed::ResetAll]),
         ("SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY", set("default_transaction_read_only")),
         (
             "SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL READ COMMITTED",
@@ -145,6 +145,11 @@ fn calls_of_set_config_are_read_as_far_as_they_can_be() {
         ("SELECT proname = 'set_config' FROM pg_proc", calls(&[]), false),
         ("DO $$ BEGIN PERFORM set_config('a', 'b', false); SET b = 1; END $$", calls(&["a", "b"]), false),
         ("CREATE OR REPLACE FUNCTION f() RETURNS text AS $$ SELECT set_config($1,$2,false) $$", calls(&[]), false),
+        ("CREATE FUNCTION f() RETURNS int AS '' ; SELECT set_config('a', 'b', false)", calls(&["a"]), false),
+        ("DO $$ BEGIN EXECUTE 'SET a = 1; SELECT 2'; RAISE NOTICE 'Set %', 1; END $$", calls(&["a"]), false),
+        ("DO $$ BEGIN EXECUTE format('SET app.b = %L', x); END $$", calls(&["app.b"]), false),
+        ("DO $$ BEGIN EXECUTE format('SET %I = %L', x, y); END $$", calls(&[]), true),
+        ("DO $$ BEGIN EXECUTE 'SET LOCAL a = 1'; EXECUTE 'UPDATE t SET a = 1'; END $$", calls(&[]), false),
     ] {
         let reading = of(text);
         assert_eq!((reading.calls, reading.unknown), (names, unknown), "{text}");
@@ -160,6 +165,7 @@ fn what_makes_something_that_stays_is_suspected() {
         "SELECT 1 AS x INTO TEMP t",
         "CREATE OR REPLACE TEMP VIEW v AS SELECT 1",
         "CREATE /* why */ TEMP TABLE t ()",
+        "CREATE -- why\n  TEMP TABLE t ()",
         "CREATE TABLE pg_temp.t ()",
         "CREATE FUNCTION pg_temp.f() RETURNS int LANGUAGE sql AS 'SELECT 1'",
         "DO 'BEGIN CREATE TEMP TABLE t (id int); END'",
