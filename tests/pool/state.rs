@@ -572,3 +572,20 @@ async fn a_temporary_table_of_another_shape_fails_nobody_in_a_transaction() {
         }
     }
 }
+
+/// To PostgreSQL that is SET, though no word of it says so; nobody can say by its text what it sets.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_update_of_pg_settings_keeps_the_server_and_nobody_meets_what_it_set() {
+    let cluster = postgres::shared();
+    let pooled = one_server(&cluster).await;
+    let (one, other) = (pooled.client().await, pooled.client().await);
+    one.batch_execute("UPDATE pg_settings SET setting = '9216' WHERE name = 'work_mem'").await.unwrap();
+    for _ in 0..2 {
+        assert_eq!(ask(&one, "SHOW work_mem").await.unwrap(), "9MB");
+    }
+    one.batch_execute("RESET ALL").await.unwrap();
+    assert_eq!(ask(&other, "SHOW work_mem").await.unwrap(), "4MB", "it has given the server back");
+    one.batch_execute("UPDATE pg_catalog.pg_settings SET setting = '9216' WHERE name = 'work_mem'").await.unwrap();
+    drop(one);
+    assert_eq!(ask(&other, "SHOW work_mem").await.unwrap(), "4MB");
+}

@@ -184,10 +184,22 @@ fn first_word(text: &[u8]) -> (Hints, usize) {
         Some(b'l') if is(b"listen") => Hints(Hints::TOLD_BY_TAG.0 | Hints::LISTEN.0),
         Some(b'l') if is(b"load") => Hints::TOLD_BY_TAG,
         Some(b'u') if is(b"unlisten") => Hints::UNLISTEN,
+        Some(b'u') if is(b"update") && is_of_catalog(&rest[b"update".len()..]) => {
+            Hints(Hints::SET_CONFIG.0 | Hints::BODY.0)
+        }
         Some(b'p') if is(b"prepare") => Hints::TOLD_BY_TAG,
         _ => Hints::default(),
     };
     (hints, text.len() - rest.len())
+}
+
+/// Returns whether what an UPDATE changes may be `pg_settings`, which is to SET (its rule `pg_settings_u`).
+fn is_of_catalog(rest: &[u8]) -> bool {
+    let starts =
+        |text: &[u8], word: &[u8]| text.get(..word.len()).is_some_and(|start| start.eq_ignore_ascii_case(word));
+    let name = tokens::skip_blank(rest);
+    let name = if starts(name, b"only") { tokens::skip_blank(&name[b"only".len()..]) } else { name };
+    starts(name, b"pg_") || starts(name, b"\"pg_")
 }
 
 /// Returns what the word says whose first letters were found.

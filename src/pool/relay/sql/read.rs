@@ -103,6 +103,7 @@ fn statements(text: &[u8], reading: &mut Reading) {
             }
             _ if token.is(b"declare") => reading.hold |= declares_hold(&mut tokens),
             _ if token.is(b"do") => body(&mut tokens, reading),
+            _ if token.is(b"update") => reading.unknown |= sets_by_update(&mut tokens),
             _ if token.is(b"listen") || token.is(b"unlisten") => {
                 reading.listens.extend(channel(&mut tokens, token.is(b"listen")));
             }
@@ -110,6 +111,15 @@ fn statements(text: &[u8], reading: &mut Reading) {
         }
         starts = false;
     }
+}
+
+/// `UPDATE pg_settings SET setting = …` is a SET of whatever rows it finds.
+fn sets_by_update(tokens: &mut Tokens<'_>) -> bool {
+    tokens.accept(b"only");
+    if tokens.accept(b"pg_catalog") {
+        tokens.next(); // the dot
+    }
+    tokens.accept(b"pg_settings")
 }
 
 fn is_kept(deed: &Deed) -> bool {
