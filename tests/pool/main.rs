@@ -32,6 +32,7 @@ mod sessions;
 mod settings;
 mod shows;
 mod slow_clients;
+mod sqlx_driver;
 mod state;
 mod statement_mode;
 mod strangers;
