@@ -70,6 +70,7 @@ async fn a_pause_waits_for_the_sync_of_a_batch_that_has_its_answers() {
     while values(&said).len() < 2 {
         said.push(client.read().await.unwrap());
     }
+    assert!(pausing().await, "a round trip, in which a PAUSE that is done would have been answered");
     assert!(!paused.is_finished(), "in the middle of a batch");
     client.send(&sync()).await.unwrap();
     assert!(tags(&client.answer().await.unwrap()).ends_with('Z'));

@@ -8,7 +8,10 @@ use std::{
     time::Duration,
 };
 
-use bookend::config::pool::{AuthType, Pool};
+use bookend::{
+    config::pool::{AuthType, Pool},
+    pool::registry::ClientState,
+};
 use tokio_postgres::NoTls;
 
 use crate::support::*;
@@ -72,10 +75,17 @@ async fn a_cancel_for_a_client_that_waits_stops_nobody() {
     let pooled = start(Pool { default_pool_size: 1, ..config(&cluster) }).await;
     let (holder, waits) = (pooled.client().await, pooled.client().await);
     let token = waits.cancel_token();
-    let holding = tokio::spawn(async move { ask(&holder, "SELECT pg_sleep(0.5), 'mine'").await });
-    tokio::time::sleep(SECOND / 10).await;
+    holder.batch_execute("BEGIN").await.unwrap();
     let waiting = tokio::spawn(async move { ask(&waits, "SELECT 'served'").await });
-    tokio::time::sleep(SECOND / 10).await;
+    let clients = || pooled.pooler.registry().clients();
+    eventually("it waits", || clients().iter().any(|client| client.state() == ClientState::Waiting)).await;
+    let holding = tokio::spawn(async move { holder.simple_query("SELECT pg_sleep(0.5); COMMIT").await });
+    let direct = cluster.direct().await;
+    let asleep =
+        "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep(0.5)%' AND wait_event = 'PgSleep'";
+    while ask(&direct, asleep).await.unwrap() != "1" {
+        tokio::task::yield_now().await;
+    }
     token.cancel_query(NoTls).await.unwrap();
     assert!(holding.await.unwrap().is_ok());
     assert_eq!(waiting.await.unwrap().unwrap(), "served");

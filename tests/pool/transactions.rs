@@ -145,6 +145,8 @@ async fn a_client_that_leaves_while_it_waits_leaves_the_queue_at_once() {
     eventually("nobody waits", || waits(&pooled) == 0).await;
     eventually("it is gone", || pooled.pooler.registry().client_count() == 1).await;
     holder.batch_execute("COMMIT").await.unwrap();
+    let next = pooled.client().await;
+    assert_eq!(ask(&next, "SELECT 'the server is free'").await.unwrap(), "the server is free");
 }
 
 fn waits(pooled: &Pooled) -> usize {
