@@ -46,8 +46,8 @@ use crate::pool::{
     },
 };
 
-/// Longest message whose text is kept for another lease, or given a name.
-const KEPT_MAX: usize = TEXT_MAX;
+/// Longest message whose text is given a name. For another lease a longer one is kept too, up to `max_held_message`.
+const NAMED_MAX: usize = TEXT_MAX;
 
 /// A client's statement without a name.
 #[derive(Debug, Clone, Default)]
@@ -55,7 +55,7 @@ pub(super) enum Kept {
     /// There is none, or it is too long.
     #[default]
     Nothing,
-    /// Text and types. At most [`KEPT_MAX`].
+    /// Text and types. bound: `max_held_message`
     Text(Vec<u8>),
     /// It was given a name. The server knows it under that name alone, unless [`Unnamed::own`].
     Statement(Arc<Statement>),
@@ -103,6 +103,8 @@ pub(super) struct Unnamed {
     batch: Batch,
     /// What is on the server without a name is this client's, or nothing.
     own: bool,
+    /// It was parsed in the batch under way, and whether it was bound since.
+    bound: Option<bool>,
     /// Its text was looked at for the Bind that comes next: each run of it may leave something.
     noted: bool,
 }
@@ -146,6 +148,10 @@ impl Session<'_> {
             self.forget_deallocate();
             self.name_unnamed(statement, out);
             return Verdict::Skip;
+        }
+        // Another lease may need it.
+        if body.len() < header.body_len() && header.body_len() <= self.limits.max_held_message {
+            return Verdict::NeedMore;
         }
         let Some(hints) = self.note_text(header, body, 1) else { return Verdict::NeedMore };
         self.forget_deallocate();
@@ -201,9 +207,10 @@ impl Session<'_> {
 
     fn passes_unnamed(&mut self, header: Header, body: &[u8]) -> Option<Was> {
         let was = self.save_unnamed();
-        let whole = body.len() == header.body_len() && body.len() <= KEPT_MAX;
+        let whole = body.len() == header.body_len() && body.len() <= self.limits.max_held_message;
         match (&mut self.client.unnamed, body.get(1..).filter(|_| whole)) {
-            (Kept::Text(text), Some(definition)) => {
+            // Memory of a long one is not kept for short ones.
+            (Kept::Text(text), Some(definition)) if text.capacity() <= NAMED_MAX.max(definition.len()) => {
                 text.clear();
                 text.extend_from_slice(definition);
             }
@@ -211,7 +218,7 @@ impl Session<'_> {
             (kept, None) => *kept = Kept::Nothing,
         }
         let unnamed = &mut self.unnamed;
-        (unnamed.own, unnamed.used, unnamed.batch) = (true, None, self.batch);
+        (unnamed.own, unnamed.used, unnamed.batch, unnamed.bound) = (true, None, self.batch, Some(false));
         was
     }
 
@@ -221,7 +228,7 @@ impl Session<'_> {
             && self.client.pipelines == 0
             && self.heal.would_heal()
             && !self.reads_alone();
-        if !may || body.len() < header.body_len() || body.len() > KEPT_MAX {
+        if !may || body.len() < header.body_len() || body.len() > NAMED_MAX {
             return None;
         }
         let parse = ParseBody::parse(body).ok()?; // the server will say what is wrong with it
@@ -344,6 +351,7 @@ impl Session<'_> {
         if !std::mem::take(&mut self.unnamed.noted) {
             self.note_run();
         }
+        self.unnamed.bound = self.unnamed.bound.map(|_| true);
         self.pass_extended(Kind::Bind)
     }
 
@@ -363,9 +371,15 @@ impl Session<'_> {
         }
     }
 
-    /// A batch ends: each later run of it is looked at again.
+    /// A batch ends: each later run of it is looked at again. What was bound where it was parsed is hardly bound again, and a
+    /// long one is not kept for that.
     pub(super) fn keep_unnamed(&mut self) {
         self.unnamed.noted = false;
+        if self.unnamed.bound.take() == Some(true)
+            && matches!(&self.client.unnamed, Kept::Text(text) if text.len() > NAMED_MAX)
+        {
+            self.client.unnamed = Kept::Nothing;
+        }
     }
 
     /// A Close of it passes. What was given a name, the server does not have without one: closing that is no error.

@@ -1,6 +1,7 @@
 //! The statement without a name, when its client is not alone on the server.
 
 use super::{
+    super::unnamed::Kept,
     link::{Pool, Schedule},
     script::{Script, script},
 };
@@ -152,4 +153,25 @@ fn a_later_batch_keeps_what_it_parsed_when_an_earlier_one_fails() {
         let fails = script().parse("x", "select x").execute("nope").parse("", "select lost").sync();
         is_as_alone(&[mine.clone(), fails.then(later).sync().run("").sync(), script().run("").sync()]);
     }
+}
+
+#[test]
+fn a_long_one_is_kept_for_another_batch_unless_its_own_has_bound_it() {
+    let mut pool = two_clients();
+    let long = format!("select {}", "long".repeat(5_000));
+    let theirs = script().run_text("select theirs").sync();
+    let turns = [
+        (0, script().parse("", &long).sync()),
+        (1, theirs.clone()),
+        (0, script().run("").sync()),
+        (1, theirs.clone()),
+        (0, script().run("").sync()),
+    ];
+    serve(&mut pool, &turns);
+    let row = format!("D {}", &long["select ".len()..]);
+    let ran = ["2", &row, "C SELECT 1", "Z I"];
+    assert_eq!(pool.clients[0].lines(), [&["1", "Z I"][..], &ran, &ran].concat());
+    pool.clients[0].got.clear();
+    serve(&mut pool, &[(0, script().run_text(&long).sync()), (1, theirs)]);
+    assert!(matches!(pool.clients[0].state.unnamed, Kept::Nothing), "its text would lie with every client that idles");
 }
