@@ -79,6 +79,7 @@ struct Observer {
     database: Arc<str>,
     metrics: DatabaseMetrics,
     quiet: Quiet,
+    registry: Arc<Registry>,
 }
 
 impl Observe for Observer {
@@ -93,13 +94,23 @@ impl Observe for Observer {
             tracing::info!(database, reason, statement, "a client keeps its server between transactions");
         }
     }
+
+    fn wanted_alone(&self, dbname: &[u8]) {
+        self.registry.leave_database(dbname);
+    }
 }
 
 impl Database {
-    pub(super) fn new(running: &Running, config: config::Database, metrics: DatabaseMetrics) -> Arc<Self> {
+    pub(super) fn new(
+        running: &Running,
+        config: config::Database,
+        metrics: DatabaseMetrics,
+        registry: &Arc<Registry>,
+    ) -> Arc<Self> {
         let limit = rules::database_limit(&running.pool, &config);
         let quiet = Quiet::new(Instant::now());
-        let observer = Observer { database: config.name.clone(), metrics: metrics.clone(), quiet };
+        let (database, registry) = (config.name.clone(), registry.clone());
+        let observer = Observer { database, metrics: metrics.clone(), quiet, registry };
         Arc::new(Self {
             name: config.name.clone(),
             config: ArcSwap::from_pointee(config),

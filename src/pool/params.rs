@@ -14,7 +14,7 @@ mod options;
 
 use std::{hash::Hash, sync::Arc};
 
-pub use self::options::{Applied, Options, is_setting_name};
+pub use self::options::{Applied, Options, is_identity, is_setting_name};
 
 /// A value as the server spells it. Shared: most clients of a database have the same few.
 pub type Value = Arc<[u8]>;

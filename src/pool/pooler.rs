@@ -221,7 +221,7 @@ impl Pooler {
             return Some(database.clone());
         }
         let label = if rules::is_named(&running.pool, name) { name } else { OTHER };
-        let database = Database::new(&running, config, self.metrics.database(label));
+        let database = Database::new(&running, config, self.metrics.database(label), &self.shared.registry);
         if self.is_paused() {
             database.pause();
         }

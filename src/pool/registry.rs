@@ -214,6 +214,14 @@ impl Registry {
         servers
     }
 
+    /// Has the connections to a database closed at their next boundary, idle ones with the next upkeep: PostgreSQL waits five
+    /// seconds for them before it refuses a DROP DATABASE and the like (`CountOtherDBBackends`).
+    pub fn leave_database(&self, dbname: &[u8]) {
+        let servers = self.servers();
+        let there = servers.iter().filter(|server| server.dbname().is_some_and(|name| name.as_bytes() == dbname));
+        there.for_each(|server| server.set_close_needed());
+    }
+
     /// Returns clients that keep their servers between transactions, longest first.
     pub fn pinned(&self, now: Instant) -> Vec<PinnedClient> {
         let row = |client: &Arc<ClientEntry>| {

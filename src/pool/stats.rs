@@ -17,6 +17,8 @@ pub trait Observe: Send + Sync {
     fn query(&self, time: Duration);
     /// A client keeps its server from now on; `statement` is what made it, without literals.
     fn pinned(&self, reason: Reason, statement: &str);
+    /// A statement is on its way for which a server must have no other connection to this database of its.
+    fn wanted_alone(&self, dbname: &[u8]);
 }
 
 #[derive(Default)]
@@ -115,6 +117,13 @@ impl Stats {
             observer.pinned(reason, statement);
         }
     }
+
+    /// A statement is on its way for which a server must have no other connection to this database of its.
+    pub fn wanted_alone(&self, dbname: &[u8]) {
+        if let Some(observer) = &self.observer.0 {
+            observer.wanted_alone(dbname);
+        }
+    }
 }
 
 #[cfg(test)]
@@ -130,6 +139,8 @@ mod tests {
         }
 
         fn pinned(&self, _: Reason, _: &str) {}
+
+        fn wanted_alone(&self, _: &[u8]) {}
     }
 
     #[test]

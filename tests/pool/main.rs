@@ -34,6 +34,7 @@ mod shows;
 mod slow_clients;
 mod sqlx_driver;
 mod state;
+mod state_differential;
 mod statement_mode;
 mod strangers;
 mod support;

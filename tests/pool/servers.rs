@@ -1,6 +1,6 @@
 //! Servers that die, restart, or are not there.
 
-use bookend::config::pool::Pool;
+use bookend::config::pool::{Database, Pool};
 
 use crate::support::*;
 
@@ -62,4 +62,26 @@ async fn a_client_that_logs_in_while_the_server_is_away_waits_for_it() {
     tokio::task::spawn_blocking(move || started.up()).await.unwrap();
     let client = tokio::time::timeout(10 * SECOND, login).await.unwrap().unwrap().unwrap();
     assert_eq!(ask(&client, "SELECT 1").await.unwrap(), "1");
+}
+
+/// PostgreSQL waits for others to leave a database before it drops it, and then refuses: a test runner's last step.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_idle_connection_of_the_pool_is_in_nobodys_way_who_drops_its_database() {
+    let cluster = postgres::shared();
+    let mut pool = config(&cluster);
+    pool.databases.push(Database { dbname: None, ..database(&cluster, "*") });
+    let pooled = start(pool).await;
+    let admin = pooled.client().await;
+    for drops in [
+        "DROP DATABASE to_be_dropped",
+        "ALTER DATABASE to_be_dropped RENAME TO dropped; DROP DATABASE dropped",
+        "CREATE DATABASE dropped TEMPLATE to_be_dropped; DROP DATABASE dropped; DROP DATABASE IF EXISTS \"to_be_dropped\"",
+    ] {
+        admin.batch_execute("CREATE DATABASE to_be_dropped").await.unwrap();
+        let client = postgres::connect(pooled.port, "to_be_dropped", "").await.unwrap();
+        assert_eq!(ask(&client, "SELECT current_database()").await.unwrap(), "to_be_dropped");
+        for sql in drops.split("; ") {
+            admin.batch_execute(sql).await.unwrap_or_else(|error| panic!("{sql}: {error:?}"));
+        }
+    }
 }

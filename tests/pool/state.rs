@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use tokio_postgres::{AsyncMessage, Client};
 
 use crate::{
-    frames::{Raw, bind, describe, execute, parse, query, sqlstate, sync, values},
+    frames::{Raw, bind, describe, execute, function_call, parse, query, sqlstate, sync, values},
     support::*,
 };
 
@@ -87,15 +87,26 @@ async fn settings_are_kept_for_who_made_them() {
         ("BEGIN; SET LOCAL work_mem = '6MB'; COMMIT", "SHOW work_mem", "5MB"),
         ("SELECT set_config('work_mem', '6MB', true)", "SHOW work_mem", "5MB"),
         ("DO $$ BEGIN SET work_mem = '7MB'; END $$", "SHOW work_mem", "7MB"),
+        ("DO LANGUAGE 'plpgsql' $$ BEGIN SET work_mem = '6MB'; END $$", "SHOW work_mem", "6MB"),
+        ("DO 'BEGIN SET work_mem = ''7MB''; END' LANGUAGE 'plpgsql'", "SHOW work_mem", "7MB"),
         ("SET ROLE pg_monitor", "SELECT current_user", "pg_monitor"),
         ("SET work_mem = '8MB'", "SELECT current_user", "pg_monitor"),
         ("RESET ROLE", "SELECT current_user", USER),
         ("SET SESSION AUTHORIZATION pg_monitor", "SELECT session_user", "pg_monitor"),
         ("RESET SESSION AUTHORIZATION", "SELECT session_user", USER),
+        ("SET ROLE pg_monitor", "SELECT current_user", "pg_monitor"),
+        ("RESET SESSION AUTHORIZATION", "SELECT current_user", USER),
         ("RESET work_mem", "SHOW work_mem", "4MB"),
         ("SET lock_timeout TO DEFAULT", "SHOW lock_timeout", "0"),
     ] {
         is_kept(&one, &other, sql, looks, value).await;
+    }
+    for (sets, looks, back) in [
+        ("SET SESSION AUTHORIZATION pg_monitor; RESET ALL", "SELECT session_user", "RESET SESSION AUTHORIZATION"),
+        ("SET ROLE pg_monitor; RESET ALL", "SELECT current_user", "RESET ROLE; RESET ALL"),
+    ] {
+        is_kept(&one, &other, sets, looks, "pg_monitor").await;
+        is_kept(&one, &other, back, looks, USER).await;
     }
     one.batch_execute("RESET ALL").await.unwrap();
     for setting in ["statement_timeout", "search_path", "xmloption", "lock_timeout", "transaction_isolation"] {
@@ -210,6 +221,25 @@ async fn what_remains_keeps_the_server_until_it_is_gone() {
         ),
         ("PREPARE mine AS SELECT 1", "EXECUTE mine", "DEALLOCATE mine", Reason::Prepare),
         ("PREPARE mine AS SELECT 1", "EXECUTE mine", "DEALLOCATE ALL", Reason::Prepare),
+        ("DO $$ BEGIN PREPARE mine AS SELECT 1; END $$", "EXECUTE mine", "DEALLOCATE mine", Reason::Prepare),
+        (
+            "DO LANGUAGE 'plpgsql' $$ BEGIN EXECUTE 'PREPARE mine AS SELECT 1'; END $$",
+            "EXECUTE mine",
+            "DEALLOCATE mine",
+            Reason::Prepare,
+        ),
+        (
+            "DO $$ DECLARE it text := 'PREPARE mine AS SELECT 1'; BEGIN EXECUTE it; END $$",
+            "EXECUTE mine",
+            "DEALLOCATE mine",
+            Reason::Prepare,
+        ),
+        (
+            "DO $$ DECLARE it text := 'CREATE TE' || 'MP TABLE mine (id int)'; BEGIN EXECUTE it; END $$",
+            "SELECT count(*) FROM mine",
+            "DROP TABLE mine",
+            Reason::Temp,
+        ),
         ("SELECT set_config('app.' || 'x', '7', false)", "SHOW app.x", "RESET ALL", Reason::Setting),
     ] {
         one.batch_execute(makes).await.unwrap();
@@ -279,6 +309,9 @@ async fn a_server_side_cursor_is_read_over_several_transactions_and_then_the_ser
     let (one, other) = (pooled.client().await, pooled.client().await);
     let declare = "DECLARE \"_django_curs_1\" NO SCROLL CURSOR WITH HOLD FOR SELECT generate_series(1, 5)";
     one.batch_execute(declare).await.unwrap();
+    let waits = pooled.client().await;
+    let waits = tokio::time::timeout(SECOND / 5, waits.simple_query("SELECT 1")).await;
+    assert!(waits.is_err(), "the only server is kept with its cursor");
     for expected in ["1", "3", "5"] {
         assert_eq!(ask(&one, "FETCH FORWARD 2 FROM \"_django_curs_1\"").await.unwrap(), expected);
     }
@@ -588,4 +621,162 @@ async fn an_update_of_pg_settings_keeps_the_server_and_nobody_meets_what_it_set(
     one.batch_execute("UPDATE pg_catalog.pg_settings SET setting = '9216' WHERE name = 'work_mem'").await.unwrap();
     drop(one);
     assert_eq!(ask(&other, "SHOW work_mem").await.unwrap(), "4MB");
+}
+
+/// What it creates is temporary though no word says so: `pg_temp` is the first schema of its `search_path` that exists.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_table_made_under_a_search_path_with_pg_temp_is_met_by_its_owner_alone() {
+    let cluster = postgres::shared();
+    let pooled = one_server(&cluster).await;
+    let set = pooled.client().await;
+    set.batch_execute("SET search_path = pg_temp, public").await.unwrap();
+    let called = pooled.client().await;
+    called.execute("SELECT set_config('search_path', $1, false)", &[&"\"$user\", PG_Temp"]).await.unwrap();
+    called.batch_execute("RESET ALL; SET search_path TO pg_temp").await.unwrap();
+    let asked = pooled.client_with("options='-c search_path=pg_temp'").await.unwrap();
+    for one in [set, called, asked] {
+        assert_eq!(ask(&one, "SELECT 1").await.unwrap(), "1");
+        for makes in ["CREATE TABLE mine (id int)", "CREATE TABLE mine AS SELECT 1 AS id", "SELECT 1 AS id INTO mine"] {
+            assert_eq!(pinned(&pooled), []);
+            one.batch_execute(makes).await.unwrap();
+            is_pinned(&pooled, &[Reason::Temp]).await;
+            one.batch_execute("DROP TABLE mine").await.unwrap();
+            is_pinned(&pooled, &[]).await;
+        }
+        one.batch_execute("RESET ALL; SET search_path = public").await.unwrap();
+    }
+}
+
+/// A DO may put together what it executes: what that sets is set back before anybody else's turn.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_meets_what_a_do_has_set_by_a_text_that_stands_nowhere() {
+    let cluster = postgres::shared();
+    let pooled = one_server(&cluster).await;
+    let (one, other) = (pooled.client().await, pooled.client().await);
+    for executes in ["EXECUTE it", "EXECUTE (it)", "EXECUTE format('%s', it)", "EXECUTE '' || it", "EXECUTE concat(it)"]
+    {
+        let sql = format!("DO $$ DECLARE it text := 'SET work_mem = ''9MB'''; BEGIN {executes}; END $$");
+        one.batch_execute(&sql).await.unwrap();
+        assert_eq!(ask(&other, "SHOW work_mem").await.unwrap(), "4MB", "{executes}");
+    }
+    // Names that it frees are made again.
+    let named = one.prepare("SELECT 'named'").await.unwrap();
+    for frees in ["DEALLOCATE ALL", "EXECUTE 'DEALLOCATE ALL'", "EXECUTE 'DEALLOCATE' || ' ALL'"] {
+        assert_eq!(one.query_one(&named, &[]).await.unwrap().get::<_, &str>(0), "named");
+        other.batch_execute(&format!("DO $$ BEGIN {frees}; END $$")).await.unwrap();
+        assert_eq!(one.query_one(&named, &[]).await.unwrap().get::<_, &str>(0), "named", "{frees}");
+    }
+    assert_eq!(pooled.servers(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_do_that_listens_or_loads_leaves_that_to_nobody() {
+    let cluster = postgres::shared();
+    let pooled = one_server(&cluster).await;
+    let (one, other) = (pooled.client().await, pooled.client().await);
+    one.batch_execute("DO $$ BEGIN LISTEN inside_a_do; END $$").await.unwrap();
+    assert_eq!(ask(&other, "SELECT count(*) FROM pg_listening_channels()").await.unwrap(), "0");
+    let pid = ask(&one, "SELECT pg_backend_pid()").await.unwrap();
+    one.batch_execute("DO $$ BEGIN IF true THEN LOAD 'plpgsql'; END IF; END $$").await.unwrap();
+    is_pinned(&pooled, &[Reason::Load]).await;
+    drop(one);
+    assert_ne!(ask(&other, "SELECT pg_backend_pid()").await.unwrap(), pid, "its server went with it");
+}
+
+/// The value is in the EXECUTE, the name of the setting in what was prepared.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_an_execute_sets_reaches_nobody_else() {
+    let cluster = postgres::shared();
+    let pooled = one_server(&cluster).await;
+    let other = pooled.client_with("options='-c work_mem=8MB'").await.unwrap();
+    for meanwhile in ["SELECT 1", "RESET ALL"] {
+        let one = pooled.client().await;
+        one.batch_execute("PREPARE p(text) AS SELECT set_config('work_mem', $1, false)").await.unwrap();
+        one.batch_execute("EXECUTE p('8MB')").await.unwrap();
+        one.batch_execute(meanwhile).await.unwrap();
+        one.batch_execute("EXECUTE p('9MB'); DEALLOCATE p").await.unwrap();
+        assert_eq!(ask(&one, "SHOW work_mem").await.unwrap(), "9MB", "{meanwhile}");
+        drop(one);
+        assert_eq!(ask(&other, "SHOW work_mem").await.unwrap(), "8MB", "{meanwhile}");
+    }
+    let one = pooled.client().await;
+    one.batch_execute("PREPARE p(text) AS SELECT set_config('work_mem', $1, false)").await.unwrap();
+    is_pinned(&pooled, &[Reason::Prepare]).await;
+    one.batch_execute("DISCARD ALL").await.unwrap();
+    is_pinned(&pooled, &[]).await;
+    // What it sets is not known: it goes with the server.
+    one.batch_execute("PREPARE p AS SELECT set_config($1, $2, false)").await.unwrap();
+    one.batch_execute("RESET ALL; EXECUTE p('work_mem', '9MB'); DEALLOCATE p").await.unwrap();
+    assert_eq!(ask(&other, "SHOW work_mem").await.unwrap(), "8MB");
+}
+
+/// A FunctionCall has no text: what it calls is known by its number.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_function_call_that_sets_or_locks_keeps_its_server() {
+    let cluster = postgres::shared();
+    let direct = cluster.direct().await;
+    let oid = async |signature: &str| -> u32 {
+        ask(&direct, &format!("SELECT '{signature}'::regprocedure::oid")).await.unwrap().parse().unwrap()
+    };
+    let pooled = one_server(&cluster).await;
+    for (locks, unlocks, arguments) in [
+        ("pg_advisory_lock(bigint)", "pg_advisory_unlock(bigint)", &["4711"][..]),
+        ("pg_advisory_lock_shared(bigint)", "pg_advisory_unlock_shared(bigint)", &["4711"]),
+        ("pg_try_advisory_lock(bigint)", "pg_advisory_unlock(bigint)", &["4711"]),
+        ("pg_try_advisory_lock_shared(bigint)", "pg_advisory_unlock_all()", &["4711"]),
+        ("pg_advisory_lock(int,int)", "pg_advisory_unlock(int,int)", &["47", "11"]),
+        ("pg_advisory_lock_shared(int,int)", "pg_advisory_unlock_shared(int,int)", &["47", "11"]),
+        ("pg_try_advisory_lock(int,int)", "pg_advisory_unlock(int,int)", &["47", "11"]),
+        ("pg_try_advisory_lock_shared(int,int)", "pg_advisory_unlock_all()", &["47", "11"]),
+    ] {
+        let mut one = Raw::login(pooled.port, DATABASE, &[]).await.unwrap();
+        one.send(&function_call(oid(locks).await, arguments)).await.unwrap();
+        assert_eq!(crate::frames::tags(&one.answer().await.unwrap()), "VZ", "{locks}");
+        is_pinned(&pooled, &[Reason::AdvisoryLock]).await;
+        let arguments = if unlocks.contains("all") { &[] } else { arguments };
+        one.send(&function_call(oid(unlocks).await, arguments)).await.unwrap();
+        assert_eq!(crate::frames::tags(&one.answer().await.unwrap()), "VZ", "{unlocks}");
+        is_pinned(&pooled, &[]).await;
+    }
+    let mut one = Raw::login(pooled.port, DATABASE, &[]).await.unwrap();
+    let sets = function_call(oid("set_config(text,text,boolean)").await, &["work_mem", "9MB", "false"]);
+    one.send(&sets).await.unwrap();
+    assert_eq!(crate::frames::tags(&one.answer().await.unwrap()), "VZ");
+    is_pinned(&pooled, &[Reason::Setting]).await;
+    drop(one);
+    let other = pooled.client().await;
+    assert_eq!(ask(&other, "SHOW work_mem").await.unwrap(), "4MB");
+}
+
+/// While a client keeps its server for good nobody asks what it has set: a RESET of something else must not take that away.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reset_of_one_setting_leaves_the_others_of_a_client_that_keeps_its_server() {
+    let cluster = postgres::shared();
+    let pooled = one_server(&cluster).await;
+    let one = pooled.client_with("options='-c lock_timeout=30s'").await.unwrap();
+    one.batch_execute("LOAD 'plpgsql'").await.unwrap();
+    one.batch_execute("SET work_mem = '9MB'; SET TimeZone = 'Asia/Tokyo'; SET ROLE pg_monitor").await.unwrap();
+    one.batch_execute("RESET TimeZone").await.unwrap();
+    let looks = "SELECT concat_ws(' ', current_setting('work_mem'), current_setting('lock_timeout'), current_user)";
+    assert_eq!(ask(&one, looks).await.unwrap(), "9MB 30s pg_monitor");
+    one.batch_execute("RESET ALL").await.unwrap();
+    assert_eq!(ask(&one, looks).await.unwrap(), "4MB 30s pg_monitor");
+}
+
+/// What is sent behind a DISCARD ALL, before that is answered, is not discarded by it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_set_behind_a_discard_all_in_one_go_is_kept_and_reaches_nobody_else() {
+    let cluster = postgres::shared();
+    let pooled = one_server(&cluster).await;
+    let (one, other) = (pooled.client().await, pooled.client().await);
+    for sets in ["SET work_mem = '9MB'", "DO $$ BEGIN SET work_mem = '9MB'; END $$"] {
+        let (first, second) = tokio::join!(one.batch_execute("DISCARD ALL"), one.batch_execute(sets));
+        first.and(second).unwrap();
+        assert_eq!(ask(&other, "SHOW work_mem").await.unwrap(), "4MB", "{sets}");
+        assert_eq!(ask(&one, "SHOW work_mem").await.unwrap(), "9MB", "{sets}");
+    }
+    let (first, second) =
+        tokio::join!(one.batch_execute("DISCARD ALL"), one.batch_execute("CREATE TEMP TABLE mine ()"));
+    first.and(second).unwrap();
+    is_pinned(&pooled, &[Reason::Temp]).await;
 }

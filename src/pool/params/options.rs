@@ -83,7 +83,8 @@ impl Options {
     }
 }
 
-fn is_identity(name: &str) -> bool {
+/// Returns whether a setting says who the session acts as: RESET ALL leaves those.
+pub fn is_identity(name: &str) -> bool {
     IDENTITY.iter().any(|identity| identity.eq_ignore_ascii_case(name))
 }
 

@@ -89,6 +89,7 @@ pub struct ServerEntry {
     link: AtomicU64,
     prepared: AtomicU64,
     address: OnceLock<ServerAddress>,
+    dbname: OnceLock<Arc<str>>,
     replication: OnceLock<Replication>,
     application_name: Mutex<Arc<[u8]>>,
     cancels: Mutex<Cancels>,
@@ -131,6 +132,7 @@ impl ServerEntry {
             link: AtomicU64::new(0),
             prepared: AtomicU64::new(0),
             address: OnceLock::new(),
+            dbname: OnceLock::new(),
             replication: OnceLock::new(),
             application_name: Mutex::default(),
             cancels: Mutex::default(),
@@ -174,6 +176,16 @@ impl ServerEntry {
     /// Returns what replication the connection carries, if any.
     pub fn replication(&self) -> Option<Replication> {
         self.replication.get().copied()
+    }
+
+    /// Says what database of its server the connection is to. Once.
+    pub fn set_dbname(&self, name: Arc<str>) {
+        let _ = self.dbname.set(name);
+    }
+
+    /// Returns the name of the database on its server, once the connection is on its way.
+    pub fn dbname(&self) -> Option<&Arc<str>> {
+        self.dbname.get()
     }
 
     /// Says where the connection goes, once it is open.

@@ -69,7 +69,7 @@ impl Session<'_> {
         !self.suspects.is_empty() && !self.is_pinned_for_good() && !self.leaving && self.is_at_boundary()
     }
 
-    fn is_pinned_for_good(&self) -> bool {
+    pub(super) fn is_pinned_for_good(&self) -> bool {
         self.pins.contains(Reason::Load) || self.pins.contains(Reason::Setting)
     }
 

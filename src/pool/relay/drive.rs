@@ -547,6 +547,9 @@ where
         while let Some((reason, statement)) = self.session.take_pinned() {
             self.stats.pinned(reason, &statement);
         }
+        if let Some(database) = self.session.take_wanted_alone() {
+            self.stats.wanted_alone(&database);
+        }
     }
 
     /// Looks whether a limit is reached. The timer is the server's and goes from lease to lease: it is set anew when it has

@@ -86,6 +86,11 @@ impl Session<'_> {
                 Ok(Verdict::Pass)
             }
             tag::FUNCTION_CALL => {
+                match body.first_chunk() {
+                    Some(function) => self.note_function(u32::from_be_bytes(*function)),
+                    None if header.body_len() >= size_of::<u32>() => return Ok(Verdict::NeedMore),
+                    None => {} // the server will say what is wrong with it
+                }
                 self.pass_simple();
                 self.server.owed.push(Kind::FunctionCall, Action::Forward);
                 Ok(Verdict::Pass)

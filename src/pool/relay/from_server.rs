@@ -63,6 +63,9 @@ impl Session<'_> {
             return Ok(Verdict::Skip); // the client is told at the replay's end what it does not know
         }
         self.client.params.update(status.name, status.value);
+        if status.name == "search_path" {
+            self.client.look_at_path();
+        }
         Ok(Verdict::Pass)
     }
 

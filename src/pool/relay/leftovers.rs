@@ -12,6 +12,10 @@
 //! | `PREPARE` | the command's tag | the same |
 //! | `LISTEN` | the command's tag | the same, until somebody else listens for the client ([`super::listen`]) |
 //! | `LOAD` | the command's tag | the client is pinned, and its server closed when it leaves |
+//! | any of them inside a DO | the words of its body ([`super::covert`]) | the same; of a text that it puts together, all is asked for but settings, which are reset |
+//! | the EXECUTE of a `PREPARE` that sets | `set_config` in the text of that | the server is asked behind each command while the client is pinned |
+//! | a FunctionCall | its function's number | as for a call of it |
+//! | `CREATE TABLE` under a `search_path` with `pg_temp` | that setting, which we keep | as for temporary objects |
 //!
 //! A pinned client keeps its server over the boundary. What may end that (`CLOSE`, `DROP`, `UNLISTEN`, `DEALLOCATE`,
 //! `advisory_unlock`, …) makes the server be asked again. Suspicion is cheap: a lease without any of this pays one look at
@@ -29,7 +33,7 @@ use super::{
 use crate::{
     config::pool::PoolMode,
     pool::{
-        params::{Options, is_setting_name},
+        params::{Options, is_identity, is_setting_name},
         pins::{Pins, Reason},
         prepared::Statement,
         wire::frame::Header,
@@ -48,6 +52,8 @@ pub(super) struct Notes {
     pub deeds: Vec<Deed>, // bound: NAMES_MAX
     /// The same, of what ran before a RESET ALL: of use again if that did not happen.
     pub before_reset: Vec<Deed>, // bound: NAMES_MAX and one, which says that there were more
+    /// [`Self::unknown`] and [`Self::shaken`] before it.
+    pub unseen_before_reset: (bool, bool),
     /// One of those tags came.
     pub set: bool,
     /// Settings to ask for whatever the tags are.
@@ -67,6 +73,8 @@ pub(super) struct Notes {
     pub fresh: Vec<Reason>, // bound: one for each reason between two wake-ups
     /// The statement that the unnamed one, a DEALLOCATE, drops when it is run.
     pub deallocates: Option<Arc<[u8]>>,
+    /// The database that a statement wants to itself: nobody's idle connection is to be in its way.
+    pub wanted_alone: Option<Vec<u8>>,
     /// What UNLISTEN may have done.
     pub unlistens: Unlistens,
     /// The question under way.
@@ -80,12 +88,13 @@ impl Notes {
             && !self.unknown
             && self.deallocates.is_none()
             && self.fresh.is_empty()
+            && self.wanted_alone.is_none()
             && self.deeds.is_empty()
             && self.calls.is_empty()
             && self.unlistens.is_empty()
     }
 
-    fn blame(&mut self, reasons: Pins, text: &[u8]) {
+    pub(super) fn blame(&mut self, reasons: Pins, text: &[u8]) {
         for reason in reasons.iter() {
             self.culprits[reason as usize].get_or_insert_with(|| sql::masked(text).into());
         }
@@ -99,6 +108,7 @@ impl Notes {
         }
         self.deeds.retain(|deed| *deed != Deed::ResetAll);
         self.deeds.append(&mut self.before_reset);
+        self.unknown |= std::mem::take(&mut self.unseen_before_reset).0;
         let own = own.into_iter().flat_map(Options::names);
         self.deeds.extend(own.map(|name| Deed::Reset(name.to_ascii_lowercase())));
         self.shaken = true;
@@ -135,7 +145,7 @@ impl Notes {
 }
 
 impl Session<'_> {
-    fn shares(&self) -> bool {
+    pub(super) fn shares(&self) -> bool {
         self.limits.mode != PoolMode::Session
     }
 
@@ -179,7 +189,16 @@ impl Session<'_> {
                 self.note_change_of_tables(command);
                 self.ask_again(Reason::Temp);
             }
-            _ => self.note_change_of_tables(command),
+            _ => {
+                // What it creates may be temporary with no word that says so.
+                if self.client.creates_temporary {
+                    self.suspects.insert(Reason::Temp);
+                }
+                if !self.set_by_execute.is_empty() {
+                    self.note_execute();
+                }
+                self.note_change_of_tables(command);
+            }
         }
     }
 
@@ -239,19 +258,32 @@ impl Session<'_> {
     fn note(&mut self, text: &[u8], hints: Hints) {
         self.frees |= hints.contains(Hints::DEALLOCATE) || hints.contains(Hints::DISCARD);
         let mut reading = sql::read(text, hints);
+        if reading.prepares_set {
+            self.note_prepared_set(&reading);
+        }
+        let within = std::mem::take(&mut reading.within);
         self.sets_seen = self.sets_seen.saturating_add(u16::try_from(reading.sets).unwrap_or(u16::MAX));
         let reasons = [
-            (reading.temp, Reason::Temp),
-            (reading.hold, Reason::Cursor),
-            (reading.lock, Reason::AdvisoryLock),
+            (reading.temp || within.hidden, Reason::Temp),
+            (reading.hold || within.hidden, Reason::Cursor),
+            (reading.lock || within.hidden, Reason::AdvisoryLock),
+            (within.listens || within.hidden, Reason::Listen),
+            (within.prepares || within.hidden, Reason::Prepare),
             (reading.unknown, Reason::Setting),
         ];
         let reasons: Pins = reasons.into_iter().filter_map(|(given, reason)| given.then_some(reason)).collect();
         if !reasons.is_empty() {
-            self.suspect(reasons, text).unknown |= reading.unknown;
+            self.suspect(reasons, text);
         }
+        let unseen = (reading.unknown, within.hidden);
+        self.note_within(within, text);
         if reading.unknown {
             self.server.applied.doubt();
+        }
+        if hints.contains(Hints::DATABASE)
+            && let Some(name) = sql::wanted_alone(text)
+        {
+            self.notes.get_or_insert_default().wanted_alone = Some(name);
         }
         if !reading.listens.is_empty() {
             self.note_listens(std::mem::take(&mut reading.listens));
@@ -265,15 +297,25 @@ impl Session<'_> {
         if !reading.deeds.is_empty() || !reading.calls.is_empty() {
             self.note_settings(reading, text);
         }
+        // Behind a RESET ALL of the same text, for all that is known.
+        if unseen != (false, false) {
+            let notes = self.notes.get_or_insert_default();
+            notes.unknown |= unseen.0;
+            notes.shaken |= unseen.1;
+        }
     }
 
     /// Sorts what a text names: reported settings follow their client anyway, the others are asked for at the boundary.
     fn note_settings(&mut self, reading: Reading, text: &[u8]) {
         let tracked = &self.client.params;
         let is_tracked = |name: &str| tracked.value(name).is_some();
-        let deeds = reading.deeds.into_iter().flat_map(|deed| match deed {
+        let deeds = reading.deeds.into_iter().flat_map(|deed| match &deed {
             Deed::Set(name) if name == sql::CHARACTERISTICS => sql::characteristics().map(Deed::Set).collect(),
-            deed => vec![deed],
+            // It ends whatever role there was.
+            Deed::Set(name) | Deed::Reset(name) if name == "session_authorization" => {
+                vec![deed, Deed::Reset("role".to_owned())]
+            }
+            _ => vec![deed],
         });
         let (mut asked, mut restore) = (Vec::new(), Vec::new());
         for deed in deeds {
@@ -307,6 +349,11 @@ impl Session<'_> {
             notes.before_reset.extend(asked.drain(..last));
             notes.before_reset.retain(|deed| *deed != Deed::ResetAll && sound(deed));
             notes.before_reset.truncate(NAMES_MAX + 1);
+            // Who it acts as, RESET ALL leaves.
+            let lasts = |deed: &&Deed| matches!(deed, Deed::Set(name) | Deed::Reset(name) if is_identity(name));
+            notes.deeds.extend(notes.before_reset.iter().filter(lasts).cloned());
+            notes.unseen_before_reset.0 |= std::mem::take(&mut notes.unknown);
+            notes.unseen_before_reset.1 |= std::mem::take(&mut notes.shaken);
             notes.restore.clear();
         }
         // What cannot be a name the server refuses itself.
@@ -350,12 +397,23 @@ impl Session<'_> {
         self.server.applied.set(None);
         self.client.options = self.client.startup_options().cloned();
         self.client.scope = None;
-        self.suspects = Pins::none();
-        self.sets_seen = 0;
+        self.client.look_at_path();
+        let more_behind = self.server.owed.len() > 1;
         (self.moving, self.client.listening) = (None, None);
         let load = [Reason::Load].into_iter().collect();
         self.set_pins(self.pins.and(load));
         let restore_all = self.client.baseline.is_some() && self.shares();
+        if more_behind {
+            // What is noted may be of what runs behind it.
+            self.server.applied.doubt();
+            if restore_all {
+                self.notes.get_or_insert_default().restore_all = true;
+            }
+            return;
+        }
+        self.suspects = Pins::none();
+        self.set_by_execute.clear();
+        self.sets_seen = 0;
         if self.notes.is_some() || restore_all {
             let notes = self.notes.get_or_insert_default();
             **notes = Notes { restore_all, fresh: std::mem::take(&mut notes.fresh), ..Notes::default() };
@@ -363,7 +421,7 @@ impl Session<'_> {
     }
 
     /// Notes that something of `reasons` may be on the server.
-    fn suspect(&mut self, reasons: Pins, text: &[u8]) -> &mut Notes {
+    pub(super) fn suspect(&mut self, reasons: Pins, text: &[u8]) -> &mut Notes {
         reasons.iter().for_each(|reason| self.suspects.insert(reason));
         let notes = self.notes.get_or_insert_default();
         notes.blame(reasons.without(self.pins), text);
@@ -379,7 +437,7 @@ impl Session<'_> {
     }
 
     /// Something ran that may have taken away what the client is pinned for.
-    fn ask_again(&mut self, reason: Reason) {
+    pub(super) fn ask_again(&mut self, reason: Reason) {
         if self.pins.contains(reason) {
             self.suspects.insert(reason);
         }

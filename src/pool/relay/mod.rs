@@ -38,6 +38,7 @@ pub mod bench;
 mod census;
 mod columns;
 mod control;
+mod covert;
 mod deallocate;
 mod drive;
 mod framer;

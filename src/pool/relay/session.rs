@@ -9,6 +9,7 @@ use super::{
     owed::{Action, Change, Kind, Named, Sent, Whose},
     pace::{Pace, Rest},
     sink::Sink,
+    sql::Name,
     unnamed::Unnamed,
 };
 use crate::{
@@ -16,7 +17,7 @@ use crate::{
     pool::{
         error::PoolError,
         notify::Post,
-        params,
+        params::{self, Applied},
         pins::{Pins, Reason},
         prepared::{Batch, Ticket, client::ClientStatements, server::ServerStatements},
         wire::{backend, backend::TxStatus, frame, frontend, tag},
@@ -65,6 +66,8 @@ pub(super) struct Session<'a> {
     pub(super) pins: Pins,
     /// Statements that passed and whose tag will be SET or RESET.
     pub(super) sets_seen: u16,
+    /// What statements that were prepared by SQL set, to what their EXECUTE says. bound: NAMES_MAX
+    pub(super) set_by_execute: Vec<Name>,
     pub(super) notes: Option<Box<Notes>>,
     /// How the client can listen without this server, if it may.
     pub(super) post: Option<&'a Post<'a>>,
@@ -75,6 +78,8 @@ pub(super) struct Session<'a> {
     /// A RESET has led the client's settings back to those of its startup, and the server's to its own: a lease that goes on
     /// needs another replay.
     pub(super) stale: bool,
+    /// It was RESET ALL: what no server reports is to be given again too.
+    pub(super) renews_options: bool,
     /// The server said FATAL; what follows is the end of its stream.
     pub(super) dying: bool,
     /// The client said Terminate.
@@ -138,6 +143,8 @@ impl<'a> Session<'a> {
             suspects: Pins::none(),
             pins: Pins::none(),
             sets_seen: 0,
+            set_by_execute: Vec::new(),
+            renews_options: false,
             notes: None,
             post: None,
             moving: None,
@@ -206,8 +213,11 @@ impl<'a> Session<'a> {
         if self.replay != Replay::Due {
             return;
         }
+        let keeps = self.is_pinned_for_good();
+        let renews = std::mem::take(&mut self.renews_options);
         let (client, server) = (&*self.client, &*self.server);
-        let same = server.applied.is(client.options.as_ref()) && client.params.agrees(&server.params);
+        let applied = if keeps { !renews } else { server.applied.is(client.options.as_ref()) };
+        let same = applied && client.params.agrees(&server.params);
         if same && !server.sql_prepared {
             self.replay = Replay::Done;
             return;
@@ -222,7 +232,12 @@ impl<'a> Session<'a> {
                 out.extend_from_slice(b"DEALLOCATE ALL;");
                 server.statements.clear();
             }
-            needed = params::put_replay(out, &client.params, &server.params, client.options.as_ref(), &server.applied);
+            // What it has set since is not known here, and stays.
+            let (options, applied) = match keeps {
+                true => (client.options.as_ref().filter(|_| renews), &Applied::default()),
+                false => (client.options.as_ref(), &server.applied),
+            };
+            needed = params::put_replay(out, &client.params, &server.params, options, applied);
             needed |= deallocate;
             out.push(0);
         });
@@ -234,7 +249,9 @@ impl<'a> Session<'a> {
         self.server.owed.push(Kind::Replay, Action::Skip);
         self.pace.asked();
         // From here on: what passes behind it may give reason for new doubt. An answer that is none ends the server.
-        self.server.applied.set(self.client.options.as_ref());
+        if !keeps {
+            self.server.applied.set(self.client.options.as_ref());
+        }
         let acts = self.client.options.as_ref().is_some_and(|options| options.acts_as_another());
         self.replay = if self.client.proven && !acts { Replay::Sent } else { Replay::Awaited };
         self.control.set_replaying(true);
@@ -332,7 +349,9 @@ impl<'a> Session<'a> {
     }
 
     fn needs_renewal(&self) -> bool {
-        self.stale && self.is_pinned() && !self.leaving && self.is_at_boundary()
+        // What it has set is asked for first: a replay gives what is known.
+        let asks = self.needs_census() || self.counting;
+        self.stale && self.is_pinned() && !asks && !self.leaving && self.is_at_boundary()
     }
 
     /// Returns the scope of the client's statements as its settings are now. Who [`Session::reads_alone`] has one that nobody

@@ -19,11 +19,15 @@ impl Session<'_> {
         let Some(notes) = &mut self.notes else { return };
         if notes.set && notes.deeds.contains(&Deed::ResetAll) {
             notes.restore_all = true;
-            (notes.unknown, notes.shaken) = (false, false);
             self.reset_all();
+        } else {
+            let (unknown, shaken) = notes.unseen_before_reset;
+            notes.unknown |= unknown;
+            notes.shaken |= shaken;
         }
         let Some(notes) = &mut self.notes else { return };
         notes.before_reset.clear();
+        notes.unseen_before_reset = (false, false);
         let restore = std::mem::take(&mut notes.restore);
         let restore_all = std::mem::take(&mut notes.restore_all);
         let restore_some = notes.set && !restore.is_empty();
@@ -40,6 +44,7 @@ impl Session<'_> {
                     backend::parameter_status(out.writer(), name, value);
                 }
             }
+            self.client.look_at_path();
         }
         self.settle_settings();
     }
@@ -54,6 +59,7 @@ impl Session<'_> {
         }
         self.client.set_options(options);
         self.client.scope = None;
+        self.renews_options = true;
         self.set_pins(self.pins.without([Reason::Setting].into_iter().collect()));
     }
 
@@ -94,6 +100,11 @@ impl Session<'_> {
             self.pins = pins;
             self.control.set_pins(pins);
         }
+    }
+
+    /// Returns the database that a statement on its way wants to itself.
+    pub(super) fn take_wanted_alone(&mut self) -> Option<Vec<u8>> {
+        self.notes.as_mut()?.wanted_alone.take()
     }
 
     /// Returns the next reason for which the client was pinned since the last call, and the statement that gave it.

@@ -25,6 +25,8 @@ pub struct ClientState {
     pub(super) scope: Option<u64>,
     /// It was told to leave, and what it had on a server went with that: it must not go on.
     bereft: bool,
+    /// Its `search_path` has the schema of temporary objects: what it creates may be one though no word says so.
+    pub(super) creates_temporary: bool,
     /// A server has accepted these settings. Until then its first message waits for the replay's answer, so that nothing
     /// runs under settings that turn out to be refused; afterwards it follows in the same packet.
     pub(super) proven: bool,
@@ -76,20 +78,23 @@ impl ClientState {
         let tracked = asked.iter().filter_map(|&name| Some((name.into(), params.value(name)?.clone()))).collect();
         let baseline = Baseline { tracked, options: options.clone() };
         let baseline = (!asked.is_empty() || options.is_some()).then(|| Box::new(baseline));
-        Ok(Self {
+        let mut client = Self {
             params,
             options,
             proven: baseline.is_none(),
             baseline,
             scope: None,
             bereft: false,
+            creates_temporary: false,
             renamed: true,
             statements: ClientStatements::default(),
             unnamed: Kept::Nothing,
             pipelines: 0,
             interner: interner.clone(),
             listening: None,
-        })
+        };
+        client.look_at_path();
+        Ok(client)
     }
 
     /// Iterates over the settings that are this client's own: what a login must report instead of the server's values.
@@ -117,6 +122,15 @@ impl ClientState {
             Some(startup) if **startup == options => Some(startup.clone()),
             _ => (!options.is_empty()).then(|| Arc::new(options)),
         };
+        self.look_at_path();
+    }
+
+    /// Its `search_path` may have changed. PostgreSQL 18 reports it, others do not.
+    pub(super) fn look_at_path(&mut self) {
+        const SCHEMA: &[u8] = b"pg_temp";
+        let kept = self.options.as_ref().and_then(|options| options.value("search_path"));
+        let path = kept.or_else(|| self.params.value("search_path")).map_or(&[][..], |path| path);
+        self.creates_temporary = path.windows(SCHEMA.len()).any(|part| part.eq_ignore_ascii_case(SCHEMA));
     }
 
     /// Notes that the server it kept was taken from it.

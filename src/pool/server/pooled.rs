@@ -94,6 +94,7 @@ impl Connect for Connector {
     type Connection = Box<Server>;
 
     async fn connect(&self, entry: &ServerEntry) -> Result<Box<Server>, ServerError> {
+        entry.set_dbname(self.spec.dbname.clone());
         let Opened { fresh, peer, endpoint, host } = self.open().await?;
         entry.set_address(peer, endpoint, host.text, fresh.stream.suite(), fresh.key);
         // Looked at after the address is known: who takes an address from the name first closes what is known to go there.

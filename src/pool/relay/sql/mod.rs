@@ -16,7 +16,7 @@ use std::sync::LazyLock;
 use aho_corasick::{AhoCorasick, MatchKind};
 
 pub(super) use self::{
-    read::{CHARACTERISTICS, Deed, Listens, Name, Reading, characteristics, deallocated, read},
+    read::{CHARACTERISTICS, Deed, Listens, Name, Reading, Within, characteristics, deallocated, read, wanted_alone},
     tokens::masked,
 };
 
@@ -50,6 +50,8 @@ impl Hints {
     pub const LISTEN: Self = Self(1 << 10);
     /// A statement begins with DISCARD.
     pub const DISCARD: Self = Self(1 << 11);
+    /// A statement begins with CREATE, ALTER or DROP DATABASE.
+    pub const DATABASE: Self = Self(1 << 12);
 
     pub fn is_empty(self) -> bool {
         self.0 == 0
@@ -181,6 +183,9 @@ fn first_word(text: &[u8]) -> (Hints, usize) {
         Some(b'd') if is(b"deallocate") => Hints::DEALLOCATE,
         Some(b'd') if is(b"discard") => Hints::DISCARD,
         Some(b'd') if is(b"do") => Hints::BODY,
+        Some(b'd') if is(b"drop") && is_of_database(&rest[b"drop".len()..]) => Hints::DATABASE,
+        Some(b'a') if is(b"alter") && is_of_database(&rest[b"alter".len()..]) => Hints::DATABASE,
+        Some(b'c') if is(b"create") && is_of_database(&rest[b"create".len()..]) => Hints::DATABASE,
         Some(b'l') if is(b"listen") => Hints(Hints::TOLD_BY_TAG.0 | Hints::LISTEN.0),
         Some(b'l') if is(b"load") => Hints::TOLD_BY_TAG,
         Some(b'u') if is(b"unlisten") => Hints::UNLISTEN,
@@ -191,6 +196,11 @@ fn first_word(text: &[u8]) -> (Hints, usize) {
         _ => Hints::default(),
     };
     (hints, text.len() - rest.len())
+}
+
+fn is_of_database(rest: &[u8]) -> bool {
+    const WORD: &[u8] = b"database";
+    tokens::skip_blank(rest).get(..WORD.len()).is_some_and(|word| word.eq_ignore_ascii_case(WORD))
 }
 
 /// Returns whether what an UPDATE changes may be `pg_settings`, which is to SET (its rule `pg_settings_u`).

@@ -42,6 +42,22 @@ pub(in super::super) struct Reading {
     pub unlock: bool,
     /// LISTEN and UNLISTEN, in order.
     pub listens: Vec<Listens>,
+    /// A PREPARE whose statement sets something: what, each EXECUTE of it says anew.
+    pub prepares_set: bool,
+    /// What a DO does under a tag that tells nothing of it.
+    pub within: Within,
+}
+
+/// What the body of a DO may do, that a tag tells of where it stands by itself.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(in super::super) struct Within {
+    pub prepares: bool,
+    pub listens: bool,
+    pub loads: bool,
+    /// DEALLOCATE or DISCARD: names may be gone.
+    pub frees: bool,
+    /// It executes a text that stands nowhere in it.
+    pub hidden: bool,
 }
 
 /// Settings that cannot be kept, or need not be: of the transaction, or without a value that could be set again.
@@ -59,7 +75,7 @@ pub(in super::super) fn read(text: &[u8], hints: Hints) -> Reading {
             calls(text, &mut reading);
         }
     }
-    let told = [Hints::SET, Hints::DECLARE, Hints::BODY, Hints::LISTEN, Hints::UNLISTEN];
+    let told = [Hints::SET, Hints::DECLARE, Hints::BODY, Hints::TOLD_BY_TAG, Hints::UNLISTEN];
     if told.into_iter().any(|hint| hints.contains(hint)) {
         statements(text, &mut reading);
     }
@@ -103,6 +119,7 @@ fn statements(text: &[u8], reading: &mut Reading) {
             }
             _ if token.is(b"declare") => reading.hold |= declares_hold(&mut tokens),
             _ if token.is(b"do") => body(&mut tokens, reading),
+            _ if token.is(b"prepare") => reading.prepares_set |= !reading.calls.is_empty() || reading.unknown,
             _ if token.is(b"update") => reading.unknown |= sets_by_update(&mut tokens),
             _ if token.is(b"listen") || token.is(b"unlisten") => {
                 reading.listens.extend(channel(&mut tokens, token.is(b"listen")));
@@ -240,45 +257,86 @@ fn declares_hold(tokens: &mut Tokens<'_>) -> bool {
     false
 }
 
-/// The body of a DO: PL/pgSQL, where SET follows a semicolon or one of a few words.
+/// What follows DO: its body, and perhaps the language of it, before or behind, which may be a literal too.
 fn body(tokens: &mut Tokens<'_>, reading: &mut Reading) {
-    let code = tokens.find_map(|token| match token {
-        Token::Text(code) => Some(code),
-        _ => None,
-    });
-    let mut inside = Tokens::new(code.unwrap_or_default());
+    while let Some(token) = tokens.peek().filter(|token| *token != Token::Mark(b';')) {
+        tokens.next();
+        match token {
+            Token::Text(text) => code(text, reading),
+            _ if token.is(b"language") => drop(tokens.next()),
+            _ => {}
+        }
+    }
+}
+
+/// PL/pgSQL, where a statement follows a semicolon or one of a few words.
+fn code(text: &[u8], reading: &mut Reading) {
+    let mut inside = Tokens::new(text);
     let (mut starts, mut executes) = (false, false);
     while let Some(token) = inside.next() {
-        executes = token.is(b"execute") || (executes && token != Token::Mark(b';'));
-        if let (Token::Text(sql), true) = (token, executes) {
-            dynamic(sql, reading);
+        if token.is(b"execute") {
+            executes = true;
+            reading.within.hidden |= is_hidden(inside.clone());
         }
-        if starts && (token.is(b"set") || token.is(b"reset")) {
-            match setting(&mut inside, token.is(b"set")).1 {
-                Some(Deed::Set(name) | Deed::Reset(name)) => reading.calls.push(name),
-                Some(Deed::ResetAll) => reading.unknown = true,
-                None => {}
-            }
+        executes &= token != Token::Mark(b';');
+        match token {
+            Token::Text(sql) if executes => dynamic(sql, reading),
+            Token::Word(_) if starts && !token.is(b"declare") => within(token, &mut inside, reading),
+            _ => {}
         }
         let openers: [&[u8]; 4] = [b"begin", b"then", b"else", b"loop"];
         starts = token == Token::Mark(b';') || openers.iter().any(|word| token.is(word));
     }
 }
 
+/// Returns whether what EXECUTE is followed by is neither a literal, nor a format, nor another EXECUTE than that of PL/pgSQL
+/// (`GRANT EXECUTE ON`, `EXECUTE FUNCTION` of a trigger).
+fn is_hidden(mut tokens: Tokens<'_>) -> bool {
+    let passing: [&[u8]; 3] = [b"on", b"function", b"procedure"];
+    let first = tokens.find(|token| *token != Token::Mark(b'('));
+    match first {
+        Some(Token::Text(_)) => false,
+        Some(token) if token.is(b"format") => {
+            !matches!(tokens.find(|token| *token != Token::Mark(b'(')), Some(Token::Text(_)))
+        }
+        Some(token) => !passing.iter().any(|word| token.is(word)),
+        None => false,
+    }
+}
+
 /// What a DO executes: `EXECUTE 'SET …'`, `EXECUTE format('SET %I = …', …)`.
 fn dynamic(sql: &[u8], reading: &mut Reading) {
     let mut tokens = Tokens::new(sql);
-    let set = tokens.accept(b"set");
-    if !set && !tokens.accept(b"reset") {
-        return;
+    match tokens.next() {
+        Some(first @ Token::Word(_)) => {
+            let alone = tokens.peek().is_none();
+            within(first, &mut tokens, reading);
+            // Perhaps the beginning of what is put together.
+            reading.within.hidden |= alone;
+        }
+        None | Some(Token::Mark(b'%')) => reading.within.hidden = true,
+        _ => {}
     }
-    let passing: [&[u8]; 3] = [b"local", b"transaction", b"constraints"];
-    let passes = tokens.peek().is_some_and(|next| passing.iter().any(|word| next.is(word)));
-    match setting(&mut tokens, set).1 {
-        Some(Deed::Set(name) | Deed::Reset(name)) => reading.calls.push(name),
-        Some(Deed::ResetAll) => reading.unknown = true,
-        None => reading.unknown |= !passes,
+}
+
+/// A statement of a DO that begins with this word.
+fn within(first: Token<'_>, tokens: &mut Tokens<'_>, reading: &mut Reading) {
+    let does = &mut reading.within;
+    if first.is(b"set") || first.is(b"reset") {
+        let passing: [&[u8]; 3] = [b"local", b"transaction", b"constraints"];
+        let passes = tokens.peek().is_some_and(|next| passing.iter().any(|word| next.is(word)));
+        return match setting(tokens, first.is(b"set")).1 {
+            Some(Deed::Set(name) | Deed::Reset(name)) => reading.calls.push(name),
+            Some(Deed::ResetAll) => reading.unknown = true,
+            None => reading.unknown |= !passes,
+        };
     }
+    does.prepares |= first.is(b"prepare");
+    does.listens |= first.is(b"listen");
+    does.loads |= first.is(b"load") && matches!(tokens.peek(), Some(Token::Text(_)));
+    does.frees |= first.is(b"deallocate") || first.is(b"discard");
+    reading.hold |= first.is(b"declare") && declares_hold(tokens);
+    reading.unknown |= first.is(b"update") && sets_by_update(tokens);
 }
 
 /// Calls of `set_config` that are read in one text; more set what is not known. The arguments of each may go on to its end.
@@ -362,6 +420,31 @@ pub(in super::super) fn deallocated(text: &[u8]) -> Option<Vec<u8>> {
         token => folded(token)?,
     };
     tokens.all(|token| token == Token::Mark(b';')).then_some(name)
+}
+
+/// Returns the database that PostgreSQL wants to itself for this statement: of DROP, of ALTER … RENAME or SET TABLESPACE, the
+/// template of CREATE.
+pub(in super::super) fn wanted_alone(text: &[u8]) -> Option<Vec<u8>> {
+    let text = &text[..memchr::memchr(0, text).unwrap_or(text.len())];
+    let mut tokens = Tokens::new(text);
+    let verb = tokens.next()?;
+    if !tokens.accept(b"database") {
+        return None;
+    }
+    if verb.is(b"drop") && tokens.accept(b"if") {
+        tokens.accept(b"exists");
+    }
+    let name = folded(tokens.next()?)?;
+    if verb.is(b"drop") {
+        return Some(name);
+    }
+    let mut rest = tokens.take_while(|token| *token != Token::Mark(b';'));
+    if verb.is(b"alter") {
+        return rest.any(|token| token.is(b"rename") || token.is(b"tablespace")).then_some(name);
+    }
+    rest.find(|token| token.is(b"template"))?;
+    let template = rest.next()?;
+    folded(if template == Token::Mark(b'=') { rest.next()? } else { template })
 }
 
 /// Reads what follows LISTEN or UNLISTEN.

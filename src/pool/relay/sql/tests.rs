@@ -296,3 +296,61 @@ proptest! {
         prop_assert!(!masked(text.as_bytes()).contains(&hidden));
     }
 }
+
+#[test]
+fn a_do_is_read_for_what_no_tag_will_tell() {
+    let within = |text: &str| of(text).within;
+    let does = Within::default;
+    for (text, expected) in [
+        ("DO $$ BEGIN PREPARE p AS SELECT 1; END $$", Within { prepares: true, ..does() }),
+        ("DO LANGUAGE 'plpgsql' $$ BEGIN LISTEN a; END $$", Within { listens: true, ..does() }),
+        ("do 'begin load ''x''; end' language \"plpgsql\"", Within { loads: true, ..does() }),
+        ("DO $$ BEGIN IF a THEN DEALLOCATE p; END IF; END $$", Within { frees: true, ..does() }),
+        ("DO $$ BEGIN EXECUTE 'DISCARD PLANS'; END $$", Within { frees: true, ..does() }),
+        ("DO $$ BEGIN EXECUTE it; END $$", Within { hidden: true, ..does() }),
+        ("DO $$ BEGIN EXECUTE (SELECT it); END $$", Within { hidden: true, ..does() }),
+        ("DO $$ BEGIN EXECUTE format(it, 1); END $$", Within { hidden: true, ..does() }),
+        ("DO $$ BEGIN EXECUTE format('%s', it); END $$", Within { hidden: true, ..does() }),
+        ("DO $$ BEGIN EXECUTE format('ALTER TABLE %I ADD x int', it); END $$", does()),
+        ("DO $$ BEGIN EXECUTE 'DROP TABLE ' || it; GRANT EXECUTE ON FUNCTION f() TO a; END $$", does()),
+        ("DO $$ BEGIN CREATE TRIGGER t BEFORE UPDATE ON a FOR EACH ROW EXECUTE FUNCTION f(); END $$", does()),
+        ("DO $$ DECLARE a int; load int := 1; BEGIN load := a; END $$", does()),
+        ("DO $$ BEGIN NULL; END $$; LISTEN a", does()),
+    ] {
+        assert_eq!(within(text), expected, "{text}");
+    }
+    assert!(of("DO $$ BEGIN EXECUTE 'DECLARE c CURSOR WITH HOLD FOR SELECT 1'; END $$").hold);
+    assert!(of("DO $$ BEGIN UPDATE pg_settings SET setting = 1; END $$").unknown);
+}
+
+#[test]
+fn a_prepare_that_sets_is_told_from_others() {
+    for (text, sets) in [
+        ("PREPARE p AS SELECT set_config('a', $1, false)", true),
+        ("PREPARE p AS SELECT set_config($1, $2, false)", true),
+        ("PREPARE p AS SELECT set_config('a', $1, true)", false),
+        ("PREPARE p AS SELECT 'set_config'", false),
+        ("SELECT set_config('a', 'b', false)", false),
+    ] {
+        assert_eq!(of(text).prepares_set, sets, "{text}");
+    }
+}
+
+#[test]
+fn the_database_that_a_statement_wants_to_itself_is_read() {
+    let of = |text: &str| wanted_alone(text.as_bytes()).map(|name| String::from_utf8(name).unwrap());
+    for (text, name) in [
+        ("DROP DATABASE Test", Some("test")),
+        ("drop /* old */ database if exists \"Te\"\"st\" WITH (force);", Some("Te\"st")),
+        ("ALTER DATABASE a RENAME TO b", Some("a")),
+        ("ALTER DATABASE a SET work_mem = 1", None),
+        ("CREATE DATABASE b TEMPLATE a", Some("a")),
+        ("CREATE DATABASE b WITH OWNER = me TEMPLATE = \"A\" ENCODING 'UTF8'", Some("A")),
+        ("CREATE DATABASE b", None),
+        ("DROP DATABASE", None),
+    ] {
+        assert!(hints(text.as_bytes()).contains(Hints::DATABASE), "{text}");
+        assert_eq!(of(text).as_deref(), name, "{text}");
+    }
+    assert!(hints(b"DROP TABLE database").is_empty() && hints(b"CREATE TABLE t ()").is_empty());
+}
