@@ -1,6 +1,6 @@
 //! Servers that die, restart, or are not there.
 
-use bookend::config::pool::{Database, Pool};
+use bookend::config::pool::{Database, Pool, PoolMode};
 
 use crate::support::*;
 
@@ -68,8 +68,14 @@ async fn a_client_that_logs_in_while_the_server_is_away_waits_for_it() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_idle_connection_of_the_pool_is_in_nobodys_way_who_drops_its_database() {
     let cluster = postgres::shared();
-    let mut pool = config(&cluster);
-    pool.databases.push(Database { dbname: None, ..database(&cluster, "*") });
+    for pool_mode in [PoolMode::Transaction, PoolMode::Session] {
+        drops_databases(&cluster, pool_mode).await;
+    }
+}
+
+async fn drops_databases(cluster: &Cluster, pool_mode: PoolMode) {
+    let mut pool = Pool { pool_mode, ..config(cluster) };
+    pool.databases.push(Database { dbname: None, ..database(cluster, "*") });
     let pooled = start(pool).await;
     let admin = pooled.client().await;
     for drops in [
@@ -80,6 +86,7 @@ async fn an_idle_connection_of_the_pool_is_in_nobodys_way_who_drops_its_database
         admin.batch_execute("CREATE DATABASE to_be_dropped").await.unwrap();
         let client = postgres::connect(pooled.port, "to_be_dropped", "").await.unwrap();
         assert_eq!(ask(&client, "SELECT current_database()").await.unwrap(), "to_be_dropped");
+        drop(client);
         for sql in drops.split("; ") {
             admin.batch_execute(sql).await.unwrap_or_else(|error| panic!("{sql}: {error:?}"));
         }

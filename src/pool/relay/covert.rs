@@ -7,7 +7,7 @@
 use super::{
     leftovers::NAMES_MAX,
     session::Session,
-    sql::{Reading, Within},
+    sql::{self, Reading, Within},
 };
 use crate::pool::{params::is_setting_name, pins::Reason};
 
@@ -33,6 +33,14 @@ impl Session<'_> {
             }
             _ if ADVISORY_UNLOCKS.contains(&function) => self.ask_again(Reason::AdvisoryLock),
             _ => {}
+        }
+    }
+
+    /// A statement of databases is on its way. In session mode too, others' idle connections are in its way.
+    #[cold]
+    pub(super) fn note_wanted_alone(&mut self, text: &[u8]) {
+        if let Some(name) = sql::wanted_alone(text) {
+            self.notes.get_or_insert_default().wanted_alone = Some(name);
         }
     }
 

@@ -222,6 +222,9 @@ impl Session<'_> {
         let text = body.get(from..).unwrap_or_default();
         let hints = sql::hints(text);
         if !self.shares() {
+            if hints.contains(Hints::DATABASE) {
+                self.note_wanted_alone(text);
+            }
             if !whole || hints.contains(Hints::SET_CONFIG) {
                 self.server.applied.doubt();
             }
@@ -280,10 +283,8 @@ impl Session<'_> {
         if reading.unknown {
             self.server.applied.doubt();
         }
-        if hints.contains(Hints::DATABASE)
-            && let Some(name) = sql::wanted_alone(text)
-        {
-            self.notes.get_or_insert_default().wanted_alone = Some(name);
+        if hints.contains(Hints::DATABASE) {
+            self.note_wanted_alone(text);
         }
         if !reading.listens.is_empty() {
             self.note_listens(std::mem::take(&mut reading.listens));
