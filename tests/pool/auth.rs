@@ -271,6 +271,10 @@ async fn rules_say_who_may_come_from_where_and_change_at_a_reload() {
     pooled.pooler.reload(&Arc::new(rules("host arena arena 127.0.0.1/32 reject\nhost all all all trust")));
     assert_eq!(refusal(&pooled, USER, PASSWORD).await.0, "28000");
     assert!(postgres::connect(pooled.port, "pgbouncer", "").await.is_ok());
+    // There is no replication of the console.
+    pooled.pooler.reload(&Arc::new(rules("host replication all all trust")));
+    let console = crate::frames::Raw::login(pooled.port, "pgbouncer", &[("replication", "true")]).await;
+    assert!(console.map(drop).unwrap_err().to_string().contains("28000"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -176,3 +176,26 @@ async fn a_server_that_refuses_replication_says_so_to_the_client() {
     assert!(!refused.status.success());
     assert!(said(&refused).contains("replication"), "{}", said(&refused));
 }
+
+/// Its settings go into a startup packet, in which the last user and database count.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_options_of_a_replication_connection_do_not_say_who_it_is_or_where_it_goes() {
+    let cluster = postgres::shared();
+    let pooled = any(&cluster, |pool| pool).await;
+    for options in ["-c database=template1", "--user=postgres", "-c Replication=true", "-c options=-cwork_mem=1MB"] {
+        for replication in ["database", "true"] {
+            let parameters = [("replication", replication), ("options", options)];
+            let refused = Raw::login(pooled.port, DATABASE, &parameters).await.map(drop).unwrap_err().to_string();
+            assert!(refused.contains("42704"), "{options}: {refused}");
+        }
+    }
+    let parameters = [("replication", "database"), ("options", "-c work_mem=9MB")];
+    let mut raw = Raw::login(pooled.port, DATABASE, &parameters).await.unwrap();
+    raw.send(&query("SELECT current_database(), current_setting('work_mem')")).await.unwrap();
+    let answer = raw.answer().await.unwrap();
+    assert!(
+        answer.iter().any(|message| shown(message).contains("9MB")),
+        "{:?}",
+        answer.iter().map(shown).collect::<Vec<_>>()
+    );
+}

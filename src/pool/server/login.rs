@@ -137,7 +137,9 @@ where
 }
 
 fn startup(greeting: Greeting<'_>) -> Vec<u8> {
+    // The last of a name counts: nothing that is given with a login says who logs in, or where.
     let given = greeting.params.iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
+    let given = given.filter(|(name, _)| !matches!(*name, "user" | "database"));
     let has_encoding = greeting.params.iter().any(|(name, _)| name.eq_ignore_ascii_case("client_encoding"));
     // What the pool reads of a server's answers (errors, parameters) it reads as UTF-8.
     let encoding = (!has_encoding).then_some(("client_encoding", &b"UTF8"[..]));

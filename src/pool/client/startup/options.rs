@@ -32,7 +32,7 @@ pub fn parse(options: &str) -> Result<Vec<(String, String)>, PoolError> {
 fn assign(assignment: &str) -> Result<(String, String), PoolError> {
     let (name, value) = assignment.split_once('=').ok_or(NO_VALUE)?;
     let name = name.replace('-', "_");
-    if is_setting_name(&name) { Ok((name, value.to_owned())) } else { Err(bad_name(&name)) }
+    if is_setting_name(&name) && !is_of_packet(&name) { Ok((name, value.to_owned())) } else { Err(bad_name(&name)) }
 }
 
 /// Splits at white space; a backslash takes the next character as it is.
@@ -68,6 +68,13 @@ pub fn is_setting_name(name: &str) -> bool {
             && bytes.all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'$')
     };
     name.len() <= NAME_LEN_MAX && name.split('.').all(identifier)
+}
+
+/// Returns whether a name means something else in a startup packet than a setting: who asks, for what. What is read here is
+/// sent on in one for a replication connection, where the last of a name counts (`ProcessStartupPacket`).
+fn is_of_packet(name: &str) -> bool {
+    let names = ["user", "database", "replication", "options"];
+    names.iter().any(|known| name.eq_ignore_ascii_case(known)) || name.starts_with("_pq_")
 }
 
 /// The refusal of a name that cannot name a setting; what is repeated of it is short and printable.
