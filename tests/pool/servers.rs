@@ -68,27 +68,24 @@ async fn a_client_that_logs_in_while_the_server_is_away_waits_for_it() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_idle_connection_of_the_pool_is_in_nobodys_way_who_drops_its_database() {
     let cluster = postgres::shared();
-    for pool_mode in [PoolMode::Transaction, PoolMode::Session] {
-        drops_databases(&cluster, pool_mode).await;
-    }
-}
-
-async fn drops_databases(cluster: &Cluster, pool_mode: PoolMode) {
-    let mut pool = Pool { pool_mode, ..config(cluster) };
-    pool.databases.push(Database { dbname: None, ..database(cluster, "*") });
-    let pooled = start(pool).await;
-    let admin = pooled.client().await;
-    for drops in [
+    let drops = [
         "DROP DATABASE to_be_dropped",
         "ALTER DATABASE to_be_dropped RENAME TO dropped; DROP DATABASE dropped",
         "CREATE DATABASE dropped TEMPLATE to_be_dropped; DROP DATABASE dropped; DROP DATABASE IF EXISTS \"to_be_dropped\"",
-    ] {
-        admin.batch_execute("CREATE DATABASE to_be_dropped").await.unwrap();
-        let client = postgres::connect(pooled.port, "to_be_dropped", "").await.unwrap();
-        assert_eq!(ask(&client, "SELECT current_database()").await.unwrap(), "to_be_dropped");
-        drop(client);
-        for sql in drops.split("; ") {
-            admin.batch_execute(sql).await.unwrap_or_else(|error| panic!("{sql}: {error:?}"));
+    ];
+    for pool_mode in [PoolMode::Transaction, PoolMode::Session] {
+        let mut pool = Pool { pool_mode, ..config(&cluster) };
+        pool.databases.push(Database { dbname: None, ..database(&cluster, "*") });
+        let pooled = start(pool).await;
+        let admin = pooled.client().await;
+        for drops in drops {
+            admin.batch_execute("CREATE DATABASE to_be_dropped").await.unwrap();
+            let client = postgres::connect(pooled.port, "to_be_dropped", "").await.unwrap();
+            assert_eq!(ask(&client, "SELECT current_database()").await.unwrap(), "to_be_dropped");
+            drop(client);
+            for sql in drops.split("; ") {
+                admin.batch_execute(sql).await.unwrap_or_else(|error| panic!("{sql}: {error:?}"));
+            }
         }
     }
 }
