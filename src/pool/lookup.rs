@@ -13,7 +13,7 @@ use std::{
     collections::HashMap,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -70,6 +70,8 @@ struct Key {
 #[derive(Default)]
 pub struct Lookups {
     entries: Mutex<HashMap<Key, Entry, ahash::RandomState>>,
+    /// How often they were forgotten; changed under the lock of `entries`.
+    age: AtomicU64,
     verifiers: AtomicBool,
 }
 
@@ -85,7 +87,9 @@ enum Entry {
 impl Lookups {
     /// Forgets everything: the configuration has changed.
     pub fn clear(&self) {
-        self.entries.lock().clear();
+        let mut entries = self.entries.lock();
+        self.age.fetch_add(1, Ordering::Relaxed);
+        entries.clear();
     }
 
     /// Returns an answer that is good, or one that is under way, or begins to ask.
@@ -109,10 +113,11 @@ impl Lookups {
             _ => {}
         }
         let (me, kept, asked) = (self.clone(), key.clone(), ask());
+        let age = self.age.load(Ordering::Relaxed);
         let keep = !lookup.cache_ttl.is_zero();
         let shared = async move {
             let answer = asked.await;
-            me.keep(kept, &answer, keep);
+            me.keep(kept, age, &answer, keep);
             answer
         };
         let shared = shared.boxed().shared();
@@ -125,11 +130,14 @@ impl Lookups {
         shared
     }
 
-    fn keep(&self, key: Key, answer: &Answer, keep: bool) {
+    fn keep(&self, key: Key, age: u64, answer: &Answer, keep: bool) {
         if let Ok(Some(known)) = answer {
             self.verifiers.store(known.is_scram(), Ordering::Relaxed);
         }
         let mut entries = self.entries.lock();
+        if self.age.load(Ordering::Relaxed) != age {
+            return; // an answer of another configuration
+        }
         match answer {
             Ok(user) if keep => drop(entries.insert(key, Entry::Known { user: user.clone(), at: Instant::now() })),
             _ => drop(entries.remove(&key)),

@@ -314,3 +314,15 @@ async fn an_address_that_fails_too_often_is_refused_until_its_window_is_over() {
         tokio::time::sleep(SECOND / 10).await;
     }
 }
+
+/// Whoever may change a role's password may write a verifier of four thousand million rounds.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_computes_for_an_hour_because_a_verifier_says_so() {
+    let cluster = postgres::shared();
+    let key = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
+    let verifier = format!("SCRAM-SHA-256$4294967295:c2FsdA==${key}:{key}");
+    let users = vec![user("costly", UserSecret::Scram(Secret::new(verifier)))];
+    let pooled = start(Pool { auth_type: AuthType::Plain, users, admin_users: Vec::new(), ..config(&cluster) }).await;
+    let refused = tokio::time::timeout(20 * SECOND, refusal(&pooled, "costly", "any")).await.unwrap();
+    assert_eq!(refused, wrong_password("costly"));
+}

@@ -2,7 +2,11 @@
 
 use std::sync::Arc;
 
-use bookend::config::pool::Pool;
+use bookend::config::{
+    pool::{AuthType, Pool, User, UserSecret},
+    secret::Secret,
+};
+use tokio::{io::AsyncWriteExt, net::TcpStream};
 
 use crate::support::*;
 
@@ -57,4 +61,34 @@ async fn a_larger_pool_serves_those_who_wait() {
     assert!(!waiting.is_finished());
     pooled.pooler.reload(&Arc::new(Pool { default_pool_size: 2, ..config(&cluster) }));
     assert_eq!(waiting.await.unwrap().unwrap(), "1");
+}
+
+/// It connected before the reload and says who it is after it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_of_before_a_reload_logs_in_by_what_is_in_force() {
+    let (old, new) = (postgres::Cluster::start(), postgres::shared());
+    let trusting = |cluster: &Cluster| Pool { auth_type: AuthType::Trust, ..config(cluster) };
+    let pooled = start(trusting(&old)).await;
+    let client = pooled.client().await;
+    let port = "SELECT inet_server_port()";
+    assert_eq!(ask(&client, port).await.unwrap(), old.port.to_string());
+    let (mut late, mut removed) = (
+        TcpStream::connect(("127.0.0.1", pooled.port)).await.unwrap(),
+        TcpStream::connect(("127.0.0.1", pooled.port)).await.unwrap(),
+    );
+    eventually("both are there", || pooled.pooler.registry().client_count() == 3).await;
+    pooled.pooler.reload(&Arc::new(trusting(&new)));
+    late.write_all(&startup()).await.unwrap();
+    assert!(answer(&mut late).await.ends_with(&[(b'Z', b"I".to_vec())]));
+    assert_eq!(ask(&client, port).await.unwrap(), new.port.to_string(), "it has not led the pool back");
+    let others = vec![User::new("somebody_else", UserSecret::Plain(Secret::new("x")))];
+    pooled.pooler.reload(&Arc::new(Pool { users: others, ..trusting(&new) }));
+    removed.write_all(&startup()).await.unwrap();
+    assert_eq!(message(&mut removed).await.0, b'E', "there is no such user any more");
+}
+
+fn startup() -> Vec<u8> {
+    let parameters = format!("\0\x03\0\0user\0{USER}\0database\0{DATABASE}\0\0");
+    let length = u32::try_from(parameters.len() + 4).unwrap();
+    [&length.to_be_bytes()[..], parameters.as_bytes()].concat()
 }

@@ -6,7 +6,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use super::{
     Auth, Captured, Claim, Gained, Reason, md5, refused, scram,
     scram::{
-        Keys, NONCE_LEN,
+        ITERATIONS_MAX, Keys, NONCE_LEN,
         server::{Binding, Exchange, Failure},
     },
     send,
@@ -52,10 +52,11 @@ where
                 passwords.iter().fold(false, |right, password| right | same(password.expose(), given_bytes))
             }
             (UserSecret::Md5(stored), _) => same(stored.expose(), md5::stored(given.expose(), user).as_bytes()),
-            (UserSecret::Scram(_), Some(verifier)) => {
+            // Whoever may change a role's password chose the rounds, and who computes them here is us.
+            (UserSecret::Scram(_), Some(verifier)) if verifier.iterations <= ITERATIONS_MAX => {
                 auth.deriver.verify(&given, verifier).await.map_err(|_| PoolError::Internal)?
             }
-            (UserSecret::Scram(_), None) | (UserSecret::Absent, _) => {
+            (UserSecret::Scram(_) | UserSecret::Absent, _) => {
                 return Err(refused(user, Reason::UnusableSecret));
             }
         },

@@ -41,7 +41,8 @@ use crate::{
 /// Connections beyond `max_client_conn` that may say who they are: cancel requests and the console.
 const SPARE_CONNECTIONS: usize = 64;
 
-/// A connection whose peer is not known yet, and what it will be measured against: one configuration from first to last.
+/// A connection whose peer is not known yet, and what its first bytes are measured against. Its login is by what is in force
+/// when it says who it is.
 pub struct Arrival {
     pub pooler: Arc<Pooler>,
     pub client: ClientHandle,

@@ -69,7 +69,7 @@ pub(super) async fn admit<IO>(
 where
     IO: AsyncRead + AsyncWrite + Unpin + Send,
 {
-    let Arrival { pooler, client, running, .. } = arrival;
+    let Arrival { pooler, client, .. } = arrival;
     let request = match first {
         First::Cancel { pid, secret } => {
             client.transition(ClientState::Cancelling, Instant::now());
@@ -97,6 +97,8 @@ where
         return Ok(None);
     }
     let authenticated = prove(arrival, io, &request).await?;
+    // What is in force by now: a login of before a reload must not lead the pool back to what was.
+    let running = &*pooler.running.load_full();
     if for_console {
         note_login(arrival, &request);
         Box::pin(console_session(pooler, io, client, &authenticated.user, None)).await?;
@@ -164,7 +166,9 @@ async fn prove<IO>(arrival: &Arrival, io: &mut IO, request: &StartupRequest) -> 
 where
     IO: AsyncRead + AsyncWrite + Unpin + Send,
 {
-    let Arrival { pooler, client, running, auth, deadline, tls, .. } = arrival;
+    let Arrival { pooler, client, deadline, tls, .. } = arrival;
+    // Not what was in force when it connected: that may be a minute and a reload ago.
+    let (running, auth) = (pooler.running.load_full(), pooler.auth.load_full());
     let access = &running.pool.access;
     let (limit, window) = (access.failure_limit, access.failure_window);
     // Unix sockets have no address and no limit.
@@ -185,7 +189,7 @@ where
     };
     let directory = Finder { pooler: pooler.clone(), running: running.clone() };
     let random = Random::draw(&mut rand::rng());
-    let proven = authenticate(io, &claim, auth, &directory, random, *deadline).await;
+    let proven = authenticate(io, &claim, &auth, &directory, random, *deadline).await;
     if let (Err(PoolError::Authentication { .. } | PoolError::Identity { .. }), Some(address)) = (&proven, address) {
         let failures = pooler.throttle.failed(address, window, Instant::now());
         if Some(failures) == limit {

@@ -120,3 +120,22 @@ async fn what_is_kept_is_bounded_and_forgotten_at_a_reload() {
     lookups.clear();
     assert!(lookups.entries.lock().is_empty());
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_was_under_way_at_a_reload_is_not_kept() {
+    let (lookups, server) = (Arc::new(Lookups::default()), Arc::new(Server::default()));
+    let ask = |answer| lookups.answer(key("u"), &lookup(9, 9), Instant::now(), server.ask(answer, SECOND));
+    let before = tokio::spawn(ask(Ok(known("old"))));
+    tokio::time::sleep(SECOND / 2).await;
+    lookups.clear();
+    let after = ask(Ok(known("new")));
+    assert_eq!(
+        password(before.await.unwrap()),
+        Some(UserSecret::Plain(Secret::new("old"))),
+        "who asked before is answered"
+    );
+    assert_eq!(password(after.await), Some(UserSecret::Plain(Secret::new("new"))));
+    let kept = ask(Ok(known("newer"))).await;
+    assert_eq!(password(kept), Some(UserSecret::Plain(Secret::new("new"))));
+    assert_eq!(server.asked(), 2);
+}

@@ -213,7 +213,7 @@ impl<'a> Parser<'a> {
             return Err(wrong(&format!("{} is PostgreSQL's; not offered here", word.text)));
         }
         if let Ok(network) = word.text.parse::<IpNet>() {
-            return Ok(Some(network.trunc()));
+            return Ok(Some(canonical(network)));
         }
         let Ok(address) = word.text.parse::<IpAddr>() else {
             let is_name = word.text.chars().any(char::is_alphabetic) && !word.text.contains(['/', ':']);
@@ -227,7 +227,7 @@ impl<'a> Parser<'a> {
         let mask = mask.text.parse::<IpAddr>().ok();
         let network = mask.and_then(|mask| IpNet::with_netmask(address, mask).ok());
         let must = "must be a mask such as 255.255.0.0 (or write the address with its bits: 10.0.0.1/32)";
-        network.map(|network| Some(network.trunc())).ok_or_else(|| Wrong { column, why: must.into() })
+        network.map(|network| Some(canonical(network))).ok_or_else(|| Wrong { column, why: must.into() })
     }
 
     fn method(&mut self) -> Result<(Method, usize), Wrong> {
@@ -266,4 +266,12 @@ impl<'a> Parser<'a> {
         }
         Ok(map)
     }
+}
+
+/// Returns a network as addresses are compared with it: one of IPv4 addresses written as IPv6 (`::ffff:10.0.0.0/104`) is of IPv4.
+fn canonical(network: IpNet) -> IpNet {
+    let IpNet::V6(wide) = network else { return network.trunc() };
+    let mapped = wide.addr().to_ipv4_mapped().filter(|_| wide.prefix_len() >= 96);
+    let narrow = mapped.and_then(|address| IpNet::new(address.into(), wide.prefix_len() - 96).ok());
+    narrow.unwrap_or(network).trunc()
 }

@@ -189,3 +189,22 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_network_of_ipv4_written_as_ipv6_is_what_it_says() {
+    let hba = read(
+        "host all all ::ffff:10.9.0.0/112 reject\n\
+         host all all ::ffff:11.0.0.0 ffff:ffff:ffff:ffff:ffff:ffff:ff00:0 reject\n\
+         host all all all trust\n",
+    )
+    .unwrap();
+    for (address, expected) in [
+        ("10.9.1.2", Method::Reject),
+        ("::ffff:10.9.1.2", Method::Reject),
+        ("11.2.3.4", Method::Reject),
+        ("10.8.1.2", Method::Trust),
+        ("fe80::1", Method::Trust),
+    ] {
+        assert_eq!(method(&hba, &from(address, false, "shop", "app")), Some(expected), "{address}");
+    }
+}

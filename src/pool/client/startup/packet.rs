@@ -54,6 +54,10 @@ fn cancel(body: &[u8]) -> Packet<'_> {
     }
 }
 
+/// A packet of 10,000 bytes may name thousands, each of which would be kept apart until the login is over.
+const SETTINGS_MAX: usize = 128;
+const TOO_MANY: PoolError = PoolError::StartupPacket { why: "more than 128 settings" };
+
 fn startup<'a>(body: &'a [u8], minor: u32, ignored: &[String]) -> Result<Packet<'a>, PoolError> {
     let (mut user, mut database, mut unknown) = (None, None, Vec::new());
     let (mut params, mut settings, mut replication) = (Vec::new(), Vec::new(), None);
@@ -62,6 +66,9 @@ fn startup<'a>(body: &'a [u8], minor: u32, ignored: &[String]) -> Result<Packet<
         if name.starts_with(PROTOCOL_OPTION) {
             unknown.push(name);
             continue;
+        }
+        if params.len() + settings.len() > SETTINGS_MAX {
+            return Err(TOO_MANY);
         }
         let (name, value) = (text(name)?, text(value)?);
         match name {
@@ -73,6 +80,9 @@ fn startup<'a>(body: &'a [u8], minor: u32, ignored: &[String]) -> Result<Packet<
             _ if options::is_setting_name(name) => params.push((name.to_owned(), value.to_owned())),
             _ => return Err(options::bad_name(name)),
         }
+    }
+    if params.len() + settings.len() > SETTINGS_MAX {
+        return Err(TOO_MANY);
     }
     settings.retain(|(name, _)| !is_ignored(name));
     let user = user.filter(|u| !u.is_empty()).ok_or(PoolError::NoUserName)?;

@@ -367,6 +367,27 @@ fn options_are_split_as_postgresql_splits_them() {
 }
 
 #[test]
+fn what_says_who_asks_for_what_is_no_setting() {
+    for text in ["-c user=a", "--database=a", "-c Replication=true", "-coptions=-ca=b", "-c _pq_.x=1"] {
+        assert!(options::parse(text).is_err(), "{text:?}");
+    }
+}
+
+#[test]
+fn a_packet_of_very_many_settings_is_refused() {
+    let packet = |count: usize| {
+        let names: Vec<String> = (0..count).map(|n| format!("a{n}")).collect();
+        let all: Vec<_> = [("user", "a")].into_iter().chain(names.iter().map(|name| (name.as_str(), ""))).collect();
+        startup(code::PROTOCOL_3_0, &all)
+    };
+    assert!(packet::parse(&packet(128)[4..], &[]).is_ok());
+    assert!(packet::parse(&packet(129)[4..], &[]).is_err());
+    let options = "-ca= ".repeat(129);
+    let in_options = startup(code::PROTOCOL_3_0, &[("user", "a"), ("options", &options)]);
+    assert!(packet::parse(&in_options[4..], &[]).is_err());
+}
+
+#[test]
 fn other_switches_and_settings_without_value_are_refused() {
     for text in ["-d 5", "-F", "a=b", "-c", "-c a", "--", "--a", "-c =b", "-c a;b=c", "-"] {
         assert!(options::parse(text).is_err(), "{text:?}");
