@@ -34,7 +34,6 @@ const CONFINED: &[(&str, &[&str])] = &[
     ("pingora", &["app", "proxy", "admin", "pool::listener"]),
     ("postgres_protocol", &["pool::wire", "pool::auth", "pool::server"]),
     ("tokio_postgres", &["pool::probe", "pool::auth::query"]),
-    ("tokio_postgres_rustls", &["pool::probe"]),
     ("rustls", &["tls"]),
     ("tokio_rustls", &["tls"]),
     ("x509_cert", &["tls"]),

@@ -34,7 +34,7 @@ use crate::{
         console,
         database::Running,
         error::PoolError,
-        lease::Patience,
+        lease::{Patience, Refusal},
         pooler::Pooler,
         rules,
     },
@@ -132,7 +132,8 @@ impl Lookups {
 
     fn keep(&self, key: Key, age: u64, answer: &Answer, keep: bool) {
         if let Ok(Some(known)) = answer {
-            self.verifiers.store(known.is_scram(), Ordering::Relaxed);
+            // One is enough: as long as any is, who is not there looks as if it had one.
+            self.verifiers.fetch_or(known.is_scram(), Ordering::Relaxed);
         }
         let mut entries = self.entries.lock();
         if self.age.load(Ordering::Relaxed) != age {
@@ -223,7 +224,12 @@ async fn ask(pooler: Arc<Pooler>, running: Arc<Running>, key: Key) -> Answer {
         Some(lease) => lease,
         None => {
             let mut waiting = pool.store.wait(NOBODY, Patience::UntilRefused, Instant::now());
-            waiting.served().await.map_err(|refusal| failed(&PoolError::from(refusal)))?
+            match waiting.served().await {
+                Ok(lease) => lease,
+                // Where there is no such database there is no such user; said only behind a proof, as of any other.
+                Err(Refusal::Login(why)) if why.sqlstate() == Some(NO_SUCH_DATABASE) => return Ok(None),
+                Err(refusal) => return Err(failed(&PoolError::from(refusal))),
+            }
         }
     };
     let question = Question { lease, pool, query: key.query.clone(), user: key.user.clone() };
@@ -239,6 +245,7 @@ async fn ask(pooler: Arc<Pooler>, running: Arc<Running>, key: Key) -> Answer {
     }))
 }
 
+const NO_SUCH_DATABASE: &str = "3D000";
 /// The client that a server is lent to for a question: none has this number.
 const NOBODY: u64 = 0;
 

@@ -11,6 +11,8 @@ use std::{
 
 /// What PgBouncer writes where an address would stand.
 const UNIX: &str = "unix";
+/// As whom the kernel shows everybody of another user namespace (user_namespaces(7)): this says who nobody is.
+const OVERFLOW_UID: u32 = 65_534;
 
 /// The other end, and ours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,7 +62,11 @@ impl Peer {
     /// Returns whether it is a process of the user that this one runs as, on this machine.
     pub fn is_own_user(&self) -> bool {
         // SAFETY: geteuid(2) has no arguments and cannot fail.
-        self.credentials().is_some_and(|credentials| credentials.uid == unsafe { libc::geteuid() })
+        self.is_of(unsafe { libc::geteuid() })
+    }
+
+    fn is_of(&self, uid: u32) -> bool {
+        uid != OVERFLOW_UID && self.credentials().is_some_and(|credentials| credentials.uid == uid)
     }
 
     /// Returns address and port of its end, as SHOW CLIENTS has them.
@@ -99,6 +105,14 @@ mod tests {
 
     fn unix(uid: u32, pid: Option<i32>) -> Peer {
         Peer::Unix { credentials: Some(Credentials { uid, gid: 0, pid }), port: 6432 }
+    }
+
+    #[test]
+    fn only_a_process_of_the_same_user_is_of_it_and_nobody_is_nobodys() {
+        assert!(unix(7, None).is_of(7));
+        assert!(!unix(7, None).is_of(8));
+        assert!(!unix(OVERFLOW_UID, None).is_of(OVERFLOW_UID));
+        assert!(!Peer::Unix { credentials: None, port: 1 }.is_of(7));
     }
 
     #[test]

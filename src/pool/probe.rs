@@ -14,6 +14,7 @@ mod look;
 mod session;
 #[cfg(test)]
 mod tests;
+mod way;
 
 use std::{collections::HashMap, num::NonZeroU32, sync::Arc, time::Duration};
 
@@ -24,15 +25,17 @@ use tokio_postgres::Config;
 use self::{
     look::{DatabaseProbe, Seen, Trouble},
     session::{login, sessions},
+    way::Way,
 };
 use crate::{
-    config::pool::{self as config, Pool, ServerTls},
+    config::pool::{self as config, Pool},
     health::{
         board::{Board, DatabaseEntry, DatabaseState, Serving},
         probe::{self, Failure, Look, Schedule},
         ready::{Latch, Ready},
         threshold::{Health, Threshold},
     },
+    pool::names::Names,
 };
 
 /// The running probes; one per configured database (`*` names none and has none).
@@ -57,7 +60,7 @@ impl Drop for Running {
 #[derive(Clone, PartialEq)]
 struct Target {
     config: Config,
-    tls: Option<Arc<ServerTls>>,
+    way: Way,
     schedule: Schedule,
     rise: NonZeroU32,
     fall: NonZeroU32,
@@ -70,6 +73,7 @@ impl Probes {
     pub fn apply(
         &self,
         pool: &Pool,
+        names: &Names,
         board: &Board,
         ready: &Ready,
         answered: impl Fn(&str) -> u64 + Clone + Send + Sync + 'static,
@@ -85,7 +89,7 @@ impl Probes {
             kept
         });
         for database in pool.databases.iter().filter(named) {
-            let target = Target::of(pool, database);
+            let target = Target::of(pool, database, names);
             if running.get(&database.name).is_some_and(|probe| probe.target == target) {
                 continue;
             }
@@ -107,7 +111,7 @@ impl Probes {
 }
 
 impl Target {
-    fn of(pool: &Pool, database: &config::Database) -> Self {
+    fn of(pool: &Pool, database: &config::Database, names: &Names) -> Self {
         let schedule = Schedule {
             interval: pool.probe.interval,
             down_interval: pool.probe.down_interval,
@@ -116,7 +120,7 @@ impl Target {
         let at_least_one = |count| NonZeroU32::new(count).unwrap_or(NonZeroU32::MIN);
         Self {
             config: login(pool, database),
-            tls: pool.server_tls.clone(),
+            way: Way::of(pool, database, names),
             schedule,
             rise: at_least_one(pool.probe.rise),
             fall: at_least_one(pool.probe.fall),
@@ -164,7 +168,7 @@ async fn look_after(
             return;
         }
         let threshold = Threshold::resume(target.rise, target.fall, *health.lock());
-        let sessions = sessions(target.config.clone(), target.tls.clone());
+        let sessions = sessions(target.config.clone(), target.way.clone(), patience);
         let database = DatabaseProbe { sessions, patience, seen: answered(), answered: answered.clone() };
         tokio::select! {
             () = probe::run(database, schedule, threshold, rand::random, &mut note) => {}

@@ -20,6 +20,7 @@ use bookend::config::{
     secret::Secret,
 };
 use futures_util::future::join_all;
+use tokio::io::AsyncWriteExt;
 use tokio_postgres::{Client, Error};
 
 use crate::support::*;
@@ -201,6 +202,39 @@ async fn users_are_looked_up_where_auth_dbname_says_and_nobody_learns_which_data
     assert!(to("pgbouncer", "secret").await.is_ok(), "the console's users are looked up there as well");
 }
 
+/// Where every name leads to the server, only it knows which are databases.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_database_that_only_the_server_knows_to_be_none_is_told_to_nobody_without_a_proof() {
+    let cluster = postgres::shared();
+    let any = Database { dbname: None, ..database(&cluster, "*") };
+    let pooled = start(Pool { databases: vec![any], ..looks_up(&cluster) }).await;
+    for dbname in [DATABASE, "there_is_none"] {
+        let error = postgres::connect(pooled.port, dbname, "user=unheard_of password=guess").await.err().unwrap();
+        assert_eq!(told(&error), wrong_password("unheard_of"), "{dbname}");
+    }
+}
+
+/// No reload asks anybody for a password again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_keys_of_a_login_reach_new_servers_after_a_reload_too() {
+    let cluster = postgres::shared();
+    let direct = roles(&cluster, "CREATE ROLE still_here LOGIN PASSWORD 'secret'").await;
+    let pooled = start(looks_up(&cluster)).await;
+    let client = log_in(&pooled, "still_here", "secret").await.unwrap();
+    let process = "SELECT pg_backend_pid()";
+    let before = ask(&client, process).await.unwrap();
+    pooled.pooler.reload(&Arc::new(Pool { server_lifetime: 1800 * SECOND, ..looks_up(&cluster) }));
+    direct.batch_execute(&format!("SELECT pg_terminate_backend({before})")).await.unwrap();
+    let gone = format!("SELECT count(*) FROM pg_stat_activity WHERE pid = {before}");
+    while ask(&direct, &gone).await.unwrap() != "0" {}
+    let mut after = ask(&client, process).await;
+    if after.is_err() {
+        after = ask(&client, process).await; // its server was lost as the question was put
+    }
+    assert_ne!(after.unwrap(), before);
+    assert_eq!(who(&client).await, "still_here");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_question_waits_its_turn_like_any_client_of_auth_user() {
     let cluster = postgres::shared();
@@ -325,4 +359,29 @@ async fn nobody_computes_for_an_hour_because_a_verifier_says_so() {
     let pooled = start(Pool { auth_type: AuthType::Plain, users, admin_users: Vec::new(), ..config(&cluster) }).await;
     let refused = tokio::time::timeout(20 * SECOND, refusal(&pooled, "costly", "any")).await.unwrap();
     assert_eq!(refused, wrong_password("costly"));
+}
+
+/// Guesses that are under way when the last one that counts fails are not told whether they were right.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn guesses_at_the_same_time_are_no_more_than_guesses_one_by_one() {
+    let cluster = postgres::shared();
+    let access = Access { failure_limit: Some(3), failure_window: 3600 * SECOND, ..Access::default() };
+    let pooled = start(Pool { auth_type: AuthType::Plain, access, ..config(&cluster) }).await;
+    let mut guesses = Vec::new();
+    for _ in 0..5 {
+        let mut guess = tokio::net::TcpStream::connect(("127.0.0.1", pooled.port)).await.unwrap();
+        let body = format!("\0\x03\0\0user\0{USER}\0database\0{DATABASE}\0\0");
+        let length = u32::try_from(body.len() + 4).unwrap().to_be_bytes();
+        guess.write_all(&[&length[..], body.as_bytes()].concat()).await.unwrap();
+        assert_eq!(message(&mut guess).await, (b'R', vec![0, 0, 0, 3]), "it is asked for its password");
+        guesses.push(guess);
+    }
+    let mut said = Vec::new();
+    for (guess, password) in guesses.iter_mut().zip(["1", "2", "3", "4", PASSWORD]) {
+        guess.write_all(&crate::frames::message(b'p', format!("{password}\0").as_bytes())).await.unwrap();
+        let (tag, body) = message(guess).await;
+        assert_eq!(tag, b'E');
+        said.push(crate::frames::sqlstate(&[(tag, body)]).unwrap());
+    }
+    assert_eq!(said, ["28P01", "28P01", "28P01", "53400", "53400"]);
 }

@@ -613,6 +613,37 @@ async fn a_server_is_reached_by_tls_that_begins_at_once() {
     }
 }
 
+/// A web server has a good certificate for the name as well.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tls_that_begins_at_once_with_what_is_no_postgresql_is_given_up_before_a_byte_is_said() {
+    let pair = pair();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let accept = Accept::new(pair.identity(), None, Versions::Both, &[]).unwrap();
+    let (tell, mut heard) = tokio::sync::mpsc::unbounded_channel();
+    let server = tokio::spawn(async move {
+        loop {
+            let mut stream = accept.handshake(listener.accept().await.unwrap().0).await.unwrap();
+            let mut said = Vec::new();
+            let _end = stream.read_to_end(&mut said).await;
+            tell.send(said).unwrap();
+        }
+    });
+    let verify = Verify::AuthorityAndName(pair.roots());
+    let tls = ServerTls { direct: true, ..(*to_server(SslMode::VerifyFull, verify).unwrap()).clone() };
+    let (_cluster, pooled) = pool_with(|pool| {
+        let database = &mut pool.databases[0];
+        (database.host, database.port) = ("localhost".into(), port);
+        pool.server_tls = Some(Arc::new(tls));
+        pool.query_wait_timeout = Some(support::SECOND);
+    })
+    .await;
+    let (_, message) = told(&pooled.client_with("").await.err().unwrap());
+    assert!(message.contains("does not speak PostgreSQL's protocol"), "{message}");
+    assert_eq!(heard.recv().await.unwrap(), b"");
+    server.abort();
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_asks_for_what_is_not_allowed_is_told_nothing() {
     for (allowed, works) in [(Asked::Scram, true), (Asked::Password, false)] {
@@ -633,6 +664,43 @@ async fn a_server_that_asks_for_what_is_not_allowed_is_told_nothing() {
             }
         }
     }
+}
+
+/// Neither a login for clients nor the probe says a password to who asks for it in clear text, if that is not allowed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_asks_for_passwords_instead_of_the_server_gets_none() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let (tell, mut heard) = tokio::sync::mpsc::unbounded_channel();
+    let thief = tokio::spawn(async move {
+        loop {
+            let mut stream = listener.accept().await.unwrap().0;
+            let length = stream.read_u32().await.unwrap() as usize;
+            let mut startup = vec![0; length - 4];
+            stream.read_exact(&mut startup).await.unwrap();
+            stream.write_all(b"R\0\0\0\x08\0\0\0\x03").await.unwrap();
+            let mut said = Vec::new();
+            let _end = stream.read_to_end(&mut said).await;
+            let is_probe = startup.windows(5).any(|name| name == b"probe");
+            tell.send((is_probe, said)).unwrap();
+        }
+    });
+    let (_cluster, pooled) = pool_with(|pool| {
+        let database = &mut pool.databases[0];
+        (database.host, database.port) = ("127.0.0.1".into(), port);
+        pool.server_require_auth = RequireAuth::only(&[Asked::Scram]);
+        pool.query_wait_timeout = Some(support::SECOND);
+    })
+    .await;
+    let (_, message) = told(&pooled.client_with("").await.err().unwrap());
+    assert!(message.contains("asks for password, which server_require_auth does not allow"), "{message}");
+    let mut whom = [false, false];
+    while whom != [true, true] {
+        let (is_probe, said) = heard.recv().await.unwrap();
+        assert_eq!(said, b"", "probe: {is_probe}");
+        whom[usize::from(is_probe)] = true;
+    }
+    thief.abort();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -83,6 +83,12 @@ impl Deriver {
         (key(b"mock stored\0"), key(b"mock server\0"))
     }
 
+    /// Returns a verifier that no password fits.
+    pub fn mock_verifier(&self, user: &str, iterations: u32) -> Verifier {
+        let (stored, server) = self.mock(user);
+        Verifier { salt: self.salt(user).into(), iterations, stored, server }
+    }
+
     /// Returns how many computations there were.
     pub fn computed(&self) -> u64 {
         self.computed.load(Ordering::Relaxed)
@@ -153,6 +159,23 @@ mod tests {
             deriver.cell(deriver.entry(&Secret::new("a"), b"s", i));
         }
         assert_eq!(deriver.kept.lock().len(), KEPT_MAX);
+    }
+
+    #[tokio::test]
+    async fn few_computations_run_at_a_time_and_the_next_waits() {
+        let deriver = Deriver::new([7; 32]);
+        let verifier = deriver.mock_verifier("nobody", 1);
+        let guess = Secret::new("guess");
+        {
+            let _others = deriver.running.try_acquire_many(PARALLEL as u32).unwrap();
+            let waiting = std::pin::pin!(deriver.verify(&guess, &verifier));
+            assert!(futures_util::poll!(waiting).is_pending());
+            assert_eq!(deriver.computed(), 0, "nothing has begun");
+        }
+        let slow = Verifier { iterations: 1_000_000, ..verifier };
+        let under_way = std::pin::pin!(deriver.verify(&guess, &slow));
+        assert!(futures_util::poll!(under_way).is_pending());
+        assert_eq!(deriver.running.available_permits(), PARALLEL - 1, "it counts as one");
     }
 
     /// One thread, and it is ours: what it computed itself would be there at once.

@@ -4,7 +4,7 @@ use subtle::ConstantTimeEq;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 
 use super::{
-    Auth, Captured, Claim, Gained, Reason, md5, refused, scram,
+    Auth, Captured, Claim, Gained, Proof, Reason, md5, refused, scram,
     scram::{
         ITERATIONS_MAX, Keys, NONCE_LEN,
         server::{Binding, Exchange, Failure},
@@ -30,8 +30,15 @@ const MESSAGE_LEN_MAX: u32 = 1024;
 /// Longest PasswordMessage: PostgreSQL's PG_MAX_AUTH_TOKEN_LENGTH is 65,535, PgBouncer's MAX_PASSWORD 2,048.
 const PASSWORD_LEN_MAX: u32 = 4096;
 
-/// Asks for the password itself. Where only a hash or verifier of it is known, it is good for servers as well.
-pub(super) async fn plain<S>(io: &mut S, user: &str, known: Option<&Known>, auth: &Auth) -> Result<Gained, PoolError>
+/// Asks for the password itself. Where only a hash or verifier of it is known, it is good for servers as well. Who is not
+/// known and would have a verifier (`has_verifier`) is refused after as much work as who has one.
+pub(super) async fn plain<S>(
+    io: &mut S,
+    user: &str,
+    known: Option<&Known>,
+    has_verifier: bool,
+    auth: &Auth,
+) -> Result<Gained, PoolError>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -43,7 +50,13 @@ where
     };
     let given_bytes = given.expose().as_bytes();
     let right = match known {
-        None => return Err(refused(user, Reason::UnknownUser)),
+        None => {
+            if has_verifier && !given_bytes.is_empty() {
+                let mock = auth.deriver.mock_verifier(user, auth.scram_iterations);
+                auth.deriver.verify(&given, &mock).await.map_err(|_| PoolError::Internal)?;
+            }
+            return Err(refused(user, Reason::UnknownUser));
+        }
         Some(known) => match (&known.user.secret, &known.verifier) {
             // An empty password is none (PostgreSQL refuses it as well, in CheckPasswordAuth).
             _ if given_bytes.is_empty() => false,
@@ -64,7 +77,6 @@ where
     if !right {
         return Err(refused(user, Reason::WrongPassword));
     }
-    send(io, backend::authentication_ok).await?;
     let gained = known.is_some_and(|known| matches!(known.user.secret, UserSecret::Md5(_) | UserSecret::Scram(_)));
     Ok(if gained { Gained::Secret(UserSecret::Plain(given)) } else { Gained::Nothing })
 }
@@ -94,7 +106,7 @@ where
     let candidates = stored.as_deref().unwrap_or(&mock);
     let right = candidates.iter().fold(false, |right, stored| right | md5::verify(stored, salt, given));
     match stored {
-        Ok(_) if right => send(io, backend::authentication_ok).await.map(|()| Gained::Nothing),
+        Ok(_) if right => Ok(Gained::Nothing),
         Ok(_) => Err(refused(user, Reason::WrongPassword)),
         Err(reason) => Err(refused(user, reason)),
     }
@@ -164,7 +176,7 @@ pub(super) async fn scram<S>(
     known: Option<&Known>,
     auth: &Auth,
     nonce: [u8; NONCE_LEN],
-) -> Result<Gained, PoolError>
+) -> Result<Proof, PoolError>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -205,17 +217,15 @@ where
         (None, None) => return Err(refused(user, Reason::WrongPassword)),
         (Some(proven), None) => proven,
     };
-    send(io, |out| {
-        backend::authentication_sasl_final(out, proven.server_final.as_bytes());
-        backend::authentication_ok(out);
-    })
-    .await?;
     // Only a verifier that was made elsewhere can be one that a server has too; the salt of a plain password is ours.
-    if !matches!(check.keys, CheckKeys::Verifier(_)) {
-        return Ok(Gained::Nothing);
-    }
-    let keys = Keys::from_client_key(proven.client_key, server);
-    Ok(Gained::Keys(Captured { keys, salt: check.salt, iterations: check.iterations }.into()))
+    let gained = match check.keys {
+        CheckKeys::Verifier(_) => {
+            let keys = Keys::from_client_key(proven.client_key, server);
+            Gained::Keys(Captured { keys, salt: check.salt, iterations: check.iterations }.into())
+        }
+        CheckKeys::Passwords(_) | CheckKeys::Mock(_) => Gained::Nothing,
+    };
+    Ok(Proof { gained, server_final: Some(proven.server_final) })
 }
 
 /// Reads the body of the client's next message, which must be a `p`. Nothing behind it is taken from the socket.

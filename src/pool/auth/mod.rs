@@ -25,12 +25,16 @@ mod tests;
 use std::{net::IpAddr, ops::Deref, sync::Arc};
 
 use rand::Rng;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt},
+    time::Instant,
+};
 use tracing::info;
 
 use self::{
     derive::Deriver,
     scram::{Keys, NONCE_LEN},
+    throttle::Gate,
     users::{Known, Users},
 };
 use crate::{
@@ -63,6 +67,8 @@ pub struct Claim<'a> {
     pub replication: bool,
     pub origin: Origin,
     pub tls: Option<&'a UnderTls>,
+    /// Whether it is heard at all.
+    pub gate: Gate<'a>,
 }
 
 /// Where a client is.
@@ -188,6 +194,19 @@ impl Random {
     }
 }
 
+/// A right proof that nobody has been told about yet.
+struct Proof {
+    gained: Gained,
+    /// With what a SCRAM exchange ends.
+    server_final: Option<String>,
+}
+
+impl From<Gained> for Proof {
+    fn from(gained: Gained) -> Self {
+        Self { gained, server_final: None }
+    }
+}
+
 /// A client that has proven who it is.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Authenticated {
@@ -260,7 +279,7 @@ impl Deref for Found<'_> {
     }
 }
 
-/// Asks the client for a proof and, when it is right, says AuthenticationOk.
+/// Asks the client for a proof and, when it is right and its gate still open, says AuthenticationOk.
 ///
 /// Not cancel safe: an abandoned call leaves the stream inside the exchange.
 pub async fn authenticate<S, D>(
@@ -296,25 +315,24 @@ where
     };
     let found = find(claim, auth, directory).await?;
     let known = found.as_deref();
-    let gained = match method {
-        Method::Trust if known.is_some() => Ok(Gained::Nothing),
+    // Who is not known at all has a verifier where the others have one.
+    let has_verifier = known.map_or_else(|| auth.users.has_verifiers() || directory.has_verifiers(), Known::is_scram);
+    let proof = match method {
+        Method::Trust if known.is_some() => Ok(Gained::Nothing.into()),
         Method::Trust => Err(refused(user, Reason::UnknownUser)),
-        Method::Cert => identity::by_certificate(claim, map, known),
+        Method::Cert => identity::by_certificate(claim, map, known).map(Proof::from),
         // On the heap, so that nobody else's login is as large as all of them.
-        Method::Peer => Box::pin(identity::by_process(claim, map, known)).await,
-        Method::Plain => Box::pin(exchange::plain(io, user, known, auth)).await,
-        // A user of whom only a verifier is known can log in by SCRAM alone; PgBouncer's md5 does the same. So does who is
-        // not known at all, where the others have verifiers.
-        Method::Md5
-            if !known.map_or_else(|| auth.users.has_verifiers() || directory.has_verifiers(), Known::is_scram) =>
-        {
-            Box::pin(exchange::md5(io, user, known, random.md5_salt)).await
+        Method::Peer => Box::pin(identity::by_process(claim, map, known)).await.map(Proof::from),
+        Method::Plain => Box::pin(exchange::plain(io, user, known, has_verifier, auth)).await.map(Proof::from),
+        // A user of whom only a verifier is known can log in by SCRAM alone; PgBouncer's md5 does the same.
+        Method::Md5 if !has_verifier => {
+            Box::pin(exchange::md5(io, user, known, random.md5_salt)).await.map(Proof::from)
         }
         Method::Md5 | Method::ScramSha256 => exchange::scram(io, claim, known, auth, random.nonce).await,
         Method::Reject => Err(PoolError::Internal), // refused above
     };
-    let gained = match gained {
-        Ok(gained) => gained,
+    let Proof { gained, server_final } = match proof {
+        Ok(proof) => proof,
         Err(error) => {
             if matches!(error, PoolError::Authentication { .. }) {
                 directory.doubt(user, claim.database);
@@ -322,9 +340,14 @@ where
             return Err(error);
         }
     };
-    if matches!(method, Method::Trust | Method::Cert | Method::Peer) {
-        send(io, backend::authentication_ok).await?;
-    }
+    claim.gate.pass(Instant::now())?;
+    send(io, |out| {
+        if let Some(server_final) = &server_final {
+            backend::authentication_sasl_final(out, server_final.as_bytes());
+        }
+        backend::authentication_ok(out);
+    })
+    .await?;
     let gained = match (gained, &found) {
         // What was looked up serves towards servers as what is configured does.
         (Gained::Nothing, Some(Found::LookedUp(known))) => known.usable_elsewhere(),

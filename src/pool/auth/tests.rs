@@ -7,10 +7,9 @@ use postgres_protocol::authentication::{
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex},
     task::JoinHandle,
-    time::Instant,
 };
 
-use super::*;
+use super::{throttle::Throttle, *};
 use crate::{
     config::{pool::User, secret::Secret},
     pool::wire::{
@@ -97,7 +96,9 @@ fn begin_at(
     let random = Random { md5_salt: [1, 2, 3, 4], nonce: [5; NONCE_LEN] };
     let deadline = LoginDeadline::new(Instant::now(), LIMIT);
     let login = async move {
-        let claim = Claim { user, database: "shop", replication: false, origin, tls: tls.as_ref() };
+        let throttle = Throttle::default();
+        let gate = Gate { throttle: &throttle, address: None, limit: None, window: Duration::ZERO };
+        let claim = Claim { user, database: "shop", replication: false, origin, tls: tls.as_ref(), gate };
         authenticate(&mut server, &claim, &auth, &book, random, deadline).await
     };
     (client, tokio::spawn(login))
@@ -206,7 +207,7 @@ async fn a_user_without_usable_secret_never_passes() {
 async fn an_unknown_user_sees_the_same_exchange_with_a_salt_that_stays() {
     let auth = auth(AuthType::ScramSha256);
     let mut seen = Vec::new();
-    for user in ["nobody", "nobody", "plain", "plain", "somebody"] {
+    for user in ["nobody", "nobody", "plain", "plain", "somebody", "scram", "scram"] {
         let (mut client, login) = begin(&auth, user);
         let (ok, server_first) = log_in(&mut client, user, "wrong").await;
         assert!(!ok);
@@ -220,7 +221,8 @@ async fn an_unknown_user_sees_the_same_exchange_with_a_salt_that_stays() {
     assert_eq!(seen[0], seen[1]);
     assert_eq!(seen[2], seen[3]);
     assert_ne!(seen[0], seen[4]);
-    assert_eq!(seen[0].len(), seen[2].len());
+    assert_eq!(seen[5], seen[6]);
+    assert!(seen.iter().all(|s| s.len() == seen[0].len()));
     assert!(seen.iter().all(|s| s.ends_with(",i=4096")));
 }
 
@@ -507,4 +509,16 @@ async fn an_unknown_user_is_asked_for_scram_where_everybody_has_a_verifier() {
     let auth = Arc::new(Auth { users, ..Arc::into_inner(self::auth(AuthType::Md5)).unwrap() });
     let (mut client, _login) = begin(&auth, "nobody");
     assert!(matches!(AuthRequest::parse(&receive(&mut client).await.unwrap()), Ok(AuthRequest::Sasl { .. })));
+}
+
+/// How long a refusal takes tells who exists as well as words do.
+#[tokio::test]
+async fn an_unknown_users_password_costs_as_much_as_that_of_one_with_a_verifier() {
+    let verifier = UserSecret::Scram(Secret::new(verifier_of("secret")));
+    let users = Users::new(&[user("scram", verifier)]);
+    let auth = Arc::new(Auth { users, ..Arc::into_inner(auth(AuthType::Plain)).unwrap() });
+    for (count, user) in (1..).zip(["scram", "nobody", "scram", "nobody"]) {
+        attempt(&auth, user, "guess").await.unwrap_err();
+        assert_eq!(auth.deriver.computed(), count, "{user}");
+    }
 }

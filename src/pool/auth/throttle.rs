@@ -13,6 +13,8 @@ use std::{
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
+use crate::pool::error::PoolError;
+
 /// Addresses that are remembered. 40 bytes each.
 const ADDRESSES_MAX: usize = 10_000;
 
@@ -20,6 +22,36 @@ const ADDRESSES_MAX: usize = 10_000;
 #[derive(Debug, Default)]
 pub struct Throttle {
     windows: Mutex<HashMap<IpAddr, Window, ahash::RandomState>>,
+}
+
+/// The limit as it holds for one login.
+#[derive(Debug, Clone, Copy)]
+pub struct Gate<'a> {
+    pub throttle: &'a Throttle,
+    /// `None`: a Unix socket, which has no address and no limit.
+    pub address: Option<IpAddr>,
+    pub limit: Option<u32>,
+    pub window: Duration,
+}
+
+impl Gate<'_> {
+    /// Decides whether this login is heard, or answered: guesses that are under way at the same time are no more than
+    /// guesses one after the other.
+    ///
+    /// # Errors
+    /// `TooManyFailures`.
+    pub fn pass(&self, now: Instant) -> Result<(), PoolError> {
+        let (limit, window) = (self.limit, self.window);
+        match self.address.is_none_or(|address| self.throttle.admits(address, limit, window, now)) {
+            true => Ok(()),
+            false => Err(PoolError::TooManyFailures { limit: limit.unwrap_or_default(), window }),
+        }
+    }
+
+    /// Counts a failure; returns whether it was the last that is allowed.
+    pub fn failed(&self, now: Instant) -> bool {
+        self.address.is_some_and(|address| Some(self.throttle.failed(address, self.window, now)) == self.limit)
+    }
 }
 
 #[derive(Debug, Clone, Copy)]

@@ -23,7 +23,7 @@ use super::{
 use crate::{
     config::pool as config,
     pool::{
-        auth::{Authenticated, Claim, Origin, Random, authenticate},
+        auth::{Authenticated, Claim, Origin, Random, authenticate, throttle::Gate},
         cancel,
         console::{self, Rights, rows::Source},
         database::{Pool, Running},
@@ -170,12 +170,9 @@ where
     // Not what was in force when it connected: that may be a minute and a reload ago.
     let (running, auth) = (pooler.running.load_full(), pooler.auth.load_full());
     let access = &running.pool.access;
-    let (limit, window) = (access.failure_limit, access.failure_window);
-    // Unix sockets have no address and no limit.
     let address = client.peer().ip();
-    if address.is_some_and(|address| !pooler.throttle.admits(address, limit, window, Instant::now())) {
-        return Err(PoolError::TooManyFailures { limit: limit.unwrap_or_default(), window });
-    }
+    let gate = Gate { throttle: &pooler.throttle, address, limit: access.failure_limit, window: access.failure_window };
+    gate.pass(Instant::now())?;
     let claim = Claim {
         user: &request.user,
         database: &request.database,
@@ -186,14 +183,17 @@ where
             None => Origin::Socket { uid: client.peer().credentials().map(|credentials| credentials.uid) },
         },
         tls: tls.as_ref(),
+        gate,
     };
     let directory = Finder { pooler: pooler.clone(), running: running.clone() };
     let random = Random::draw(&mut rand::rng());
     let proven = authenticate(io, &claim, &auth, &directory, random, *deadline).await;
-    if let (Err(PoolError::Authentication { .. } | PoolError::Identity { .. }), Some(address)) = (&proven, address) {
-        let failures = pooler.throttle.failed(address, window, Instant::now());
-        if Some(failures) == limit {
-            tracing::warn!(%address, failures, "auth_failure_limit: the address is refused until its window is over");
+    if let Err(PoolError::Authentication { .. } | PoolError::Identity { .. }) = &proven {
+        // What others have failed meanwhile counts first: then this guess is not answered either.
+        gate.pass(Instant::now())?;
+        if gate.failed(Instant::now()) {
+            let peer = client.peer();
+            tracing::warn!(%peer, "auth_failure_limit: the address is refused until its window is over");
         }
     }
     proven

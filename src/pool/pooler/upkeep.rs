@@ -42,7 +42,7 @@ impl Pooler {
             let database = me.upgrade().and_then(|pooler| pooler.known(name));
             database.map_or(0, |database| database.stats.query_count.load(Ordering::Relaxed))
         };
-        self.probes.apply(&self.running.load().pool, &self.board, &self.ready, answered, on_look);
+        self.probes.apply(&self.running.load().pool, &self.shared.names, &self.board, &self.ready, answered, on_look);
         self.hold_probes();
     }
 

@@ -7,8 +7,11 @@ use std::{sync::Arc, time::Duration};
 
 use tokio_postgres::{Client, SimpleQueryMessage, error::SqlState};
 
-use super::session::Sessions;
-use crate::health::{board::Role, probe::Probe};
+use super::{session::Sessions, way::Failed};
+use crate::{
+    health::{board::Role, probe::Probe},
+    pool::server::error::ServerError,
+};
 
 /// One round trip: role, client sessions on the server, its limit.
 const QUESTION: &str = "SELECT pg_catalog.pg_is_in_recovery(), \
@@ -48,24 +51,28 @@ impl Probe for DatabaseProbe {
 
     async fn look(&mut self) -> Result<Seen, Trouble> {
         let before = std::mem::replace(&mut self.seen, (self.answered)());
-        match tokio::time::timeout(self.patience, self.ask()).await {
-            Ok(Ok(seen)) => Ok(seen),
-            Err(_) if (self.answered)() > before => Ok(Seen::Busy),
-            Err(_) => Err(Trouble(format!("no answer within {:?} (probe.timeout)", self.patience))),
-            Ok(Err(error)) => judge(error.as_db_error().map(|db| (db.code(), db.message())), &error),
+        let asked = tokio::time::timeout(self.patience, self.ask()).await;
+        match asked.unwrap_or(Err(Failed::Server(ServerError::Timeout))) {
+            Ok(seen) => Ok(seen),
+            Err(Failed::Server(ServerError::Timeout)) if (self.answered)() > before => Ok(Seen::Busy),
+            Err(Failed::Server(ServerError::Timeout)) => {
+                Err(Trouble(format!("no answer within {:?} (probe.timeout)", self.patience)))
+            }
+            Err(Failed::Postgres(error)) => judge(error.as_db_error().map(|db| (db.code(), db.message())), &error),
+            Err(Failed::Server(error)) => judge(None, &error),
         }
     }
 }
 
 impl DatabaseProbe {
-    async fn ask(&self) -> Result<Seen, tokio_postgres::Error> {
+    async fn ask(&self) -> Result<Seen, Failed> {
         // Only an idle session is taken from bb8, never a fresh one: it would keep a failed login to itself until its own
         // timeout. One that broke since the last look is let go here (`has_broken`), and another is opened.
         if self.sessions.state().idle_connections > 0
             && let Ok(session) = self.sessions.get().await
             && !session.is_closed()
         {
-            return answer(&session).await;
+            return Ok(answer(&session).await?);
         }
         let session = self.sessions.dedicated_connection().await?;
         let seen = answer(&session).await?;

@@ -3,7 +3,11 @@
 use tokio_postgres::error::SqlState;
 
 use super::{look::judge, *};
-use crate::health::board::Role;
+use crate::{
+    config::Surroundings,
+    health::board::Role,
+    pool::names::{System, Ttl},
+};
 
 fn refused(code: &str) -> Result<Seen, Trouble> {
     judge(Some((&SqlState::from_code(code), "no")), &std::fmt::Error)
@@ -43,11 +47,9 @@ async fn readiness_waits_for_the_first_look_and_no_longer() {
     let ready = Ready::default();
     let board = Board::default();
     let entry = board.database("nowhere");
-    let mut config = Config::new();
-    config.host("127.0.0.1").port(1).user("nobody");
     let second = Duration::from_secs(1);
     let schedule = Schedule { interval: second, down_interval: second, timeout: second };
-    let target = Target { config, tls: None, schedule, rise: NonZeroU32::MIN, fall: NonZeroU32::MIN };
+    let target = target(1, schedule);
     let latch = ready.latch("first look");
     assert!(!ready.is_ready());
     let (sender, mut looks) = tokio::sync::mpsc::unbounded_channel();
@@ -69,6 +71,20 @@ async fn readiness_waits_for_the_first_look_and_no_longer() {
     task.abort();
 }
 
+/// A database of this machine.
+fn target(port: u16, schedule: Schedule) -> Target {
+    let file = format!(
+        "pool: {{ auth_type: trust }}\ndatabases: {{ shop: {{ host: 127.0.0.1, port: {port} }} }}\nusers: {{ nobody: {{}} }}\n"
+    );
+    let nowhere = Surroundings::new(|_| None, |_, _| Err(std::io::Error::other("unknown host")));
+    let pool = crate::config::Config::from_texts(None, Some(&file), &nowhere).unwrap().pool.unwrap();
+    let ttl = Ttl { found: Duration::ZERO, failed: Duration::ZERO };
+    let way = Way::of(&pool, &pool.databases[0], &Names::new(Arc::new(System), ttl));
+    let mut config = Config::new();
+    config.user("nobody");
+    Target { config, way, schedule, rise: NonZeroU32::MIN, fall: NonZeroU32::MIN }
+}
+
 /// Held by nobody.
 fn hold() -> watch::Receiver<bool> {
     static NEVER: std::sync::LazyLock<watch::Sender<bool>> = std::sync::LazyLock::new(|| watch::Sender::new(false));
@@ -78,11 +94,9 @@ fn hold() -> watch::Receiver<bool> {
 /// A server that accepts connections and never says a word; what it is held to be, and whether it answered the look.
 async fn looks_at_a_silent_server(answered: impl Fn(&str) -> u64 + Send + Sync + 'static) -> [(Serving, bool); 2] {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let mut config = Config::new();
-    config.host("127.0.0.1").port(listener.local_addr().unwrap().port()).user("nobody");
     let timeout = Duration::from_millis(20);
     let schedule = Schedule { interval: timeout, down_interval: timeout, timeout };
-    let target = Target { config, tls: None, schedule, rise: NonZeroU32::MIN, fall: NonZeroU32::MIN };
+    let target = target(listener.local_addr().unwrap().port(), schedule);
     let (sender, mut looks) = tokio::sync::mpsc::unbounded_channel();
     let (board, ready) = (Board::default(), Ready::default());
     let entry = board.database("silent");

@@ -89,7 +89,7 @@ pub async fn open(spec: &Spec, deriver: &Deriver, nonce: [u8; NONCE_LEN]) -> Res
 
 /// Returns when the next of so many that are left must be done, so that one that swallows packets does not keep the others
 /// from being tried.
-fn share(deadline: Instant, left: usize) -> Instant {
+pub fn share(deadline: Instant, left: usize) -> Instant {
     let now = Instant::now();
     now + deadline.saturating_duration_since(now) / u32::try_from(left).unwrap_or(u32::MAX).max(1)
 }
