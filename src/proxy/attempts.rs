@@ -131,6 +131,7 @@ impl Attempts {
         if let (None, Some(sent), Some(picked)) = (self.answered, self.sent, &self.current) {
             let now = Instant::now();
             self.answered = Some(now);
+            self.cluster.answered(picked.index, now - sent, now);
             metrics.first_byte(picked.index, (now - sent).as_secs_f64());
         }
     }
@@ -170,7 +171,7 @@ impl Attempts {
     /// Notes how the request ended.
     pub(super) fn settle(&self, failure: Option<Failure>) {
         if let (None, Some(picked)) = (failure, &self.current) {
-            self.cluster.succeeded(picked.index);
+            self.cluster.succeeded(picked.index, Instant::now());
         }
     }
 }

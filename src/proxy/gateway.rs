@@ -25,7 +25,7 @@ use super::{
     error::{Answer, Failure},
     fault,
     forward::{self, Origin},
-    reply, request_id,
+    hash_key, reply, request_id,
     retry::{self, Sent},
     runtime::Target,
     upstream::Ask,
@@ -247,7 +247,8 @@ impl Gateway {
         {
             return Err(Failure::BodyTooLarge);
         }
-        let ask = Ask { client: ctx.client, needs_database: route.needs_database };
+        let hash = hash_key::of(cluster.balance(), session.req_header(), ctx.client);
+        let ask = Ask { client: ctx.client, needs_database: route.needs_database, hash };
         ctx.attempts = Some(Attempts::new(cluster, ask));
         ctx::to_origin_form(session.req_header_mut()).map_err(|_| Failure::BadRequest)?;
         let has_body = !session.is_body_empty();

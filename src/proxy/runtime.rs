@@ -102,7 +102,7 @@ impl Runtime {
                 let previous = previous.and_then(|previous| previous.cluster(&upstream.name));
                 Some(Arc::new(Cluster::new(
                     upstream.name.clone(),
-                    upstream.balance,
+                    upstream.balance.clone(),
                     servers.clone(),
                     settings(upstream),
                     previous.map(|cluster| &**cluster),
@@ -261,6 +261,9 @@ fn own_servers(upstream: &lb::Upstream, servers: &[lb::Server], previous: Option
         let endpoint = known
             .cloned()
             .unwrap_or_else(|| Arc::new(Endpoint::new(upstream.name.clone(), server.name.clone(), server.address)));
+        if previous.is_some() && known.is_none() {
+            endpoint.came_late();
+        }
         match &upstream.health_check {
             Some(check) => endpoint.check_by(
                 Plan::new(check.clone(), database.clone()),
@@ -275,6 +278,8 @@ fn own_servers(upstream: &lb::Upstream, servers: &[lb::Server], previous: Option
             weight: server.weight,
             backup: server.backup,
             limits: Limits { max_fails: server.max_fails, fail_timeout: server.fail_timeout },
+            slow_start: server.slow_start,
+            down: server.down,
         }
     };
     Servers { members: servers.iter().map(member).collect(), checked: upstream.health_check.is_some(), database }

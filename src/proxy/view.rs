@@ -8,10 +8,7 @@ use super::{
     runtime::Runtime,
     upstream::{Cluster, Member, Servers, standing::Verdict},
 };
-use crate::{
-    config::lb::Balance,
-    health::{board::Serving, threshold::Health},
-};
+use crate::health::{board::Serving, threshold::Health};
 
 /// Returns the front's part of `/status`.
 pub fn upstreams(runtime: &Runtime, now: Instant) -> Value {
@@ -23,10 +20,7 @@ fn upstream(cluster: &Cluster, now: Instant) -> Value {
     let owner = servers.members.first().map(|member| member.endpoint.upstream());
     let mut value = json!({
         "name": &**cluster.name(),
-        "balance": match cluster.balance() {
-            Balance::RoundRobin => "round_robin",
-            Balance::IpHash => "ip_hash",
-        },
+        "balance": cluster.balance().word(),
         "servers": (0..servers.members.len()).map(|index| server(servers, index, now)).collect::<Value>(),
     });
     if let Some(owner) = owner.filter(|owner| *owner != cluster.name()) {
@@ -78,6 +72,9 @@ fn state(servers: &Servers, index: usize, member: &Member, now: Instant) -> &'st
     if member.endpoint.draining() {
         return "draining";
     }
+    if member.down {
+        return "disabled";
+    }
     match (servers.verdict_of(index, database, true), servers.verdict_of(index, database, false)) {
         (Verdict::DatabaseDown, Verdict::Serve) => "database_down",
         (Verdict::Serve, _) if member.ejected(now) => "ejected",
@@ -116,7 +113,14 @@ mod tests {
     fn servers(board: &Board, checked: bool) -> Servers {
         let endpoint = Endpoint::new("django".into(), "web-1".into(), (Ipv4Addr::LOCALHOST, 8001).into());
         let limits = Limits { max_fails: 1, fail_timeout: Duration::from_secs(10) };
-        let member = Member { endpoint: Arc::new(endpoint), weight: 1, backup: false, limits };
+        let member = Member {
+            endpoint: Arc::new(endpoint),
+            weight: 1,
+            backup: false,
+            limits,
+            slow_start: Duration::ZERO,
+            down: false,
+        };
         Servers { members: [member].into(), checked, database: Some(board.database("db")) }
     }
 

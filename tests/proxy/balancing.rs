@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use bookend::config::lb::{Balance, Hash, HashKey, Servers};
+
 use crate::{
     front::{Rig, free_port, lb},
     http::{Client, Script, ask, eventually, get},
@@ -92,4 +94,65 @@ async fn a_reload_moves_new_requests_and_keeps_what_runs() {
     let summary = rig.front.reload(&std::sync::Arc::new(next)).await;
     assert_eq!(summary.changed, ["upstream django: server web-1 changed"]);
     assert_eq!(client.ask(get("/")).await.body, "new", "on the same client connection");
+}
+
+/// Holds a request at whichever server gets it.
+async fn busy() -> Script {
+    Script::start(|mut served| async move {
+        while let Some((head, _)) = served.request().await {
+            if head.contains("/slow") {
+                std::future::pending::<()>().await;
+            }
+            served.answer("200 OK", "here").await;
+        }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn least_conn_passes_over_a_server_that_is_busy() {
+    let servers = [busy().await, busy().await];
+    let mut config = lb(&servers.each_ref().map(|server| server.address));
+    config.upstreams[0].balance = Balance::LeastConn;
+    let rig = Rig::start(config).await;
+    let mut slow = Client::connect(rig.address).await;
+    slow.send(get("/slow")).await;
+    eventually("it is there", || servers.iter().map(|server| server.requests()).sum::<usize>() == 1).await;
+    let (held, free) = if servers[0].requests() == 1 { (0, 1) } else { (1, 0) };
+    for _ in 0..10 {
+        assert_eq!(ask(rig.address, get("/")).await.status, 200);
+    }
+    assert_eq!((servers[held].requests(), servers[free].requests()), (1, 10));
+}
+
+#[tokio::test]
+async fn a_cookie_leads_to_one_server_and_stays_there() {
+    let servers = [Script::saying("a").await, Script::saying("b").await, Script::saying("c").await];
+    let mut config = lb(&servers.each_ref().map(|server| server.address));
+    let hash = Hash { key: HashKey::Cookie("sessionid".into()), ..Hash::default() };
+    config.upstreams[0].balance = Balance::ConsistentHash(hash);
+    let rig = Rig::start(config).await;
+    let mut seen = std::collections::HashSet::new();
+    for session in 0..12 {
+        let request = format!("GET / HTTP/1.1\r\nHost: a\r\nCookie: a=b; sessionid=s{session}\r\n\r\n");
+        let first = ask(rig.address, &request).await.body;
+        for _ in 0..3 {
+            assert_eq!(ask(rig.address, &request).await.body, first);
+        }
+        seen.insert(first);
+    }
+    assert_eq!(seen.len(), 3, "and different ones to different servers");
+}
+
+#[tokio::test]
+async fn a_server_that_the_file_calls_down_gets_nothing() {
+    let servers = [Script::saying("a").await, Script::saying("b").await];
+    let mut config = lb(&servers.each_ref().map(|server| server.address));
+    if let Servers::Own(own) = &mut config.upstreams[0].servers {
+        own[0].down = true;
+    }
+    let rig = Rig::start(config).await;
+    for _ in 0..6 {
+        assert_eq!(ask(rig.address, get("/")).await.body, "b");
+    }
 }

@@ -174,6 +174,8 @@ pub fn upstream(name: &str, servers: &[SocketAddr]) -> Upstream {
         backup: false,
         max_fails: 3,
         fail_timeout: Duration::from_secs(10),
+        slow_start: Duration::ZERO,
+        down: false,
     };
     Upstream {
         name: name.into(),

@@ -4,6 +4,7 @@
 //! asks whether a weight may be zero or a route names an upstream that exists. Names are nginx's and HAProxy's where
 //! they have one, so that an operator who knows those knows these.
 
+mod balance;
 mod client;
 mod health_check;
 mod listener;
@@ -16,6 +17,7 @@ use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use ipnet::IpNet;
 
+pub use self::balance::{Balance, Hash, HashKey};
 use crate::config::{
     field::Field,
     node::Node,
@@ -108,15 +110,6 @@ pub struct Upstream {
     pub health_check: Option<HealthCheck>,
 }
 
-/// How a server is chosen.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Balance {
-    /// Smooth weighted round robin, nginx's default.
-    RoundRobin,
-    /// nginx's `ip_hash`. Backup servers, which nginx does not take here, are used in turn when no other is up.
-    IpHash,
-}
-
 /// Where an upstream's servers come from.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Servers {
@@ -141,6 +134,10 @@ pub struct Server {
     pub max_fails: u32,
     /// Default 10 s.
     pub fail_timeout: Duration,
+    /// `slow_start`: for how long the weight grows to the whole after the server has come up. Default 0, at once.
+    pub slow_start: Duration,
+    /// `down`: gets nothing, but keeps its share of hashes (nginx).
+    pub down: bool,
 }
 
 /// `health_check:` of an upstream.

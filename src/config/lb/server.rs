@@ -19,6 +19,8 @@ pub(super) fn read(field: &Field<'_>) -> Option<Found> {
     let weight = section.integer("weight", 1, 1..=65_535);
     let max_fails = section.integer("max_fails", 3, 0..=u32::MAX.into());
     let fail_timeout = section.duration("fail_timeout", Duration::from_secs(10));
+    let slow_start = section.timeout("slow_start", None).unwrap_or_default();
+    let down = section.flag("down", false);
     section.finish();
 
     let named = match &name {
@@ -33,6 +35,8 @@ pub(super) fn read(field: &Field<'_>) -> Option<Found> {
         backup: backup.as_ref().and_then(Field::flag).unwrap_or(false),
         max_fails,
         fail_timeout,
+        slow_start,
+        down,
     };
     Some(Found { server, name: name.map_or_else(|| address.spot.clone(), |name| name.spot), address: address.spot })
 }

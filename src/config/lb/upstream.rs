@@ -5,7 +5,7 @@ use std::{collections::HashMap, time::Duration};
 use crate::config::{
     error::Position,
     field::Field,
-    lb::{Balance, Servers, Upstream, health_check, server},
+    lb::{Servers, Upstream, balance, health_check, server},
     reading::{Reading, Spot},
     section::Section,
 };
@@ -33,11 +33,7 @@ fn upstream<'a>(name: &str, field: &Field<'a>) -> Found<'a> {
         field.error("an upstream's name must be 1 to 128 characters without spaces");
     }
     let mut section = field.section();
-    let balance = section.choice(
-        "balance",
-        Balance::RoundRobin,
-        &[("round_robin", Balance::RoundRobin), ("ip_hash", Balance::IpHash)],
-    );
+    let balance = balance::read(&mut section);
     let (servers, of) = servers(&mut section);
     let check = section.get("health_check").filter(|check| !check.is("false"));
     if let (Some(check), Servers::Of(of)) = (&check, &servers) {

@@ -54,11 +54,15 @@ pub(super) fn lb(lb: &Lb) -> Yaml {
 
 fn upstream(upstream: &Upstream) -> Yaml {
     let mut map = Yaml::map();
-    let balance = match upstream.balance {
-        Balance::RoundRobin => "round_robin",
-        Balance::IpHash => "ip_hash",
-    };
-    map.put("balance", balance);
+    map.put("balance", upstream.balance.word());
+    if let Balance::ConsistentHash(hash) = &upstream.balance {
+        let mut own = Yaml::map();
+        own.put("key", Yaml::text(&hash.key));
+        own.put("ipv4_prefix", u32::from(hash.ipv4_prefix));
+        own.put("ipv6_prefix", u32::from(hash.ipv6_prefix));
+        own.put("balance_factor", hash.balance_factor.unwrap_or(0));
+        map.put("hash", own);
+    }
     match &upstream.servers {
         Servers::Own(servers) => map.put("servers", Yaml::list(servers, server)),
         Servers::Of(name) => map.put("servers_of", &**name),
@@ -80,6 +84,8 @@ fn server(server: &Server) -> Yaml {
     map.put("backup", server.backup);
     map.put("max_fails", server.max_fails);
     map.put("fail_timeout", server.fail_timeout);
+    map.put("slow_start", server.slow_start);
+    map.put("down", server.down);
     map
 }
 

@@ -46,7 +46,7 @@ routes:
 lb.yaml:2:16: listeners[0].address: must be an address and a port such as 0.0.0.0:8080, got nowhere
 lb.yaml:2:42: listeners[0].max_connections: must be 1..=10000000, got 0
 lb.yaml:3:1: treads: unknown key (did you mean threads?)
-lb.yaml:6:14: upstreams.django.balance: must be round_robin or ip_hash, got round-robin (did you mean round_robin?)
+lb.yaml:6:14: upstreams.django.balance: must be round_robin or least_conn or ip_hash or random or consistent_hash or ewma, got round-robin (did you mean round_robin?)
 lb.yaml:8:57: upstreams.django.servers[0].weight: must be 1..=65535, got 0
 lb.yaml:9:17: upstreams.django.servers[1].name: the name web-1 is used twice, first on line 8
 lb.yaml:9:33: upstreams.django.servers[1].address: the address 127.0.0.1:8001 is used twice, first on line 8
@@ -433,4 +433,22 @@ fn a_password_is_never_in_an_error() {
     }
     let errors = database("{ host: a, password: hunter2, user: [] }").join("\n");
     assert!(!errors.contains("hunter2") && !errors.is_empty(), "{errors}");
+}
+
+#[test]
+fn what_is_hashed_must_be_something_and_mean_something() {
+    let read = |text: &str| {
+        let file = FRONT.replace("  django:\n", &format!("  django:\n    {text}\n"));
+        lines(load(Some(&file), None)).join("\n")
+    };
+    for key in ["ip", "'header:'", "'header:a b'", "'cookie:'", "'cookie:a;b'", "'query:a'"] {
+        let told = read(&format!("balance: consistent_hash\n    hash: {{ key: {key} }}"));
+        assert!(told.contains("must be client_ip, path, header:NAME or cookie:NAME"), "{key}: {told}");
+    }
+    for factor in ["1", "100"] {
+        let told = read(&format!("balance: consistent_hash\n    hash: {{ balance_factor: {factor} }}"));
+        assert!(told.contains("must be 0, for no bound, or more than 100"), "{told}");
+    }
+    let told = read("hash: { key: path }");
+    assert!(told.contains("hash: has no meaning without balance: consistent_hash"), "{told}");
 }

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use super::*;
-use crate::config::lb::{Balance, Builtin, PathMatch, Servers, Target};
+use crate::config::lb::{Balance, Builtin, Hash, HashKey, PathMatch, Servers, Target};
 
 fn seconds(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
@@ -18,7 +18,7 @@ fn a_short_front_has_the_documented_defaults() {
     assert_eq!(lb.listeners[0].max_connections, 20_000);
     assert!(lb.threads >= 1 && lb.access_log.enabled && lb.trusted_proxies.is_empty());
     let upstream = &lb.upstreams[0];
-    assert_eq!((upstream.balance, upstream.tries), (Balance::RoundRobin, 3));
+    assert_eq!((&upstream.balance, upstream.tries), (&Balance::RoundRobin, 3));
     assert_eq!((upstream.connect_timeout, upstream.keepalive_timeout), (seconds(2), seconds(4)));
     assert_eq!(upstream.health_check, None);
     let route = &lb.routes[0];
@@ -86,6 +86,34 @@ routes:
     assert_eq!(lb.routes[2].read_timeout, Some(Duration::from_millis(500)));
     assert!(!lb.routes[2].needs_database);
     assert_eq!(lb.routes[3].max_body_size, Some(None));
+}
+
+#[test]
+fn every_way_to_choose_is_read_with_what_it_goes_by() {
+    let read = |text: &str| {
+        let file = FRONT.replace("  django:\n", &format!("  django:\n    {text}\n"));
+        load_lb(&file).upstreams[0].balance.clone()
+    };
+    for (text, expected) in [
+        ("balance: least_conn", Balance::LeastConn),
+        ("balance: random", Balance::Random),
+        ("balance: ewma", Balance::Ewma),
+        ("balance: consistent_hash", Balance::ConsistentHash(Hash::default())),
+    ] {
+        assert_eq!(read(text), expected);
+    }
+    let with = |hash: &str| match read(&format!("balance: consistent_hash\n    hash: {{ {hash} }}")) {
+        Balance::ConsistentHash(hash) => hash,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(
+        with("key: path, balance_factor: 0"),
+        Hash { key: HashKey::Path, balance_factor: None, ..Hash::default() }
+    );
+    assert_eq!(with("key: 'header:X-Tenant'").key, HashKey::Header(http::HeaderName::from_static("x-tenant")));
+    assert_eq!(with("key: 'cookie:sessionid'").key, HashKey::Cookie("sessionid".into()));
+    let narrow = with("ipv4_prefix: 24, ipv6_prefix: 48");
+    assert_eq!((narrow.ipv4_prefix, narrow.ipv6_prefix), (24, 48));
 }
 
 #[test]

@@ -77,7 +77,9 @@ fn a_commented_key_stands_there_with_its_default() {
     let all = uncommented(POOL).replace("  \"*\": { host: 127.0.0.1 }\n", "");
     let (before, rest) = all.split_once("\npeers:").unwrap();
     let all = format!("{before}\n{}", rest.split_once("\n\n").unwrap().1);
-    assert_eq!(config(&uncommented(LB), &all), plain);
+    let lb = uncommented(LB);
+    let upstreams = lb.lines().filter(|line| !line.starts_with("  tenants: ")); // an example too
+    assert_eq!(config(&upstreams.collect::<Vec<_>>().join("\n"), &all), plain);
 }
 
 #[test]

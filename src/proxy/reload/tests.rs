@@ -11,6 +11,8 @@ fn server(name: &str, port: u16) -> Server {
         backup: false,
         max_fails: 3,
         fail_timeout: Duration::from_secs(10),
+        slow_start: Duration::ZERO,
+        down: false,
     }
 }
 

@@ -40,6 +40,8 @@ fn server(name: &str, port: u16) -> lb::Server {
         backup: false,
         max_fails: 3,
         fail_timeout: seconds(10),
+        slow_start: Duration::ZERO,
+        down: false,
     }
 }
 
@@ -152,7 +154,7 @@ async fn routes_know_their_upstreams_and_limits() {
     assert_eq!((&*root.name, root.max_body_size, root.read_timeout), ("/", Some(1000), seconds(60)));
     let sockets = runtime.route(None, b"/ws/x").unwrap();
     assert_eq!((sockets.max_body_size, sockets.read_timeout), (Some(1000), seconds(5)));
-    assert_eq!(cluster_of(&runtime, "/ws/").balance(), Balance::IpHash);
+    assert_eq!(cluster_of(&runtime, "/ws/").balance(), &Balance::IpHash);
     let page = runtime.route(None, b"/db/").unwrap();
     assert!(matches!(page.target, Target::Builtin(Builtin::DbConnections)));
     assert_eq!(page.max_body_size, None);
@@ -194,7 +196,7 @@ async fn an_unchanged_server_is_the_same_one_after_a_reload() {
 async fn a_rotation_goes_on_over_a_reload() {
     let bench = bench();
     let mut runtime = Runtime::build(&lb(two_servers()), None, &bench.deps);
-    let ask = Ask { client: Ipv4Addr::LOCALHOST.into(), needs_database: true };
+    let ask = Ask { client: Ipv4Addr::LOCALHOST.into(), needs_database: true, hash: None };
     let mut picked = Vec::new();
     for _ in 0..4 {
         let now = std::time::Instant::now();
@@ -236,7 +238,7 @@ async fn checks_of_a_server_that_left_the_file_end() {
     checked.upstreams[0].health_check = None;
     let third = Runtime::build(&checked, Some(&second), &bench.deps);
     eventually(|| bench.drain.in_flight() == 0).await;
-    let ask = Ask { client: Ipv4Addr::LOCALHOST.into(), needs_database: true };
+    let ask = Ask { client: Ipv4Addr::LOCALHOST.into(), needs_database: true, hash: None };
     assert!(
         cluster_of(&third, "/").pick(&ask, &Tried::default(), std::time::Instant::now()).is_ok(),
         "without a check a server is up"

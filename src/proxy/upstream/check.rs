@@ -224,6 +224,7 @@ impl Endpoint {
         let facts = minds.facts();
         if before.passing == Health::Down && facts.passing == Health::Up {
             self.passive.clear();
+            self.warmth.begin(std::time::Instant::now());
         }
         self.facts.store(facts);
         drop(state);

@@ -18,8 +18,10 @@ use tokio::sync::SetOnce;
 
 use super::{
     check::{CheckSlot, Outcome},
+    latency::Latency,
     passive::{Limits, Passive},
     standing::{Facts, SharedFacts},
+    warm::Warmth,
 };
 
 /// One server.
@@ -34,6 +36,9 @@ pub struct Endpoint {
     pub(super) last_check: ArcSwapOption<LastCheck>,
     pub(super) checks: CheckSlot,
     pub(super) passive: Passive,
+    /// Kept by upstreams that choose by it.
+    pub(super) latency: Latency,
+    pub(super) warmth: Warmth,
     /// An operator wants no new requests here.
     draining: AtomicBool,
     in_flight: AtomicUsize,
@@ -78,6 +83,8 @@ impl Endpoint {
             last_check: ArcSwapOption::empty(),
             checks: CheckSlot::default(),
             passive: Passive::default(),
+            latency: Latency::default(),
+            warmth: Warmth::new(Instant::now()),
             draining: AtomicBool::new(false),
             in_flight: AtomicUsize::new(0),
             totals: Totals::default(),
@@ -116,13 +123,25 @@ impl Endpoint {
 
     /// Gives it no new requests, or some again. What is in flight goes on.
     pub fn set_draining(&self, draining: bool) {
-        self.draining.store(draining, Ordering::Relaxed);
+        if self.draining.swap(draining, Ordering::Relaxed) && !draining {
+            self.warmth.begin(Instant::now());
+        }
+    }
+
+    /// Takes note that it has come while others were at work.
+    pub fn came_late(&self) {
+        self.warmth.begin(Instant::now());
+    }
+
+    /// Returns the requests and WebSockets at it.
+    pub fn in_flight(&self) -> usize {
+        self.in_flight.load(Ordering::Relaxed)
     }
 
     /// Returns its counters.
     pub fn counts(&self) -> Counts {
         Counts {
-            in_flight: self.in_flight.load(Ordering::Relaxed),
+            in_flight: self.in_flight(),
             picked: self.totals.picked.load(Ordering::Relaxed),
             failures: self.totals.failures.load(Ordering::Relaxed),
             ejections: self.totals.ejections.load(Ordering::Relaxed),
@@ -142,9 +161,17 @@ pub struct Member {
     pub weight: u32,
     pub backup: bool,
     pub limits: Limits,
+    pub slow_start: Duration,
+    /// The file says that it gets nothing.
+    pub down: bool,
 }
 
 impl Member {
+    /// Returns its name in lb.yaml.
+    pub fn name(&self) -> &str {
+        self.endpoint.name()
+    }
+
     /// Returns whether requests have shown it to be failing.
     pub fn ejected(&self, now: Instant) -> bool {
         self.endpoint.passive.ejected(self.limits, now)
@@ -167,8 +194,10 @@ impl Member {
         ejected
     }
 
-    pub(super) fn succeeded(&self) {
-        self.endpoint.passive.succeeded();
+    pub(super) fn succeeded(&self, now: Instant) {
+        if self.endpoint.passive.succeeded(self.limits) {
+            self.endpoint.warmth.begin(now);
+        }
     }
 }
 

@@ -13,11 +13,13 @@
 
 pub mod check;
 pub mod endpoint;
+pub mod latency;
 pub mod passive;
 pub mod select;
 pub mod standing;
 #[cfg(test)]
 mod tests;
+pub mod warm;
 
 use std::{
     net::IpAddr,
@@ -29,7 +31,7 @@ use tracing::warn;
 
 pub use self::endpoint::{Endpoint, InFlight, Member};
 use self::{
-    select::{Candidates, Key, Select, Selector},
+    select::{Candidates, Key, Select, Selector, Weighted},
     standing::{Verdict, verdict},
 };
 use crate::{
@@ -83,6 +85,8 @@ pub struct Ask {
     pub client: IpAddr,
     /// Of the route.
     pub needs_database: bool,
+    /// See [`Key::hash`].
+    pub hash: Option<u64>,
 }
 
 /// Servers a request was already sent to. Empty costs nothing; at most `tries` entries.
@@ -146,8 +150,8 @@ impl Cluster {
         let (primaries, backups) = match kept {
             Some(previous) => (previous.primaries.clone(), previous.backups.clone()),
             None => (
-                Tier::new(&servers, balance, |member| !member.backup),
-                Tier::new(&servers, Balance::RoundRobin, |member| member.backup),
+                Tier::new(&servers, &balance, |member| !member.backup),
+                Tier::new(&servers, &Balance::RoundRobin, |member| member.backup),
             ),
         };
         Self { name, servers, settings, balance, primaries, backups }
@@ -159,8 +163,8 @@ impl Cluster {
     }
 
     /// Returns its way of choosing.
-    pub fn balance(&self) -> Balance {
-        self.balance
+    pub fn balance(&self) -> &Balance {
+        &self.balance
     }
 
     /// Returns its servers.
@@ -179,33 +183,45 @@ impl Cluster {
         if ask.needs_database && database == Serving::Down {
             return Err(NoServer::DatabaseDown);
         }
-        let key = Key { client: ask.client };
+        let key = Key { client: ask.client, hash: ask.hash };
         let members = &self.servers.members;
         let up = |index: usize| {
             !tried.contains(index) && self.servers.verdict_of(index, database, ask.needs_database) == Verdict::Serve
         };
         let well = |index: usize| up(index) && !members[index].ejected(now);
-        let index = self
-            .primaries
-            .pick(&well, tried, &key)
-            .or_else(|| self.backups.pick(&well, tried, &key))
-            .or_else(|| self.primaries.pick(&up, tried, &key))
-            .or_else(|| self.backups.pick(&up, tried, &key))
+        let among = |tier: &Tier, may_ask: &dyn Fn(usize) -> bool| {
+            let seen = Seen { tier, members, may_ask, tried: tried.len(), now };
+            tier.selector.pick(&seen, &key).map(|place| tier.indexes[place])
+        };
+        let index = among(&self.primaries, &well)
+            .or_else(|| among(&self.backups, &well))
+            .or_else(|| among(&self.primaries, &up))
+            .or_else(|| among(&self.backups, &up))
             .ok_or(if tried.is_empty() { NoServer::NoneUp } else { NoServer::AllTried })?;
         let member = &members[index];
         Ok(Picked { endpoint: member.endpoint.clone(), index, in_flight: member.enter(now) })
     }
 
     /// Learns that a server answered.
-    pub fn succeeded(&self, index: usize) {
+    pub fn succeeded(&self, index: usize, now: Instant) {
         if let Some(member) = self.servers.members.get(index) {
-            member.succeeded();
+            member.succeeded(now);
+        }
+    }
+
+    /// Learns how long a server took to begin an answer.
+    pub fn answered(&self, index: usize, took: Duration, now: Instant) {
+        if let (Balance::Ewma, Some(member)) = (&self.balance, self.servers.members.get(index)) {
+            member.endpoint.latency.answered(took, now);
         }
     }
 
     /// Learns that a server failed a request (not that a client went away, nor that a reused connection had been closed).
     pub fn failed(&self, index: usize, now: Instant) {
         let Some(member) = self.servers.members.get(index) else { return };
+        if self.balance == Balance::Ewma {
+            member.endpoint.latency.failed(now);
+        }
         if member.failed(now) {
             warn!(
                 upstream = %self.name,
@@ -231,8 +247,8 @@ impl Servers {
 
     /// Returns whether a server may be given a request, ejection aside.
     pub fn verdict_of(&self, index: usize, database: Serving, needs_database: bool) -> Verdict {
-        let endpoint = &self.members[index].endpoint;
-        if endpoint.draining() {
+        let Member { endpoint, down, .. } = &self.members[index];
+        if *down || endpoint.draining() {
             return Verdict::ServerDown;
         }
         verdict(self.checked.then(|| endpoint.facts.load()), database, needs_database)
@@ -250,18 +266,55 @@ impl Servers {
 }
 
 impl Tier {
-    fn new(servers: &Servers, balance: Balance, belongs: impl Fn(&Member) -> bool) -> Self {
+    fn new(servers: &Servers, balance: &Balance, belongs: impl Fn(&Member) -> bool) -> Self {
         let members = || servers.members.iter().enumerate().filter(|(_, member)| belongs(member));
-        let weights: Vec<u32> = members().map(|(_, member)| member.weight).collect();
+        let weighted = |member| Weighted { name: Member::name(member), weight: member.weight };
+        let weighted: Vec<Weighted<'_>> = members().map(|(_, member)| weighted(member)).collect();
         Self {
             indexes: members().map(|(index, _)| index).collect(),
-            selector: Arc::new(Selector::new(balance, &weights)),
+            selector: Arc::new(Selector::new(balance, &weighted)),
         }
     }
+}
 
-    fn pick(&self, may_ask: &dyn Fn(usize) -> bool, tried: &Tried, key: &Key) -> Option<usize> {
-        let may_ask = |place: usize| may_ask(self.indexes[place]);
-        let candidates = Candidates { may_ask: &may_ask, tried: tried.len() };
-        self.selector.pick(&candidates, key).map(|place| self.indexes[place])
+/// The servers of a tier at the moment of a choice.
+struct Seen<'a> {
+    tier: &'a Tier,
+    members: &'a [Member],
+    may_ask: &'a dyn Fn(usize) -> bool,
+    tried: usize,
+    now: Instant,
+}
+
+impl Seen<'_> {
+    fn member(&self, place: usize) -> &Member {
+        &self.members[self.tier.indexes[place]]
+    }
+}
+
+impl Candidates for Seen<'_> {
+    fn may_ask(&self, place: usize) -> bool {
+        (self.may_ask)(self.tier.indexes[place])
+    }
+
+    fn tried(&self) -> usize {
+        self.tried
+    }
+
+    fn in_flight(&self, place: usize) -> usize {
+        self.member(place).endpoint.in_flight()
+    }
+
+    fn share(&self, place: usize) -> u32 {
+        let member = self.member(place);
+        member.endpoint.warmth.share(member.slow_start, self.now)
+    }
+
+    fn expected(&self, place: usize) -> f64 {
+        self.member(place).endpoint.latency.expected(self.now)
+    }
+
+    fn draw(&self, end: u64) -> u64 {
+        rand::random_range(0..end.max(1))
     }
 }

@@ -60,13 +60,16 @@ impl Passive {
         !was_out && record.ejected(limits, now)
     }
 
-    /// Notes an answer.
-    pub fn succeeded(&self) {
-        if self.fails.load(Ordering::Relaxed) != 0 {
-            let mut record = self.record.lock();
-            record.succeeded();
-            self.fails.store(record.fails, Ordering::Relaxed);
+    /// Notes an answer; returns whether it ended the time out of a server that had been ejected.
+    pub fn succeeded(&self, limits: Limits) -> bool {
+        if self.fails.load(Ordering::Relaxed) == 0 {
+            return false;
         }
+        let mut record = self.record.lock();
+        let was_out = limits.max_fails != 0 && record.fails >= limits.max_fails;
+        record.succeeded();
+        self.fails.store(record.fails, Ordering::Relaxed);
+        was_out && record.fails == 0
     }
 
     /// Forgets all failures: the server was proven anew.
@@ -150,7 +153,7 @@ mod tests {
         server.failed(LIMITS, t0 + seconds(12));
         assert!(server.ejected(LIMITS, t0 + seconds(20)));
         server.picked(LIMITS, t0 + seconds(23));
-        server.succeeded();
+        assert!(server.succeeded(LIMITS), "it is back");
         assert_eq!(server.fails(), 0);
         assert!(!server.ejected(LIMITS, t0 + seconds(23)));
     }
@@ -161,7 +164,7 @@ mod tests {
         server.picked(LIMITS, t0);
         server.failed(LIMITS, t0);
         server.failed(LIMITS, t0);
-        server.succeeded();
+        assert!(!server.succeeded(LIMITS));
         assert!(server.ejected(LIMITS, t0 + seconds(1)));
     }
 
@@ -170,7 +173,7 @@ mod tests {
         let (server, t0) = (Passive::default(), Instant::now());
         server.failed(LIMITS, t0);
         server.picked(LIMITS, t0 + seconds(11));
-        server.succeeded();
+        assert!(!server.succeeded(LIMITS));
         assert!(!server.failed(LIMITS, t0 + seconds(12)));
     }
 

@@ -25,7 +25,7 @@ fn servers(kinds: &str, database: Option<&Board>) -> Arc<Servers> {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let endpoint = Arc::new(Endpoint::new("up".into(), format!("web-{index}").into(), address));
         endpoint.facts.store(UP);
-        Member { endpoint, weight: 1, backup: kind == 'b', limits: LIMITS }
+        Member { endpoint, weight: 1, backup: kind == 'b', limits: LIMITS, slow_start: Duration::ZERO, down: false }
     };
     Arc::new(Servers {
         members: kinds.chars().enumerate().map(member).collect(),
@@ -39,7 +39,7 @@ fn cluster(balance: Balance, servers: &Arc<Servers>) -> Cluster {
 }
 
 fn ask(needs_database: bool) -> Ask {
-    Ask { client: IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1)), needs_database }
+    Ask { client: IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1)), needs_database, hash: None }
 }
 
 fn pick(cluster: &Cluster, tried: &Tried, now: Instant) -> Result<usize, NoServer> {
@@ -128,7 +128,7 @@ fn an_ejected_server_gets_one_trial_after_its_time() {
     let later = now + Duration::from_secs(11);
     let asked: Vec<_> = (0..5).map(|_| pick(&cluster, &Tried::default(), later).unwrap()).collect();
     assert_eq!(asked.iter().filter(|&&index| index == 0).count(), 1, "{asked:?}");
-    cluster.succeeded(0);
+    cluster.succeeded(0, later);
     assert_eq!(servers.members[0].endpoint.recent_failures(), 0);
 }
 

@@ -46,17 +46,17 @@ impl IpHash {
 }
 
 impl Select for IpHash {
-    fn pick(&self, candidates: &Candidates<'_>, key: &Key) -> Option<usize> {
+    fn pick(&self, candidates: &dyn Candidates, key: &Key) -> Option<usize> {
         if self.weights.len() < 2 {
             return self.otherwise.pick(candidates, key);
         }
         let mut hash = SEED;
         // nginx goes on hashing where the last try stopped; starting over passes the servers tried so far once more, and
         // that does not count.
-        for _ in 0..=REHASHES_MAX + candidates.tried {
+        for _ in 0..=REHASHES_MAX + candidates.tried() {
             hash = rehash(hash, key.client);
             match self.server_at(hash) {
-                Some(index) if (candidates.may_ask)(index) => return Some(index),
+                Some(index) if candidates.may_ask(index) => return Some(index),
                 _ => {}
             }
         }

@@ -2,7 +2,8 @@
 //!
 //! Every server that may be asked gains its effective weight; the one with the most is chosen and pays the sum of all gains.
 //! Weights 5, 1, 1 give A A B A C A A rather than A A A A A B C. A failure lowers the effective weight by
-//! `weight / max_fails`; each later round gives one back, so a server that just failed comes back gently.
+//! `weight / max_fails`; each later round gives one back, so a server that just failed comes back gently. A server that has
+//! only a share of its weight (`slow_start`) gains that share.
 //!
 //! The three numbers of all servers must move together, so they stand under one lock; it is held for one pass over a few
 //! dozen integers and never across an await.
@@ -35,16 +36,17 @@ impl RoundRobin {
 }
 
 impl Select for RoundRobin {
-    fn pick(&self, candidates: &Candidates<'_>, _: &Key) -> Option<usize> {
+    fn pick(&self, candidates: &dyn Candidates, _: &Key) -> Option<usize> {
         let mut servers = self.servers.lock();
         let mut total = 0;
         let mut best: Option<(usize, i64)> = None;
         for (index, share) in servers.iter_mut().enumerate() {
-            if !(candidates.may_ask)(index) {
+            if !candidates.may_ask(index) {
                 continue;
             }
-            share.current += share.effective;
-            total += share.effective;
+            let gain = share.effective * i64::from(candidates.share(index));
+            share.current += gain;
+            total += gain;
             if share.effective < share.weight {
                 share.effective += 1;
             }

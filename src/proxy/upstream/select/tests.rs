@@ -1,13 +1,70 @@
-use std::net::Ipv4Addr;
+use std::{cell::Cell, net::Ipv4Addr};
 
 use proptest::prelude::*;
 
 use super::*;
+use crate::{
+    config::lb::{Hash, HashKey},
+    proxy::upstream::warm::WHOLE,
+};
 
-const KEY: Key = Key { client: IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1)) };
+const KEY: Key = Key { client: IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1)), hash: None };
+
+/// Servers that may be asked as a function says, with so much in flight.
+struct Fake<'a> {
+    may_ask: &'a dyn Fn(usize) -> bool,
+    in_flight: &'a [usize],
+    share: &'a [u32],
+    expected: &'a [f64],
+    draws: Cell<u64>,
+}
+
+fn fake<'a>(may_ask: &'a dyn Fn(usize) -> bool) -> Fake<'a> {
+    Fake { may_ask, in_flight: &[], share: &[], expected: &[], draws: Cell::new(1) }
+}
+
+impl Candidates for Fake<'_> {
+    fn may_ask(&self, index: usize) -> bool {
+        (self.may_ask)(index)
+    }
+
+    fn tried(&self) -> usize {
+        0
+    }
+
+    fn in_flight(&self, index: usize) -> usize {
+        self.in_flight.get(index).copied().unwrap_or(0)
+    }
+
+    fn share(&self, index: usize) -> u32 {
+        self.share.get(index).copied().unwrap_or(WHOLE)
+    }
+
+    fn expected(&self, index: usize) -> f64 {
+        self.expected.get(index).copied().unwrap_or(1.0)
+    }
+
+    fn draw(&self, end: u64) -> u64 {
+        let draw = hash(&self.draws.get().to_le_bytes());
+        self.draws.set(self.draws.get() + 1);
+        draw % end.max(1)
+    }
+}
 
 fn pick(selector: &impl Select, may_ask: impl Fn(usize) -> bool) -> Option<usize> {
-    selector.pick(&Candidates { may_ask: &may_ask, tried: 0 }, &KEY)
+    selector.pick(&fake(&may_ask), &KEY)
+}
+
+fn balances() -> [Balance; 6] {
+    let hash = Hash { key: HashKey::ClientIp, ..Hash::default() };
+    let hashed = Balance::ConsistentHash(hash);
+    [Balance::RoundRobin, Balance::LeastConn, Balance::IpHash, Balance::Random, hashed, Balance::Ewma]
+}
+
+fn selector(balance: &Balance, weights: &[u32]) -> Selector {
+    let names: Vec<String> = (0..weights.len()).map(|index| format!("web-{index}")).collect();
+    let servers: Vec<_> = names.iter().zip(weights).map(|(name, &weight)| Weighted { name, weight }).collect();
+    Selector::new(balance, &servers)
 }
 
 fn picks(selector: &impl Select, count: usize) -> Vec<usize> {
@@ -16,9 +73,9 @@ fn picks(selector: &impl Select, count: usize) -> Vec<usize> {
 
 #[test]
 fn no_server_that_may_be_asked_gives_none() {
-    for balance in [Balance::RoundRobin, Balance::IpHash] {
+    for balance in balances() {
         for weights in [&[][..], &[1], &[3, 1]] {
-            assert_eq!(pick(&Selector::new(balance, weights), |_| false), None, "{balance:?} {weights:?}");
+            assert_eq!(pick(&selector(&balance, weights), |_| false), None, "{balance:?} {weights:?}");
         }
     }
 }
@@ -28,6 +85,93 @@ fn the_rotation_is_smooth() {
     // The example of the commit that brought it to nginx (52327e0627f4): { 5, 1, 1 }.
     assert_eq!(picks(&RoundRobin::new(&[5, 1, 1]), 7), [0, 0, 1, 0, 2, 0, 0]);
     assert_eq!(picks(&RoundRobin::new(&[1, 1, 1]), 6), [0, 1, 2, 0, 1, 2]);
+}
+
+#[test]
+fn a_server_with_a_share_of_its_weight_gets_that_share() {
+    let share = [WHOLE / 4, WHOLE, WHOLE];
+    for balance in [Balance::RoundRobin, Balance::Random] {
+        let selector = selector(&balance, &[1, 1, 1]);
+        let seen = Fake { share: &share, ..fake(&|_| true) };
+        let own = (0..9000).filter(|_| selector.pick(&seen, &KEY) == Some(0)).count();
+        // One in nine in turn; a second draw of two evens random a little.
+        assert!((900..=1700).contains(&own), "{balance:?}: {own}");
+    }
+}
+
+#[test]
+fn least_conn_takes_who_has_least_for_its_weight_and_turns_among_equals() {
+    let least = LeastConn::new(&[1, 1, 2, 1]);
+    let with = |in_flight| Fake { in_flight, ..fake(&|_| true) };
+    let picks = |seen: &Fake<'_>| (0..4).filter_map(|_| least.pick(seen, &KEY)).collect::<Vec<_>>();
+    assert_eq!(picks(&with(&[3, 2, 5, 4])), [1; 4]);
+    assert_eq!(picks(&with(&[3, 3, 5, 4])), [2; 4], "five over two is less than three");
+    let mut turns = picks(&with(&[1, 2, 2, 1]));
+    turns.sort_unstable();
+    assert_eq!(turns.iter().filter(|&&index| index == 1).count(), 0);
+    turns.dedup();
+    assert_eq!(turns, [0, 2, 3], "those with as little take turns");
+}
+
+#[test]
+fn random_takes_the_better_of_two() {
+    let seen = Fake { in_flight: &[0, 50, 50, 50], ..fake(&|_| true) };
+    let random = Random::new(&[1, 1, 1, 1], Measure::InFlight);
+    let idle = (0..4000).filter(|_| random.pick(&seen, &KEY) == Some(0)).count();
+    // It wins whenever it is drawn: one half of all pairs.
+    assert!((1800..=2200).contains(&idle), "{idle}");
+}
+
+#[test]
+fn ewma_takes_the_faster_of_two_and_counts_what_it_has_to_do() {
+    let ewma = Random::new(&[1, 1], Measure::Latency);
+    let fast_and_slow = [0.010, 0.100];
+    let with = |in_flight| Fake { in_flight, expected: &fast_and_slow, ..fake(&|_| true) };
+    assert_eq!(ewma.pick(&with(&[0, 0]), &KEY), Some(0));
+    assert_eq!(ewma.pick(&with(&[8, 0]), &KEY), Some(0), "nine times 10 ms is still less than 100 ms");
+    assert_eq!(ewma.pick(&with(&[10, 0]), &KEY), Some(1));
+}
+
+fn hashed(key: u64) -> Key {
+    Key { hash: Some(hash(&key.to_le_bytes())), ..KEY }
+}
+
+#[test]
+fn keys_are_spread_by_weight_and_stay_where_they_are_when_another_server_goes() {
+    let weights = [1, 2, 1];
+    let selector = selector(&Balance::ConsistentHash(Hash { balance_factor: None, ..Hash::default() }), &weights);
+    let mut counts = [0; 3];
+    for key in 0..8000 {
+        let before = selector.pick(&fake(&|_| true), &hashed(key)).unwrap();
+        counts[before] += 1;
+        let without = selector.pick(&fake(&|index| index != 1), &hashed(key)).unwrap();
+        assert!(before == without || before == 1);
+    }
+    for (count, weight) in counts.into_iter().zip(weights) {
+        assert!((1800 * weight..=2200 * weight).contains(&count), "{counts:?}");
+    }
+}
+
+/// Two instances, or one before and after it was upgraded, agree: these are the places of today.
+#[test]
+fn a_key_has_the_same_server_in_every_process() {
+    let selector = selector(&Balance::ConsistentHash(Hash::default()), &[1, 1, 1, 1]);
+    let places: Vec<usize> = (0..16).filter_map(|key| selector.pick(&fake(&|_| true), &hashed(key))).collect();
+    assert_eq!(places, PLACES);
+}
+
+const PLACES: [usize; 16] = [0, 1, 2, 0, 3, 0, 3, 1, 2, 1, 3, 1, 0, 0, 2, 3];
+
+#[test]
+fn a_key_that_everybody_asks_for_does_not_drown_its_server() {
+    let selector = selector(&Balance::ConsistentHash(Hash::default()), &[1, 1, 1]);
+    let mut in_flight = [0; 3];
+    for _ in 0..300 {
+        let picked = selector.pick(&Fake { in_flight: &in_flight, ..fake(&|_| true) }, &hashed(1)).unwrap();
+        in_flight[picked] += 1;
+    }
+    let most = in_flight.into_iter().max().unwrap();
+    assert!((145..=151).contains(&most), "{in_flight:?}: half as much again as the fair share is the bound");
 }
 
 #[test]
@@ -68,9 +212,9 @@ fn ip_hash_agrees_with_nginx_on_every_row() {
             selector = IpHash::new(&listed.map(|server| server[1].parse().unwrap()).collect::<Vec<u32>>());
             continue;
         }
-        let key = Key { client: columns[1].parse().unwrap() };
+        let key = Key { client: columns[1].parse().unwrap(), ..KEY };
         let may_ask = |index: usize| !servers[index].1;
-        let picked = selector.pick(&Candidates { may_ask: &may_ask, tried: 0 }, &key).unwrap();
+        let picked = selector.pick(&fake(&may_ask), &key).unwrap();
         assert_eq!(servers[picked].0, columns[2], "{line}");
         rows += 1;
     }
@@ -81,8 +225,8 @@ fn ip_hash_agrees_with_nginx_on_every_row() {
 fn ip_hash_keeps_a_client_and_its_neighbours_on_one_server() {
     let selector = IpHash::new(&[1, 1, 1]);
     let at = |octet| {
-        let key = Key { client: IpAddr::V4(Ipv4Addr::new(192, 0, 2, octet)) };
-        selector.pick(&Candidates { may_ask: &|_| true, tried: 0 }, &key)
+        let key = Key { client: IpAddr::V4(Ipv4Addr::new(192, 0, 2, octet)), ..KEY };
+        selector.pick(&fake(&|_| true), &key)
     };
     assert!((0..=255).all(|octet| at(octet) == at(0)));
 }
@@ -91,9 +235,9 @@ fn ip_hash_keeps_a_client_and_its_neighbours_on_one_server() {
 fn clients_of_other_servers_stay_when_one_goes_down() {
     let selector = IpHash::new(&[1, 2, 1]);
     for third in 0..=255 {
-        let key = Key { client: IpAddr::V4(Ipv4Addr::new(10, 1, third, 1)) };
-        let before = selector.pick(&Candidates { may_ask: &|_| true, tried: 0 }, &key);
-        let after = selector.pick(&Candidates { may_ask: &|index| index != 1, tried: 0 }, &key);
+        let key = Key { client: IpAddr::V4(Ipv4Addr::new(10, 1, third, 1)), ..KEY };
+        let before = selector.pick(&fake(&|_| true), &key);
+        let after = selector.pick(&fake(&|index| index != 1), &key);
         assert!(before == after || before == Some(1));
     }
 }
@@ -117,12 +261,12 @@ proptest! {
         weights in prop::collection::vec(1_u32..1000, 1..8),
         rounds in prop::collection::vec((any::<u8>(), any::<u32>(), any::<bool>()), 1..60),
     ) {
-        for balance in [Balance::RoundRobin, Balance::IpHash] {
-            let selector = Selector::new(balance, &weights);
+        for balance in balances() {
+            let selector = selector(&balance, &weights);
             for &(allowed, client, fails) in &rounds {
                 let may_ask = |index: usize| allowed & (1 << index) != 0;
-                let key = Key { client: IpAddr::V4(client.into()) };
-                let picked = selector.pick(&Candidates { may_ask: &may_ask, tried: 0 }, &key);
+                let key = Key { client: IpAddr::V4(client.into()), hash: Some(client.into()) };
+                let picked = selector.pick(&fake(&may_ask), &key);
                 prop_assert_eq!(picked.is_some(), (0..weights.len()).any(may_ask));
                 if let Some(index) = picked {
                     prop_assert!(may_ask(index));
