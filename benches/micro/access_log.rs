@@ -32,6 +32,7 @@ fn line() -> Line<'static> {
         bytes_in: 0,
         bytes_out: 18_234,
         total: Duration::from_micros(12_345),
+        queued: None,
         connect: None,
         first_byte: Some(Duration::from_micros(11_872)),
         reason: None,

@@ -25,6 +25,7 @@ pub(super) struct Attempts {
     /// Counts the request as being at that server until it is replaced or dropped.
     current: Option<Picked>,
     count: u32,
+    queued: Duration,
     reused_failed: bool,
     last_failure: Option<Failure>,
     began: Instant,
@@ -52,6 +53,7 @@ impl Attempts {
             tried: Tried::default(),
             current: None,
             count: 0,
+            queued: Duration::ZERO,
             reused_failed: false,
             last_failure: None,
             began: Instant::now(),
@@ -91,25 +93,48 @@ impl Attempts {
         self.answered.is_some()
     }
 
-    /// Chooses a server, unless one is chosen.
-    pub(super) fn choose(&mut self) -> Result<&Picked, Failure> {
-        let picked = match self.current.take() {
-            Some(picked) => picked,
-            None => self.cluster.pick(&self.ask, &self.tried, Instant::now()).map_err(|none| match none {
-                NoServer::DatabaseDown => Failure::DatabaseDown,
-                NoServer::NoneUp => Failure::NoServer,
-                // What happened at the last one says more than that there is no other.
-                NoServer::AllTried => self.last_failure.unwrap_or(Failure::NoServer),
-            })?,
-        };
-        Ok(self.current.insert(picked))
+    /// Chooses a server, unless one is chosen; returns false if it is to be waited for.
+    pub(super) fn choose(&mut self) -> Result<bool, Failure> {
+        if self.current.is_none() {
+            match self.cluster.pick(&self.ask, &self.tried, Instant::now()) {
+                Ok(picked) => self.current = Some(picked),
+                Err(NoServer::Full) => return Ok(false),
+                Err(none) => return Err(self.failure(none)),
+            }
+        }
+        Ok(true)
     }
 
-    /// Begins a try at a server.
+    /// Waits for a server with room. Cancel safe.
+    pub(super) async fn wait(&mut self) -> Result<(), Failure> {
+        let began = Instant::now();
+        let waited = self.cluster.wait(&self.ask, &self.tried).await;
+        self.queued += began.elapsed();
+        self.current = Some(waited.map_err(|none| self.failure(none))?);
+        Ok(())
+    }
+
+    fn failure(&self, none: NoServer) -> Failure {
+        match none {
+            NoServer::DatabaseDown => Failure::DatabaseDown,
+            NoServer::NoneUp => Failure::NoServer,
+            // What happened at the last one says more than that there is no other.
+            NoServer::AllTried => self.last_failure.unwrap_or(Failure::NoServer),
+            NoServer::Full | NoServer::QueueFull => Failure::QueueFull,
+            NoServer::QueueTimeout => Failure::QueueTimeout,
+        }
+    }
+
+    /// Begins a try at the server that has been chosen.
     pub(super) fn begin(&mut self) -> Result<&Picked, Failure> {
         self.count += 1;
         self.began = Instant::now();
-        self.choose()
+        self.current.as_ref().ok_or(Failure::Internal)
+    }
+
+    /// Returns how long the request has waited in line.
+    pub(super) fn queued(&self) -> Duration {
+        self.queued
     }
 
     /// Notes that the connection stands.
@@ -158,8 +183,11 @@ impl Attempts {
         if decision == Decision::OtherServer {
             self.tried.insert(picked.index);
             // Who else there is must be known now: without another server the failure is this one.
-            let Ok(next) = self.cluster.pick(&self.ask, &self.tried, Instant::now()) else { return false };
-            self.current = Some(next);
+            match self.cluster.pick(&self.ask, &self.tried, Instant::now()) {
+                Ok(next) => self.current = Some(next),
+                Err(NoServer::Full) => self.current = None, // it waits for one
+                Err(_) => return false,
+            }
         }
         if decision == Decision::GiveUp {
             return false;

@@ -35,6 +35,8 @@ pub enum Failure {
     // No server to ask.
     NoServer,
     DatabaseDown,
+    QueueFull,
+    QueueTimeout,
     // A server.
     ConnectRefused,
     ConnectTimeout,
@@ -63,7 +65,7 @@ const fn row(status: u16, reason: &'static str, text: &'static str) -> Row {
 
 impl Failure {
     /// All there are, in the order of their declaration: metrics are made from it.
-    pub const ALL: [Self; 31] = [
+    pub const ALL: [Self; 33] = [
         Self::BadRequest,
         Self::TargetTooLong,
         Self::HeaderTooLarge,
@@ -84,6 +86,8 @@ impl Failure {
         Self::Internal,
         Self::NoServer,
         Self::DatabaseDown,
+        Self::QueueFull,
+        Self::QueueTimeout,
         Self::ConnectRefused,
         Self::ConnectTimeout,
         Self::ConnectFailed,
@@ -123,6 +127,8 @@ impl Failure {
             Self::DatabaseDown => {
                 row(503, "database_down", "The service is waiting for its database. Please try again in a moment.")
             }
+            Self::QueueFull => row(503, "queue_full", "Too many requests are waiting. Please try again in a moment."),
+            Self::QueueTimeout => row(503, "queue_timeout", "The service is busy. Please try again in a moment."),
             Self::ConnectRefused => row(502, "connect_refused", "The service could not be reached."),
             Self::ConnectTimeout => row(504, "connect_timeout", "The service could not be reached in time."),
             Self::ConnectFailed => row(502, "connect_failed", "The service could not be reached."),
@@ -172,6 +178,8 @@ impl Failure {
                 | Self::Forbidden
                 | Self::NoServer
                 | Self::DatabaseDown
+                | Self::QueueFull
+                | Self::QueueTimeout
                 | Self::ConnectRefused
                 | Self::ConnectTimeout
                 | Self::ConnectFailed

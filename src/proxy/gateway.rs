@@ -82,7 +82,11 @@ impl ProxyHttp for Gateway {
         }
     }
 
-    async fn upstream_peer(&self, _session: &mut Session, ctx: &mut Ctx) -> Result<Box<HttpPeer>> {
+    async fn upstream_peer(&self, session: &mut Session, ctx: &mut Ctx) -> Result<Box<HttpPeer>> {
+        if let Err(failure) = find_server(session, ctx).await {
+            ctx.failure = Some(failure);
+            return Error::err(REFUSED);
+        }
         let (Some(attempts), Some(route)) = (ctx.attempts.as_mut(), ctx.route.as_ref()) else {
             return Error::err(ErrorType::InternalError);
         };
@@ -248,7 +252,8 @@ impl Gateway {
             return Err(Failure::BodyTooLarge);
         }
         let hash = hash_key::of(cluster.balance(), session.req_header(), ctx.client);
-        let ask = Ask { client: ctx.client, needs_database: route.needs_database, hash };
+        let ask =
+            Ask { client: ctx.client, needs_database: route.needs_database, hash, priority: route.queue_priority };
         ctx.attempts = Some(Attempts::new(cluster, ask));
         ctx::to_origin_form(session.req_header_mut()).map_err(|_| Failure::BadRequest)?;
         let has_body = !session.is_body_empty();
@@ -259,7 +264,7 @@ impl Gateway {
         }
         session.req_header_mut().remove_header(&header::UPGRADE);
         // The first choice is made here: if there is no server, the connection can stay.
-        ctx.attempts.as_mut().map_or(Ok(()), |attempts| attempts.choose().map(|_| ()))?;
+        find_server(session, ctx).await?;
         Ok(false)
     }
 
@@ -285,6 +290,28 @@ impl Gateway {
         let accept = session.req_header().headers.get(header::ACCEPT).map(|accept| accept.as_bytes());
         let answer = failure.answer(accept, Some(ctx.request_id()));
         reply::send(session, answer, ctx.request_id()).await
+    }
+}
+
+/// Chooses a server, and waits in line for it if that must be.
+async fn find_server(session: &mut Session, ctx: &mut Ctx) -> Result<(), Failure> {
+    let Some(attempts) = ctx.attempts.as_mut() else { return Err(Failure::Internal) };
+    match attempts.choose()? {
+        true => Ok(()),
+        // On the heap: a request that need not wait is not larger for those that do.
+        false => Box::pin(wait_for_server(session, attempts)).await,
+    }
+}
+
+async fn wait_for_server(session: &mut Session, attempts: &mut Attempts) -> Result<(), Failure> {
+    if !session.is_body_empty() {
+        return attempts.wait().await;
+    }
+    tokio::select! {
+        biased;
+        // The request is complete: all this can see is a client that goes away, which is not to hold a place in the line.
+        _ = session.read_body_or_idle(true) => Err(Failure::ClientGone),
+        waited = attempts.wait() => waited,
     }
 }
 

@@ -110,6 +110,7 @@ fn way<'a>(route: Option<&'a Route>, attempts: Option<&'a Attempts>, started: In
         bytes_in: 0,
         bytes_out: 0,
         total: Duration::ZERO,
+        queued: attempts.map(|attempts| attempts.queued()).filter(|queued| !queued.is_zero()),
         connect: attempts.and_then(|attempts| attempts.connect()),
         first_byte: attempts.and_then(|attempts| attempts.answered_at()).map(|at| at - started),
         reason: None,

@@ -20,10 +20,11 @@ use super::{
         Cluster, Endpoint, Member, Servers, Settings,
         check::{Plan, Surroundings},
         passive::Limits,
+        queue::Queue,
     },
 };
 use crate::{
-    config::lb::{self, Builtin, Lb},
+    config::lb::{self, Builtin, Lb, QueuePriority},
     health::{
         board::{Board, ServerName},
         control::DrainError,
@@ -64,6 +65,7 @@ pub struct Route {
     pub max_body_size: Option<u64>,
     pub read_timeout: Duration,
     pub websocket_idle_timeout: Duration,
+    pub queue_priority: QueuePriority,
     pub metrics: RouteMetrics,
 }
 
@@ -185,6 +187,10 @@ impl Runtime {
         servers.members.iter().map(|member| &member.endpoint).find(same)
     }
 
+    fn queue(&self, upstream: &str) -> Option<&Arc<Queue>> {
+        self.own_servers.iter().find(|(name, _)| **name == *upstream).map(|(_, servers)| &servers.queue)
+    }
+
     fn routes(&self) -> impl Iterator<Item = &RouteMetrics> + Clone {
         self.table.entries().iter().map(|route| &route.metrics).chain([&self.unmatched])
     }
@@ -208,6 +214,10 @@ impl Runtime {
             if !self.endpoints().any(|own| Arc::ptr_eq(own, endpoint)) {
                 endpoint.stop_checks();
             }
+        }
+        // Who waits waits by the configuration before, and for servers that may be gone.
+        for (_, servers) in &previous.own_servers {
+            servers.queue.changed();
         }
         deps.metrics.retire(previous.routes(), self.routes());
     }
@@ -243,6 +253,7 @@ impl Route {
             max_body_size: route.max_body_size.unwrap_or(lb.client.max_body_size),
             read_timeout: route.read_timeout.unwrap_or(read_timeout),
             websocket_idle_timeout: route.websocket_idle_timeout,
+            queue_priority: route.queue_priority,
             metrics,
         })
     }
@@ -256,11 +267,12 @@ fn own_servers(upstream: &lb::Upstream, servers: &[lb::Server], previous: Option
         .map(|database| deps.board.database(database));
     let latch = (previous.is_none() && upstream.health_check.is_some())
         .then(|| Arc::new(deps.ready.latch(format!("first health checks of upstream {}", upstream.name))));
+    let queue = previous.and_then(|previous| previous.queue(&upstream.name)).cloned().unwrap_or_default();
+    let endpoint =
+        |server: &lb::Server| Endpoint::new(upstream.name.clone(), server.name.clone(), server.address, queue.clone());
     let member = |server: &lb::Server| {
         let known = previous.and_then(|previous| previous.endpoint(&upstream.name, server));
-        let endpoint = known
-            .cloned()
-            .unwrap_or_else(|| Arc::new(Endpoint::new(upstream.name.clone(), server.name.clone(), server.address)));
+        let endpoint = known.cloned().unwrap_or_else(|| Arc::new(endpoint(server)));
         if previous.is_some() && known.is_none() {
             endpoint.came_late();
         }
@@ -279,10 +291,12 @@ fn own_servers(upstream: &lb::Upstream, servers: &[lb::Server], previous: Option
             backup: server.backup,
             limits: Limits { max_fails: server.max_fails, fail_timeout: server.fail_timeout },
             slow_start: server.slow_start,
+            max_conns: server.max_conns,
             down: server.down,
         }
     };
-    Servers { members: servers.iter().map(member).collect(), checked: upstream.health_check.is_some(), database }
+    let members = servers.iter().map(member).collect();
+    Servers { members, queue, checked: upstream.health_check.is_some(), database }
 }
 
 fn settings(upstream: &lb::Upstream) -> Settings {
@@ -292,5 +306,7 @@ fn settings(upstream: &lb::Upstream) -> Settings {
         send_timeout: upstream.send_timeout,
         keepalive_timeout: upstream.keepalive_timeout,
         tries: upstream.tries,
+        queue_limit: upstream.queue.limit,
+        queue_timeout: upstream.queue.timeout,
     }
 }

@@ -21,6 +21,7 @@ fn upstream(cluster: &Cluster, now: Instant) -> Value {
     let mut value = json!({
         "name": &**cluster.name(),
         "balance": cluster.balance().word(),
+        "waiting": servers.queue.len(),
         "servers": (0..servers.members.len()).map(|index| server(servers, index, now)).collect::<Value>(),
     });
     if let Some(owner) = owner.filter(|owner| *owner != cluster.name()) {
@@ -43,6 +44,7 @@ fn server(servers: &Servers, index: usize, now: Instant) -> Value {
         "backup": member.backup,
         "state": state(servers, index, member, now),
         "in_flight": counts.in_flight,
+        "max_conns": member.max_conns,
         "requests": counts.picked,
         "failures": counts.failures,
         "ejections": counts.ejections,
@@ -78,6 +80,7 @@ fn state(servers: &Servers, index: usize, member: &Member, now: Instant) -> &'st
     match (servers.verdict_of(index, database, true), servers.verdict_of(index, database, false)) {
         (Verdict::DatabaseDown, Verdict::Serve) => "database_down",
         (Verdict::Serve, _) if member.ejected(now) => "ejected",
+        (Verdict::Serve, _) if member.is_full() => "full",
         (Verdict::Serve, _) => "up",
         _ if servers.checked && member.endpoint.facts().alive == Health::Unproven => "unproven",
         _ => "down",
@@ -111,7 +114,8 @@ mod tests {
     };
 
     fn servers(board: &Board, checked: bool) -> Servers {
-        let endpoint = Endpoint::new("django".into(), "web-1".into(), (Ipv4Addr::LOCALHOST, 8001).into());
+        let endpoint =
+            Endpoint::new("django".into(), "web-1".into(), (Ipv4Addr::LOCALHOST, 8001).into(), Arc::default());
         let limits = Limits { max_fails: 1, fail_timeout: Duration::from_secs(10) };
         let member = Member {
             endpoint: Arc::new(endpoint),
@@ -119,9 +123,10 @@ mod tests {
             backup: false,
             limits,
             slow_start: Duration::ZERO,
+            max_conns: None,
             down: false,
         };
-        Servers { members: [member].into(), checked, database: Some(board.database("db")) }
+        Servers { members: [member].into(), queue: Arc::default(), checked, database: Some(board.database("db")) }
     }
 
     #[test]

@@ -11,6 +11,7 @@ mod http;
 mod balancing;
 mod failures;
 mod leaving;
+mod queueing;
 mod requests;
 mod streaming;
 mod websockets;

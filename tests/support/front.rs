@@ -9,8 +9,8 @@ use std::{
 
 use bookend::{
     config::lb::{
-        AccessLog, Balance, Client, HealthCheck, Lb, Listener, PathMatch, Route, Server, Servers, Shutdown, Target,
-        Upstream,
+        AccessLog, Balance, Client, HealthCheck, Lb, Listener, PathMatch, Queue, QueuePriority, Route, Server, Servers,
+        Shutdown, Target, Upstream,
     },
     health::{
         board::Board,
@@ -175,6 +175,7 @@ pub fn upstream(name: &str, servers: &[SocketAddr]) -> Upstream {
         max_fails: 3,
         fail_timeout: Duration::from_secs(10),
         slow_start: Duration::ZERO,
+        max_conns: None,
         down: false,
     };
     Upstream {
@@ -186,6 +187,7 @@ pub fn upstream(name: &str, servers: &[SocketAddr]) -> Upstream {
         send_timeout: Duration::from_secs(60),
         keepalive_timeout: Duration::from_secs(4),
         tries: 3,
+        queue: Queue::default(),
         health_check: None,
     }
 }
@@ -202,6 +204,7 @@ pub fn route(prefix: &str) -> Route {
         max_body_size: None,
         read_timeout: None,
         websocket_idle_timeout: Duration::from_secs(3600),
+        queue_priority: QueuePriority::Normal,
     }
 }
 

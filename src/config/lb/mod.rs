@@ -106,8 +106,33 @@ pub struct Upstream {
     pub keepalive_timeout: Duration,
     /// `tries`: servers asked for one request, the first included (nginx `proxy_next_upstream_tries`). Default 3.
     pub tries: u32,
+    /// `queue:`
+    pub queue: Queue,
     /// `None` with `servers_of` (the other upstream's checks count) or when the file has none (always up).
     pub health_check: Option<HealthCheck>,
+}
+
+/// `queue: {limit, timeout}` of an upstream: requests that wait for a server below its `max_conns`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Queue {
+    /// How many may wait; further ones are refused (503). 0: none waits. Default 1,000.
+    pub limit: usize,
+    /// How long one waits before it is refused (503). Default 10 s.
+    pub timeout: Duration,
+}
+
+impl Default for Queue {
+    fn default() -> Self {
+        Self { limit: 1_000, timeout: Duration::from_secs(10) }
+    }
+}
+
+/// Which requests are served first of those that wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum QueuePriority {
+    High,
+    Normal,
+    Low,
 }
 
 /// Where an upstream's servers come from.
@@ -134,6 +159,9 @@ pub struct Server {
     pub max_fails: u32,
     /// Default 10 s.
     pub fail_timeout: Duration,
+    /// `max_conns`: requests and WebSockets it may have at a time; further ones wait (see [`Queue`]). Default 0, written
+    /// so for any number.
+    pub max_conns: Option<usize>,
     /// `slow_start`: for how long the weight grows to the whole after the server has come up. Default 0, at once.
     pub slow_start: Duration,
     /// `down`: gets nothing, but keeps its share of hashes (nginx).
@@ -184,6 +212,8 @@ pub struct Route {
     pub read_timeout: Option<Duration>,
     /// `websocket_idle_timeout`: no byte in either direction. Default 1 h.
     pub websocket_idle_timeout: Duration,
+    /// `queue_priority`: whose turn it is when a server has room again. Default `normal`.
+    pub queue_priority: QueuePriority,
 }
 
 /// How a route's path is compared (with the raw path, before the `?`).

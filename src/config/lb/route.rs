@@ -5,7 +5,7 @@ use std::{collections::HashMap, time::Duration};
 use crate::config::{
     address::is_host_name,
     field::Field,
-    lb::{Builtin, PathMatch, Route, Target, upstream},
+    lb::{Builtin, PathMatch, QueuePriority, Route, Target, upstream},
     section::Section,
 };
 
@@ -17,7 +17,10 @@ const BUILTINS: [(&str, Builtin); 5] = [
     ("ready", Builtin::Ready),
 ];
 /// Keys that say how to talk to an upstream: a slip on a route that has none.
-const UPSTREAM_ONLY: [&str; 4] = ["needs_database", "client_max_body_size", "read_timeout", "websocket_idle_timeout"];
+const UPSTREAM_ONLY: [&str; 5] =
+    ["needs_database", "client_max_body_size", "read_timeout", "websocket_idle_timeout", "queue_priority"];
+pub const PRIORITIES: [(&str, QueuePriority); 3] =
+    [("high", QueuePriority::High), ("normal", QueuePriority::Normal), ("low", QueuePriority::Low)];
 
 pub(super) fn read(file: &mut Section<'_>, upstreams: &[upstream::Found<'_>]) -> Vec<Route> {
     let Some(list) = file.require("routes", "[{ path_prefix: /, upstream: django }]") else { return Vec::new() };
@@ -53,6 +56,7 @@ fn route(field: &Field<'_>, upstreams: &[upstream::Found<'_>]) -> Option<Route> 
     let max_body_size = section.size_limit("client_max_body_size");
     let read_timeout = section.get("read_timeout").and_then(|field| field.positive_duration());
     let websocket_idle_timeout = section.duration("websocket_idle_timeout", Duration::from_secs(3_600));
+    let queue_priority = section.choice("queue_priority", QueuePriority::Normal, &PRIORITIES);
     section.finish();
 
     // A host that was given and refused must not turn into "any host" and then look like a duplicate.
@@ -72,6 +76,7 @@ fn route(field: &Field<'_>, upstreams: &[upstream::Found<'_>]) -> Option<Route> 
         max_body_size,
         read_timeout,
         websocket_idle_timeout,
+        queue_priority,
     })
 }
 

@@ -19,6 +19,7 @@ pub(super) fn read(field: &Field<'_>) -> Option<Found> {
     let weight = section.integer("weight", 1, 1..=65_535);
     let max_fails = section.integer("max_fails", 3, 0..=u32::MAX.into());
     let fail_timeout = section.duration("fail_timeout", Duration::from_secs(10));
+    let max_conns = section.integer("max_conns", 0_usize, 0..=10_000_000);
     let slow_start = section.timeout("slow_start", None).unwrap_or_default();
     let down = section.flag("down", false);
     section.finish();
@@ -36,6 +37,7 @@ pub(super) fn read(field: &Field<'_>) -> Option<Found> {
         max_fails,
         fail_timeout,
         slow_start,
+        max_conns: (max_conns != 0).then_some(max_conns),
         down,
     };
     Some(Found { server, name: name.map_or_else(|| address.spot.clone(), |name| name.spot), address: address.spot })

@@ -5,7 +5,7 @@ use std::{collections::HashMap, time::Duration};
 use crate::config::{
     error::Position,
     field::Field,
-    lb::{Servers, Upstream, balance, health_check, server},
+    lb::{Queue, Servers, Upstream, balance, health_check, server},
     reading::{Reading, Spot},
     section::Section,
 };
@@ -49,10 +49,21 @@ fn upstream<'a>(name: &str, field: &Field<'a>) -> Found<'a> {
         send_timeout: section.duration("send_timeout", Duration::from_secs(60)),
         keepalive_timeout: section.duration("keepalive_timeout", Duration::from_secs(4)),
         tries: section.integer("tries", 3, 1..=100),
+        queue: queue(section.section("queue")),
         health_check,
     };
     section.finish();
     Found { upstream, of, database: database.flatten() }
+}
+
+fn queue(mut section: Section<'_>) -> Queue {
+    let default = Queue::default();
+    let queue = Queue {
+        limit: section.integer("limit", default.limit, 0..=10_000_000),
+        timeout: section.duration("timeout", default.timeout),
+    };
+    section.finish();
+    queue
 }
 
 /// Reads `servers` or `servers_of`: one of the two.

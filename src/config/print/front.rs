@@ -72,6 +72,10 @@ fn upstream(upstream: &Upstream) -> Yaml {
     map.put("send_timeout", upstream.send_timeout);
     map.put("keepalive_timeout", upstream.keepalive_timeout);
     map.put("tries", upstream.tries);
+    let mut queue = Yaml::map();
+    queue.put("limit", upstream.queue.limit);
+    queue.put("timeout", upstream.queue.timeout);
+    map.put("queue", queue);
     map.put("health_check", upstream.health_check.as_ref().map(health_check));
     map
 }
@@ -85,6 +89,7 @@ fn server(server: &Server) -> Yaml {
     map.put("max_fails", server.max_fails);
     map.put("fail_timeout", server.fail_timeout);
     map.put("slow_start", server.slow_start);
+    map.put("max_conns", server.max_conns.unwrap_or(0));
     map.put("down", server.down);
     map
 }

@@ -40,6 +40,8 @@ pub struct Line<'a> {
     /// Bytes of the answer's body (for a WebSocket: to the client).
     pub bytes_out: u64,
     pub total: Duration,
+    /// In line for a server with room; `None` for who had one at once.
+    pub queued: Option<Duration>,
     /// Of the last try; `None` on a reused connection.
     pub connect: Option<Duration>,
     /// From the request's begin to the first byte of the server's answer.
@@ -75,6 +77,7 @@ impl Line<'_> {
         number("bytes_in", self.bytes_in, out);
         number("bytes_out", self.bytes_out, out);
         seconds("total_seconds", Some(self.total), out);
+        seconds("queue_seconds", self.queued, out);
         seconds("connect_seconds", self.connect, out);
         seconds("first_byte_seconds", self.first_byte, out);
         optional("reason", self.reason.map(str::as_bytes), out);

@@ -26,6 +26,7 @@ fn line() -> Line<'static> {
         bytes_in: 3,
         bytes_out: 1234,
         total: Duration::from_micros(12_345),
+        queued: Some(Duration::from_millis(3)),
         connect: Some(Duration::from_micros(210)),
         first_byte: Some(Duration::from_millis(1007)),
         reason: None,
@@ -51,7 +52,7 @@ fn a_line_says_everything_once() {
             "time": "2026-11-23T14:09:12.345Z", "request_id": "id-1", "client": "192.0.2.1", "method": "GET",
             "host": "a.example", "uri": "/items/?page=2", "protocol": "HTTP/1.1", "status": 200, "route": "/",
             "upstream": "django", "server": "web-1", "server_address": "127.0.0.1:8001", "attempts": 2, "bytes_in": 3,
-            "bytes_out": 1234, "total_seconds": 0.012345, "connect_seconds": 0.000210, "first_byte_seconds": 1.007,
+            "bytes_out": 1234, "total_seconds": 0.012345, "queue_seconds": 0.003, "connect_seconds": 0.000210, "first_byte_seconds": 1.007,
             "user_agent": "curl/8"
         })
     );

@@ -30,6 +30,8 @@ struct Families {
     failures: IntCounterVec,
     ejections: IntCounterVec,
     checks: IntCounterVec,
+    waiting: IntGaugeVec,
+    waited: IntCounterVec,
 }
 
 impl ServersCollector {
@@ -55,6 +57,7 @@ impl Collector for ServersCollector {
                 let up = servers.verdict_of(index, database, true) == Verdict::Serve;
                 families.put(member, up, now);
             }
+            families.put_queue(servers);
         }
         families.collectors().into_iter().flat_map(Collector::collect).collect()
     }
@@ -103,10 +106,20 @@ impl Families {
                 "Active checks of this server, by how they ended.",
                 &["upstream", "server", "result"],
             )?,
+            waiting: gauges(
+                "bookend_upstream_queue_length",
+                "Requests that wait for a server below its max_conns now. Lasting: too few workers.",
+                &["upstream"],
+            )?,
+            waited: counters(
+                "bookend_upstream_queued_total",
+                "Requests that had to wait for a server below its max_conns.",
+                &["upstream"],
+            )?,
         })
     }
 
-    fn collectors(&self) -> [&dyn Collector; 8] {
+    fn collectors(&self) -> [&dyn Collector; 10] {
         [
             &self.up,
             &self.in_flight,
@@ -116,7 +129,16 @@ impl Families {
             &self.failures,
             &self.ejections,
             &self.checks,
+            &self.waiting,
+            &self.waited,
         ]
+    }
+
+    fn put_queue(&self, servers: &Servers) {
+        let Some(upstream) = servers.members.first().map(|member| &**member.endpoint.upstream()) else { return };
+        let length = i64::try_from(servers.queue.len()).unwrap_or(i64::MAX);
+        self.waiting.with_label_values(&[upstream]).set(length);
+        self.waited.with_label_values(&[upstream]).inc_by(servers.queue.joined());
     }
 
     fn put(&self, member: &Member, up: bool, now: Instant) {

@@ -1,7 +1,9 @@
 use std::time::Duration;
 
 use super::*;
-use crate::config::lb::{AccessLog, Balance, Client, Listener, PathMatch, Route, Shutdown, Target, Upstream};
+use crate::config::lb::{
+    AccessLog, Balance, Client, Listener, PathMatch, Queue, QueuePriority, Route, Shutdown, Target, Upstream,
+};
 
 fn server(name: &str, port: u16) -> Server {
     Server {
@@ -12,6 +14,7 @@ fn server(name: &str, port: u16) -> Server {
         max_fails: 3,
         fail_timeout: Duration::from_secs(10),
         slow_start: Duration::ZERO,
+        max_conns: None,
         down: false,
     }
 }
@@ -43,6 +46,7 @@ fn lb() -> Lb {
             send_timeout: second,
             keepalive_timeout: second,
             tries: 3,
+            queue: Queue::default(),
             health_check: None,
         }],
         routes: vec![Route {
@@ -55,6 +59,7 @@ fn lb() -> Lb {
             max_body_size: None,
             read_timeout: None,
             websocket_idle_timeout: second,
+            queue_priority: QueuePriority::Normal,
         }],
     }
 }

@@ -41,6 +41,7 @@ fn server(name: &str, port: u16) -> lb::Server {
         max_fails: 3,
         fail_timeout: seconds(10),
         slow_start: Duration::ZERO,
+        max_conns: None,
         down: false,
     }
 }
@@ -55,6 +56,7 @@ fn upstream(name: &str, servers: lb::Servers) -> lb::Upstream {
         send_timeout: seconds(60),
         keepalive_timeout: seconds(4),
         tries: 3,
+        queue: lb::Queue::default(),
         health_check: None,
     }
 }
@@ -70,6 +72,7 @@ fn route(name: &str, target: lb::Target) -> lb::Route {
         max_body_size: None,
         read_timeout: None,
         websocket_idle_timeout: seconds(3600),
+        queue_priority: QueuePriority::Normal,
     }
 }
 
@@ -196,7 +199,12 @@ async fn an_unchanged_server_is_the_same_one_after_a_reload() {
 async fn a_rotation_goes_on_over_a_reload() {
     let bench = bench();
     let mut runtime = Runtime::build(&lb(two_servers()), None, &bench.deps);
-    let ask = Ask { client: Ipv4Addr::LOCALHOST.into(), needs_database: true, hash: None };
+    let ask = Ask {
+        client: Ipv4Addr::LOCALHOST.into(),
+        needs_database: true,
+        hash: None,
+        priority: lb::QueuePriority::Normal,
+    };
     let mut picked = Vec::new();
     for _ in 0..4 {
         let now = std::time::Instant::now();
@@ -238,7 +246,12 @@ async fn checks_of_a_server_that_left_the_file_end() {
     checked.upstreams[0].health_check = None;
     let third = Runtime::build(&checked, Some(&second), &bench.deps);
     eventually(|| bench.drain.in_flight() == 0).await;
-    let ask = Ask { client: Ipv4Addr::LOCALHOST.into(), needs_database: true, hash: None };
+    let ask = Ask {
+        client: Ipv4Addr::LOCALHOST.into(),
+        needs_database: true,
+        hash: None,
+        priority: lb::QueuePriority::Normal,
+    };
     assert!(
         cluster_of(&third, "/").pick(&ask, &Tried::default(), std::time::Instant::now()).is_ok(),
         "without a check a server is up"

@@ -228,6 +228,9 @@ impl Endpoint {
         }
         self.facts.store(facts);
         drop(state);
+        if before != facts {
+            self.announce();
+        }
         self.log_change(before, facts, outcome);
         // An error only says that this was not the first look.
         let _ = self.checked_once.set(());

@@ -20,6 +20,7 @@ use super::{
     check::{CheckSlot, Outcome},
     latency::Latency,
     passive::{Limits, Passive},
+    queue::Queue,
     standing::{Facts, SharedFacts},
     warm::Warmth,
 };
@@ -42,6 +43,8 @@ pub struct Endpoint {
     /// An operator wants no new requests here.
     draining: AtomicBool,
     in_flight: AtomicUsize,
+    /// Where requests wait for it and its like.
+    queue: Arc<Queue>,
     totals: Totals,
 }
 
@@ -73,7 +76,7 @@ pub struct LastCheck {
 
 impl Endpoint {
     /// Returns a server of which nothing is known yet.
-    pub fn new(upstream: Arc<str>, name: Arc<str>, address: SocketAddr) -> Self {
+    pub fn new(upstream: Arc<str>, name: Arc<str>, address: SocketAddr, queue: Arc<Queue>) -> Self {
         Self {
             upstream,
             name,
@@ -87,6 +90,7 @@ impl Endpoint {
             warmth: Warmth::new(Instant::now()),
             draining: AtomicBool::new(false),
             in_flight: AtomicUsize::new(0),
+            queue,
             totals: Totals::default(),
         }
     }
@@ -126,6 +130,7 @@ impl Endpoint {
         if self.draining.swap(draining, Ordering::Relaxed) && !draining {
             self.warmth.begin(Instant::now());
         }
+        self.queue.changed();
     }
 
     /// Takes note that it has come while others were at work.
@@ -135,7 +140,13 @@ impl Endpoint {
 
     /// Returns the requests and WebSockets at it.
     pub fn in_flight(&self) -> usize {
-        self.in_flight.load(Ordering::Relaxed)
+        // Against the line's length: see `Queue::join`.
+        self.in_flight.load(Ordering::SeqCst)
+    }
+
+    /// Lets those who wait for a server look again.
+    pub(super) fn announce(&self) {
+        self.queue.changed();
     }
 
     /// Returns its counters.
@@ -162,6 +173,8 @@ pub struct Member {
     pub backup: bool,
     pub limits: Limits,
     pub slow_start: Duration,
+    /// Requests and WebSockets it may have. `None` = any number.
+    pub max_conns: Option<usize>,
     /// The file says that it gets nothing.
     pub down: bool,
 }
@@ -177,11 +190,17 @@ impl Member {
         self.endpoint.passive.ejected(self.limits, now)
     }
 
-    /// Counts a request in; it is in flight until the guard is dropped.
-    pub(super) fn enter(&self, now: Instant) -> InFlight {
+    /// Returns whether it has all it may have.
+    pub fn is_full(&self) -> bool {
+        self.max_conns.is_some_and(|limit| self.endpoint.in_flight() >= limit)
+    }
+
+    /// Counts a request in, if there is room; it is in flight until the guard is dropped.
+    pub(super) fn enter(&self, now: Instant) -> Option<InFlight> {
+        let in_flight = InFlight::within(&self.endpoint, self.max_conns)?;
         self.endpoint.passive.picked(self.limits, now);
         self.endpoint.totals.picked.fetch_add(1, Ordering::Relaxed);
-        InFlight::new(self.endpoint.clone())
+        Some(in_flight)
     }
 
     /// Notes a failed request; returns whether that ejected the server just now.
@@ -208,14 +227,22 @@ pub struct InFlight {
 }
 
 impl InFlight {
-    fn new(endpoint: Arc<Endpoint>) -> Self {
-        endpoint.in_flight.fetch_add(1, Ordering::Relaxed);
-        Self { endpoint }
+    fn within(endpoint: &Arc<Endpoint>, limit: Option<usize>) -> Option<Self> {
+        let count = &endpoint.in_flight;
+        match limit {
+            None => drop(count.fetch_add(1, Ordering::SeqCst)),
+            Some(limit) => {
+                let one_more = |now: usize| (now < limit).then_some(now + 1);
+                count.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_more).ok()?;
+            }
+        }
+        Some(Self { endpoint: endpoint.clone() })
     }
 }
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.endpoint.in_flight.fetch_sub(1, Ordering::Relaxed);
+        self.endpoint.in_flight.fetch_sub(1, Ordering::SeqCst);
+        self.endpoint.queue.freed();
     }
 }

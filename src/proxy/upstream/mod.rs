@@ -9,12 +9,14 @@
 //! 3. servers that are only ejected: refusing everything because the last few requests failed helps nobody, so they are
 //!    tried anyway, as nginx does when all are out. A server whose check fails, or that is draining, is never tried.
 //!
-//! A request never goes to a server it was already sent to ([`Tried`]).
+//! A server that has `max_conns` requests is full, which is not down: the request waits for its like ([`queue`]) rather than
+//! for those of a later step. A request never goes to a server it was already sent to ([`Tried`]).
 
 pub mod check;
 pub mod endpoint;
 pub mod latency;
 pub mod passive;
+pub mod queue;
 pub mod select;
 pub mod standing;
 #[cfg(test)]
@@ -31,6 +33,7 @@ use tracing::warn;
 
 pub use self::endpoint::{Endpoint, InFlight, Member};
 use self::{
+    queue::{Class, Queue, QueuePriority},
     select::{Candidates, Key, Select, Selector, Weighted},
     standing::{Verdict, verdict},
 };
@@ -44,6 +47,8 @@ use crate::{
 pub struct Servers {
     /// In the order of the file. An index into this names a server for as long as the cluster is held.
     pub members: Box<[Member]>,
+    /// Those who wait for one of them to have room.
+    pub queue: Arc<Queue>,
     /// Whether active checks decide; without, every server is up.
     pub checked: bool,
     /// The database the check names.
@@ -58,6 +63,9 @@ pub struct Settings {
     pub send_timeout: Duration,
     pub keepalive_timeout: Duration,
     pub tries: u32,
+    /// Requests that may wait for a server with room.
+    pub queue_limit: usize,
+    pub queue_timeout: Duration,
 }
 
 /// An upstream at work.
@@ -87,6 +95,8 @@ pub struct Ask {
     pub needs_database: bool,
     /// See [`Key::hash`].
     pub hash: Option<u64>,
+    /// Of the route.
+    pub priority: QueuePriority,
 }
 
 /// Servers a request was already sent to. Empty costs nothing; at most `tries` entries.
@@ -109,6 +119,12 @@ pub enum NoServer {
     NoneUp,
     /// All that are up were tried.
     AllTried,
+    /// Those that are up have as many requests as they may have, or others wait for them already.
+    Full,
+    /// And no more may wait.
+    QueueFull,
+    /// None had room in time.
+    QueueTimeout,
     /// The request needs the database, which is down.
     DatabaseDown,
 }
@@ -179,6 +195,38 @@ impl Cluster {
 
     /// Chooses a server and counts the request in.
     pub fn pick(&self, ask: &Ask, tried: &Tried, now: Instant) -> Result<Picked, NoServer> {
+        match self.servers.queue.is_empty() {
+            true => self.take(ask, tried, now),
+            false => Err(NoServer::Full),
+        }
+    }
+
+    /// Waits in line for a server with room. Cancel safe: who is dropped has left the line.
+    pub async fn wait(&self, ask: &Ask, tried: &Tried) -> Result<Picked, NoServer> {
+        let class = if tried.is_empty() { Class::By(ask.priority) } else { Class::Again };
+        let place = self.servers.queue.join(class, self.settings.queue_limit).ok_or(NoServer::QueueFull)?;
+        let waiting = async {
+            // A server may have become free between the choice and now; those behind others leave it to them.
+            let mut look = place.is_first();
+            loop {
+                if look {
+                    match self.take(ask, tried, Instant::now()) {
+                        Err(NoServer::Full) => place.missed(),
+                        decided => return decided,
+                    }
+                }
+                place.called().await;
+                look = true;
+            }
+        };
+        let waited = tokio::time::timeout(self.settings.queue_timeout, waiting).await;
+        let picked = waited.unwrap_or(Err(NoServer::QueueTimeout))?;
+        place.served();
+        Ok(picked)
+    }
+
+    /// Chooses a server, whoever waits.
+    fn take(&self, ask: &Ask, tried: &Tried, now: Instant) -> Result<Picked, NoServer> {
         let database = self.servers.database();
         if ask.needs_database && database == Serving::Down {
             return Err(NoServer::DatabaseDown);
@@ -189,17 +237,24 @@ impl Cluster {
             !tried.contains(index) && self.servers.verdict_of(index, database, ask.needs_database) == Verdict::Serve
         };
         let well = |index: usize| up(index) && !members[index].ejected(now);
-        let among = |tier: &Tier, may_ask: &dyn Fn(usize) -> bool| {
-            let seen = Seen { tier, members, may_ask, tried: tried.len(), now };
-            tier.selector.pick(&seen, &key).map(|place| tier.indexes[place])
-        };
-        let index = among(&self.primaries, &well)
-            .or_else(|| among(&self.backups, &well))
-            .or_else(|| among(&self.primaries, &up))
-            .or_else(|| among(&self.backups, &up))
-            .ok_or(if tried.is_empty() { NoServer::NoneUp } else { NoServer::AllTried })?;
-        let member = &members[index];
-        Ok(Picked { endpoint: member.endpoint.clone(), index, in_flight: member.enter(now) })
+        let steps: [(&Tier, &dyn Fn(usize) -> bool); 4] =
+            [(&self.primaries, &well), (&self.backups, &well), (&self.primaries, &up), (&self.backups, &up)];
+        for (tier, fits) in steps {
+            let may_ask = |index: usize| fits(index) && !members[index].is_full();
+            let seen = Seen { tier, members, may_ask: &may_ask, tried: tried.len(), now };
+            while let Some(place) = tier.selector.pick(&seen, &key) {
+                let index = tier.indexes[place];
+                // Somebody else may have taken its last place meanwhile.
+                if let Some(in_flight) = members[index].enter(now) {
+                    return Ok(Picked { endpoint: members[index].endpoint.clone(), index, in_flight });
+                }
+            }
+            // One that is full is not down: it is waited for, and no backup takes its place.
+            if tier.indexes.iter().any(|&index| fits(index)) {
+                return Err(NoServer::Full);
+            }
+        }
+        Err(if tried.is_empty() { NoServer::NoneUp } else { NoServer::AllTried })
     }
 
     /// Learns that a server answered.

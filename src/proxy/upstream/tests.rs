@@ -13,6 +13,8 @@ const SETTINGS: Settings = Settings {
     send_timeout: Duration::from_secs(60),
     keepalive_timeout: Duration::from_secs(4),
     tries: 3,
+    queue_limit: 2,
+    queue_timeout: Duration::from_secs(5),
 };
 const UP: Facts = Facts { alive: Health::Up, passing: Health::Up };
 const DOWN: Facts = Facts { alive: Health::Down, passing: Health::Down };
@@ -20,15 +22,25 @@ const ANSWERS_503: Facts = Facts { alive: Health::Up, passing: Health::Down };
 
 /// Servers that are all up; `b` marks backups.
 fn servers(kinds: &str, database: Option<&Board>) -> Arc<Servers> {
+    let queue = Arc::new(Queue::default());
     let member = |(index, kind): (usize, char)| {
         let port = u16::try_from(8001 + index).unwrap();
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        let endpoint = Arc::new(Endpoint::new("up".into(), format!("web-{index}").into(), address));
+        let endpoint = Arc::new(Endpoint::new("up".into(), format!("web-{index}").into(), address, queue.clone()));
         endpoint.facts.store(UP);
-        Member { endpoint, weight: 1, backup: kind == 'b', limits: LIMITS, slow_start: Duration::ZERO, down: false }
+        Member {
+            endpoint,
+            weight: 1,
+            backup: kind == 'b',
+            limits: LIMITS,
+            slow_start: Duration::ZERO,
+            max_conns: None,
+            down: false,
+        }
     };
     Arc::new(Servers {
         members: kinds.chars().enumerate().map(member).collect(),
+        queue: queue.clone(),
         checked: true,
         database: database.map(|board| board.database("db")),
     })
@@ -39,7 +51,7 @@ fn cluster(balance: Balance, servers: &Arc<Servers>) -> Cluster {
 }
 
 fn ask(needs_database: bool) -> Ask {
-    Ask { client: IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1)), needs_database, hash: None }
+    Ask { client: IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1)), needs_database, hash: None, priority: QueuePriority::Normal }
 }
 
 fn pick(cluster: &Cluster, tried: &Tried, now: Instant) -> Result<usize, NoServer> {
@@ -182,7 +194,47 @@ fn a_rotation_goes_on_over_the_same_servers_and_begins_anew_over_others() {
     assert_eq!(pick(&kept, &Tried::default(), Instant::now()), Ok(1));
     let mut members = servers.members.clone();
     members[0].weight = 5;
-    let changed = Arc::new(Servers { members, checked: true, database: None });
+    let changed = Arc::new(Servers { members, queue: Arc::default(), checked: true, database: None });
     let anew = Cluster::new("up".into(), Balance::RoundRobin, changed, SETTINGS, Some(&kept));
     assert_eq!(pick(&anew, &Tried::default(), Instant::now()), Ok(0));
+}
+
+fn with_max_conns(kinds: &str, max_conns: usize) -> Arc<Servers> {
+    let mut servers = Arc::into_inner(servers(kinds, None)).unwrap();
+    servers.members.iter_mut().for_each(|member| member.max_conns = Some(max_conns));
+    Arc::new(servers)
+}
+
+#[test]
+fn a_full_server_is_passed_over_and_no_backup_takes_its_place() {
+    let cluster = cluster(Balance::RoundRobin, &with_max_conns("ppb", 1));
+    let now = Instant::now();
+    let take = || cluster.pick(&ask(true), &Tried::default(), now);
+    let (first, second) = (take().unwrap(), take().unwrap());
+    assert_ne!(first.index, second.index);
+    assert_eq!(take().map(|_| ()), Err(NoServer::Full));
+    let index = first.index;
+    drop(first);
+    assert_eq!(take().unwrap().index, index);
+    cluster.failed(0, now);
+    cluster.failed(1, now);
+    assert_eq!(take().unwrap().index, 2, "ejected is another matter");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_comes_later_does_not_overtake_and_who_waits_too_long_is_refused() {
+    let cluster = Arc::new(cluster(Balance::LeastConn, &with_max_conns("p", 1)));
+    let held = cluster.pick(&ask(true), &Tried::default(), Instant::now()).unwrap();
+    let wait = || {
+        let cluster = cluster.clone();
+        tokio::spawn(async move { cluster.wait(&ask(true), &Tried::default()).await })
+    };
+    let (first, second) = (wait(), wait());
+    tokio::task::yield_now().await;
+    assert_eq!(cluster.wait(&ask(true), &Tried::default()).await.map(|_| ()), Err(NoServer::QueueFull));
+    drop(held);
+    assert_eq!(cluster.pick(&ask(true), &Tried::default(), Instant::now()).map(|_| ()), Err(NoServer::Full));
+    let _first = first.await.unwrap().unwrap();
+    assert_eq!(second.await.unwrap().map(|_| ()), Err(NoServer::QueueTimeout));
+    assert!(cluster.servers().queue.is_empty());
 }

@@ -70,6 +70,9 @@ async fn ask(ctx: &mut Ctx, request: &[u8]) -> Result<(TcpStream, Answer), Failu
         return Err(Failure::Internal);
     };
     loop {
+        if !attempts.choose()? {
+            Box::pin(attempts.wait()).await?;
+        }
         let address = attempts.begin()?.endpoint.address();
         let settings = *attempts.cluster().settings();
         let (failure, sent) = match connect(address, settings.connect_timeout).await {

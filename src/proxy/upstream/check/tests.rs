@@ -149,7 +149,7 @@ fn what_a_look_teaches_depends_on_the_database() {
 }
 
 fn endpoint(address: SocketAddr) -> Arc<Endpoint> {
-    Arc::new(Endpoint::new("up".into(), "web-1".into(), address))
+    Arc::new(Endpoint::new("up".into(), "web-1".into(), address, Arc::default()))
 }
 
 fn around(drain: &Drain) -> Surroundings {
