@@ -83,6 +83,7 @@ async fn a_server_never_has_more_than_max_conns_and_all_are_served() {
     let rig = Rig::start(config).await;
     let asked: Vec<_> = (0..30).map(|_| begin(&rig, "/")).collect();
     waiting(&rig, 26).await;
+    eventually("both are full", || workers.iter().all(|worker| worker.script.requests() == 2)).await;
     workers.iter().for_each(|worker| worker.finishes(30));
     for answer in asked {
         assert_eq!(answer.await.unwrap().0, 200);

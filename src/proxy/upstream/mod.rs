@@ -195,9 +195,9 @@ impl Cluster {
 
     /// Chooses a server and counts the request in.
     pub fn pick(&self, ask: &Ask, tried: &Tried, now: Instant) -> Result<Picked, NoServer> {
-        match self.servers.queue.is_empty() {
-            true => self.take(ask, tried, now),
-            false => Err(NoServer::Full),
+        match self.servers.queue.blocks() {
+            true => Err(NoServer::Full),
+            false => self.take(ask, tried, now),
         }
     }
 
@@ -207,7 +207,7 @@ impl Cluster {
         let place = self.servers.queue.join(class, self.settings.queue_limit).ok_or(NoServer::QueueFull)?;
         let waiting = async {
             // A server may have become free between the choice and now; those behind others leave it to them.
-            let mut look = place.is_first();
+            let mut look = place.may_look();
             loop {
                 if look {
                     match self.take(ask, tried, Instant::now()) {

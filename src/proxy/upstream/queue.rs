@@ -5,7 +5,7 @@
 //! sees them and none can move (HAProxy's `maxconn` and `queue`).
 //!
 //! All upstreams that share servers share the line. The first in the line has the next free place: whoever comes while
-//! somebody waits waits too. A place that becomes free calls one waiter, who stays in the line until it has taken a server,
+//! somebody waits waits too (but for somebody who waits for another server than the one that has failed it). A place that becomes free calls one waiter, who stays in the line until it has taken a server,
 //! so that nothing is lost when it leaves instead. Order is by class ([`Class`]), then by arrival. [`Line`] is the order and
 //! pure; [`Queue`] is the line with a lock and sleepers.
 
@@ -46,6 +46,14 @@ struct Waiter {
     sleeper: Arc<Notify>,
 }
 
+impl Class {
+    /// Returns whether any server with room will do: one that has failed a server's request waits for another server, and
+    /// keeps nobody from those it does not want.
+    fn is_easily_pleased(self) -> bool {
+        self != Self::Again
+    }
+}
+
 impl Line {
     fn join(&mut self, class: Class, sleeper: Arc<Notify>) -> Ticket {
         let ticket = (class, self.next);
@@ -54,8 +62,9 @@ impl Line {
         ticket
     }
 
-    fn is_first(&self, ticket: Ticket) -> bool {
-        self.waiting.first_key_value().is_some_and(|(first, _)| *first == ticket)
+    /// Returns whether a free place, if there is one, is its own: nobody before it would take any.
+    fn may_look(&self, ticket: Ticket) -> bool {
+        !self.waiting.range(..ticket).any(|((class, _), _)| class.is_easily_pleased())
     }
 
     /// Calls the first that has not been called.
@@ -92,6 +101,8 @@ pub struct Queue {
     line: Mutex<Line>,
     /// Copy of the line's length: who finds it 0 needs no lock.
     length: AtomicUsize,
+    /// Those of them who wait for just any server.
+    easily_pleased: AtomicUsize,
     joined: AtomicU64,
 }
 
@@ -104,6 +115,11 @@ impl Queue {
     /// Returns whether nobody waits.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// Returns whether who comes now must wait behind others.
+    pub fn blocks(&self) -> bool {
+        self.easily_pleased.load(Ordering::SeqCst) != 0
     }
 
     /// Returns how many have waited since the upstream exists.
@@ -121,7 +137,8 @@ impl Queue {
         let ticket = line.join(class, sleeper.clone());
         self.joined.fetch_add(1, Ordering::Relaxed);
         // Before it looks for a server again: who frees one from now on sees it.
-        self.length.store(line.waiting.len(), Ordering::SeqCst);
+        self.length.fetch_add(1, Ordering::SeqCst);
+        self.easily_pleased.fetch_add(class.is_easily_pleased().into(), Ordering::SeqCst);
         drop(line);
         Some(Place { queue: self.clone(), ticket, sleeper, served: false })
     }
@@ -161,9 +178,9 @@ pub struct Place {
 }
 
 impl Place {
-    /// Returns whether nobody is before it.
-    pub fn is_first(&self) -> bool {
-        self.queue.line.lock().is_first(self.ticket)
+    /// Returns whether a free place, if there is one, is its own before it is called.
+    pub fn may_look(&self) -> bool {
+        self.queue.line.lock().may_look(self.ticket)
     }
 
     /// Waits to be called. Cancel safe.
@@ -186,7 +203,8 @@ impl Drop for Place {
     fn drop(&mut self) {
         let mut line = self.queue.line.lock();
         let next = line.leave(self.ticket, self.served);
-        self.queue.length.store(line.waiting.len(), Ordering::SeqCst);
+        self.queue.length.fetch_sub(1, Ordering::SeqCst);
+        self.queue.easily_pleased.fetch_sub(self.ticket.0.is_easily_pleased().into(), Ordering::SeqCst);
         drop(line);
         wake(next);
     }
@@ -242,6 +260,18 @@ mod tests {
         assert!(!is_called(&second));
         queue.freed();
         assert!(is_called(&second));
+    }
+
+    #[test]
+    fn who_wants_another_server_than_the_free_one_keeps_nobody_from_it() {
+        let queue = Arc::new(Queue::default());
+        let choosy = queue.join(Class::Again, 9).unwrap();
+        assert!(!queue.blocks() && queue.len() == 1);
+        let easy = queue.join(NORMAL, 9).unwrap();
+        let later = queue.join(NORMAL, 9).unwrap();
+        assert!(queue.blocks() && choosy.may_look() && easy.may_look() && !later.may_look());
+        drop((easy, later));
+        assert!(!queue.blocks());
     }
 
     proptest! {

@@ -238,3 +238,18 @@ async fn who_comes_later_does_not_overtake_and_who_waits_too_long_is_refused() {
     assert_eq!(second.await.unwrap().map(|_| ()), Err(NoServer::QueueTimeout));
     assert!(cluster.servers().queue.is_empty());
 }
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_for_another_server_than_the_one_that_failed_it_keeps_nobody_from_that_one() {
+    let cluster = Arc::new(cluster(Balance::LeastConn, &with_max_conns("pp", 1)));
+    let held = cluster.pick(&ask(true), &tried(&[0]), Instant::now()).unwrap();
+    let own = cluster.clone();
+    let again = tokio::spawn(async move { own.wait(&ask(true), &tried(&[0])).await });
+    tokio::task::yield_now().await;
+    assert_eq!(cluster.servers().queue.len(), 1);
+    let other = cluster.pick(&ask(true), &Tried::default(), Instant::now()).unwrap();
+    assert_eq!(other.index, 0);
+    drop(other);
+    drop(held);
+    assert_eq!(again.await.unwrap().unwrap().index, 1);
+}
