@@ -9,6 +9,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use http::HeaderValue;
+
 use super::{
     error::Failure,
     metrics::RouteMetrics,
@@ -130,6 +132,11 @@ impl Attempts {
         self.count += 1;
         self.began = Instant::now();
         self.current.as_ref().ok_or(Failure::Internal)
+    }
+
+    /// Returns the cookie that goes with the answer of the server that is asked.
+    pub(super) fn new_cookie(&self) -> Option<&HeaderValue> {
+        self.cluster.new_cookie(self.ask.sticky, self.current.as_ref()?.index)
     }
 
     /// Returns how long the request has waited in line.

@@ -252,8 +252,9 @@ impl Gateway {
             return Err(Failure::BodyTooLarge);
         }
         let hash = hash_key::of(cluster.balance(), session.req_header(), ctx.client);
-        let ask =
-            Ask { client: ctx.client, needs_database: route.needs_database, hash, priority: route.queue_priority };
+        let sticky = cluster.sticky().and_then(|sticky| sticky.server(&session.req_header().headers));
+        let (needs_database, priority) = (route.needs_database, route.queue_priority);
+        let ask = Ask { client: ctx.client, needs_database, hash, sticky, priority };
         ctx.attempts = Some(Attempts::new(cluster, ask));
         ctx::to_origin_form(session.req_header_mut()).map_err(|_| Failure::BadRequest)?;
         let has_body = !session.is_body_empty();
@@ -346,6 +347,9 @@ pub(super) fn finish_answer(
     // HTTP/1.0 knows no chunks (RFC 9112 6.1): the end of the connection is the end of the body.
     if session.req_header().version == Version::HTTP_10 && answer.remove_header(&header::TRANSFER_ENCODING).is_some() {
         session.set_keepalive(None);
+    }
+    if let Some(cookie) = ctx.attempts.as_ref().and_then(|attempts| attempts.new_cookie()) {
+        answer.append_header(header::SET_COOKIE, cookie)?;
     }
     answer.insert_header(request_id::HEADER, ctx.request_id())
 }

@@ -105,6 +105,7 @@ impl Runtime {
                 Some(Arc::new(Cluster::new(
                     upstream.name.clone(),
                     upstream.balance.clone(),
+                    upstream.sticky.as_ref(),
                     servers.clone(),
                     settings(upstream),
                     previous.map(|cluster| &**cluster),

@@ -2,11 +2,14 @@
 
 use std::time::Duration;
 
-use bookend::config::lb::{Balance, Hash, HashKey, Servers};
+use bookend::config::{
+    lb::{Balance, Hash, HashKey, SameSite, Servers, Sticky},
+    secret::Secret,
+};
 
 use crate::{
     front::{Rig, free_port, lb},
-    http::{Client, Script, ask, eventually, get},
+    http::{Answer, Client, Script, ask, eventually, get},
 };
 
 #[tokio::test]
@@ -155,4 +158,84 @@ async fn a_server_that_the_file_calls_down_gets_nothing() {
     for _ in 0..6 {
         assert_eq!(ask(rig.address, get("/")).await.body, "b");
     }
+}
+
+fn sticky() -> Sticky {
+    Sticky {
+        cookie: "server".into(),
+        secret: Some(Secret::new("0123456789abcdef")),
+        path: "/".into(),
+        domain: None,
+        max_age: None,
+        secure: false,
+        http_only: true,
+        same_site: SameSite::Lax,
+    }
+}
+
+fn with_cookie(cookie: &str) -> String {
+    format!("GET / HTTP/1.1\r\nHost: a\r\nCookie: a=b; {cookie}\r\n\r\n")
+}
+
+/// Returns the cookie that an answer brings, without what is said about it.
+fn given(answer: &Answer) -> Option<String> {
+    Some(answer.header("set-cookie")?.split(';').next()?.to_owned())
+}
+
+/// A server that closes each connection behind its answer: once it does not listen any more it is gone.
+async fn saying_once(body: &'static str) -> Script {
+    Script::start(move |mut served| async move {
+        served.request().await;
+        served.answer("200 OK", body).await;
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_cookie_of_ours_keeps_a_browser_at_its_server_until_that_one_fails() {
+    let servers = [saying_once("a").await, saying_once("b").await, saying_once("c").await];
+    let mut config = lb(&servers.each_ref().map(|server| server.address));
+    config.upstreams[0].sticky = Some(sticky());
+    let rig = Rig::start(config).await;
+    let first = ask(rig.address, get("/")).await;
+    assert!(first.header("set-cookie").unwrap().ends_with("; Path=/; HttpOnly; SameSite=Lax"));
+    let cookie = given(&first).unwrap();
+    for _ in 0..6 {
+        let again = ask(rig.address, with_cookie(&cookie)).await;
+        assert_eq!((&again.body, given(&again)), (&first.body, None));
+    }
+    for made_up in ["server=web-1", "server=", "server=00000000000000000000000000000000", "other=1"] {
+        assert!(given(&ask(rig.address, with_cookie(made_up)).await).is_some(), "{made_up}");
+    }
+    let [a, b, c] = servers;
+    let mut all = vec![("a", a), ("b", b), ("c", c)];
+    all.retain(|(body, _)| *body != first.body); // it goes away
+    for _ in 0..3 {
+        assert_ne!(ask(rig.address, with_cookie(&cookie)).await.body, first.body);
+    }
+    let moved = ask(rig.address, with_cookie(&cookie)).await;
+    let new = given(&moved).expect("its server is ejected by now: another cookie");
+    assert_ne!(new, cookie);
+    for _ in 0..4 {
+        assert_eq!(ask(rig.address, with_cookie(&new)).await.body, moved.body);
+    }
+}
+
+#[tokio::test]
+async fn a_browser_keeps_its_cookie_when_its_server_is_only_full() {
+    let servers = [busy().await, busy().await];
+    let mut config = lb(&servers.each_ref().map(|server| server.address));
+    config.upstreams[0].sticky = Some(sticky());
+    if let Servers::Own(own) = &mut config.upstreams[0].servers {
+        own.iter_mut().for_each(|server| server.max_conns = Some(1));
+    }
+    let rig = Rig::start(config).await;
+    let cookie = given(&ask(rig.address, get("/")).await).unwrap();
+    let own = usize::from(servers[1].requests() == 1);
+    let mut slow = Client::connect(rig.address).await;
+    slow.send(with_cookie(&cookie).replace("GET / ", "GET /slow ")).await;
+    eventually("its server has it", || servers[own].requests() == 2).await;
+    let meanwhile = ask(rig.address, with_cookie(&cookie)).await;
+    assert_eq!((meanwhile.status, given(&meanwhile)), (200, None));
+    assert_eq!(servers[1 - own].requests(), 1, "the other one has answered");
 }

@@ -181,6 +181,7 @@ pub fn upstream(name: &str, servers: &[SocketAddr]) -> Upstream {
     Upstream {
         name: name.into(),
         balance: Balance::RoundRobin,
+        sticky: None,
         servers: Servers::Own(servers.iter().enumerate().map(server).collect()),
         connect_timeout: Duration::from_secs(2),
         read_timeout: Duration::from_secs(60),

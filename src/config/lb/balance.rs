@@ -154,6 +154,6 @@ fn read_key(field: &Field<'_>) -> Option<HashKey> {
 }
 
 /// A character of a token (RFC 9110 5.6.2), of which cookies' names are made (RFC 6265 4.1.1).
-fn is_token(byte: u8) -> bool {
+pub(super) fn is_token(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }

@@ -11,13 +11,17 @@ mod listener;
 pub(super) mod process;
 mod route;
 mod server;
+mod sticky;
 mod upstream;
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use ipnet::IpNet;
 
-pub use self::balance::{Balance, Hash, HashKey};
+pub use self::{
+    balance::{Balance, Hash, HashKey},
+    sticky::{SameSite, Sticky},
+};
 use crate::config::{
     field::Field,
     node::Node,
@@ -94,6 +98,8 @@ pub struct Shutdown {
 pub struct Upstream {
     pub name: Arc<str>,
     pub balance: Balance,
+    /// `sticky:`; before `balance`, for clients that have the cookie.
+    pub sticky: Option<Sticky>,
     pub servers: Servers,
     /// `connect_timeout`: default 2 s.
     pub connect_timeout: Duration,

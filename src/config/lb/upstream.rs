@@ -5,7 +5,7 @@ use std::{collections::HashMap, time::Duration};
 use crate::config::{
     error::Position,
     field::Field,
-    lb::{Queue, Servers, Upstream, balance, health_check, server},
+    lb::{Queue, Servers, Upstream, balance, health_check, server, sticky},
     reading::{Reading, Spot},
     section::Section,
 };
@@ -34,6 +34,7 @@ fn upstream<'a>(name: &str, field: &Field<'a>) -> Found<'a> {
     }
     let mut section = field.section();
     let balance = balance::read(&mut section);
+    let sticky = section.get("sticky").filter(|sticky| !sticky.is("false")).map(|sticky| sticky::read(&sticky));
     let (servers, of) = servers(&mut section);
     let check = section.get("health_check").filter(|check| !check.is("false"));
     if let (Some(check), Servers::Of(of)) = (&check, &servers) {
@@ -43,6 +44,7 @@ fn upstream<'a>(name: &str, field: &Field<'a>) -> Found<'a> {
     let upstream = Upstream {
         name: name.into(),
         balance,
+        sticky,
         servers,
         connect_timeout: section.duration("connect_timeout", Duration::from_secs(2)),
         read_timeout: section.duration("read_timeout", Duration::from_secs(60)),

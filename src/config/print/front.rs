@@ -2,7 +2,7 @@
 
 use super::Yaml;
 use crate::config::lb::{
-    Admin, Balance, Builtin, HealthCheck, Lb, PathMatch, Route, Server, Servers, Shutdown, Target, Upstream,
+    Admin, Balance, Builtin, HealthCheck, Lb, PathMatch, Route, Server, Servers, Shutdown, Sticky, Target, Upstream,
 };
 
 pub(super) fn admin(admin: &Admin) -> Yaml {
@@ -63,6 +63,9 @@ fn upstream(upstream: &Upstream) -> Yaml {
         own.put("balance_factor", hash.balance_factor.unwrap_or(0));
         map.put("hash", own);
     }
+    if let Some(sticky) = &upstream.sticky {
+        map.put("sticky", self::sticky(sticky));
+    }
     match &upstream.servers {
         Servers::Own(servers) => map.put("servers", Yaml::list(servers, server)),
         Servers::Of(name) => map.put("servers_of", &**name),
@@ -77,6 +80,21 @@ fn upstream(upstream: &Upstream) -> Yaml {
     queue.put("timeout", upstream.queue.timeout);
     map.put("queue", queue);
     map.put("health_check", upstream.health_check.as_ref().map(health_check));
+    map
+}
+
+/// Without its secret.
+fn sticky(sticky: &Sticky) -> Yaml {
+    let mut map = Yaml::map();
+    map.put("cookie", &*sticky.cookie);
+    map.put("path", &*sticky.path);
+    map.put("domain", sticky.domain.as_deref());
+    if let Some(max_age) = sticky.max_age {
+        map.put("max_age", max_age);
+    }
+    map.put("secure", sticky.secure);
+    map.put("http_only", sticky.http_only);
+    map.put("same_site", sticky.same_site.word().to_ascii_lowercase().as_str());
     map
 }
 

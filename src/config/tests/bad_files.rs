@@ -452,3 +452,24 @@ fn what_is_hashed_must_be_something_and_mean_something() {
     let told = read("hash: { key: path }");
     assert!(told.contains("hash: has no meaning without balance: consistent_hash"), "{told}");
 }
+
+#[test]
+fn a_sticky_cookie_must_be_one_that_browsers_take() {
+    let read = |text: &str| {
+        let file = FRONT.replace("  django:\n", &format!("  django:\n    sticky: {{ {text} }}\n"));
+        lines(load(Some(&file), None)).join("\n")
+    };
+    for (text, told) in [
+        ("cookie: 'a b'", "must be a cookie's name"),
+        ("secret: short", "must have 16 characters at least"),
+        ("path: app", "must be a path such as /app/"),
+        ("path: '/;HttpOnly'", "must be a path such as /app/"),
+        ("domain: 'a;b'", "must be a domain such as example.com"),
+        ("same_site: none", "none needs secure: true beside it"),
+        ("same_site: never", "must be strict or lax or none"),
+    ] {
+        let errors = read(text);
+        assert!(errors.contains(told), "{text}: {errors}");
+        assert!(!errors.contains("short"), "a secret is not repeated");
+    }
+}

@@ -40,6 +40,7 @@ fn lb() -> Lb {
         upstreams: vec![Upstream {
             name: "django".into(),
             balance: Balance::RoundRobin,
+            sticky: None,
             servers: Servers::Own(vec![server("web-1", 1), server("web-2", 2)]),
             connect_timeout: second,
             read_timeout: second,

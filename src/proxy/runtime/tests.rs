@@ -50,6 +50,7 @@ fn upstream(name: &str, servers: lb::Servers) -> lb::Upstream {
     lb::Upstream {
         name: name.into(),
         balance: Balance::RoundRobin,
+        sticky: None,
         servers,
         connect_timeout: seconds(2),
         read_timeout: seconds(60),
@@ -203,6 +204,7 @@ async fn a_rotation_goes_on_over_a_reload() {
         client: Ipv4Addr::LOCALHOST.into(),
         needs_database: true,
         hash: None,
+        sticky: None,
         priority: lb::QueuePriority::Normal,
     };
     let mut picked = Vec::new();
@@ -250,6 +252,7 @@ async fn checks_of_a_server_that_left_the_file_end() {
         client: Ipv4Addr::LOCALHOST.into(),
         needs_database: true,
         hash: None,
+        sticky: None,
         priority: lb::QueuePriority::Normal,
     };
     assert!(

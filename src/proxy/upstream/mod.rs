@@ -19,6 +19,7 @@ pub mod passive;
 pub mod queue;
 pub mod select;
 pub mod standing;
+pub mod sticky;
 #[cfg(test)]
 mod tests;
 pub mod warm;
@@ -29,6 +30,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use http::HeaderValue;
 use tracing::warn;
 
 pub use self::endpoint::{Endpoint, InFlight, Member};
@@ -36,9 +38,10 @@ use self::{
     queue::{Class, Queue, QueuePriority},
     select::{Candidates, Key, Select, Selector, Weighted},
     standing::{Verdict, verdict},
+    sticky::Sticky,
 };
 use crate::{
-    config::lb::Balance,
+    config::lb::{self, Balance},
     health::board::{DatabaseEntry, Serving},
 };
 
@@ -75,6 +78,7 @@ pub struct Cluster {
     servers: Arc<Servers>,
     settings: Settings,
     balance: Balance,
+    sticky: Option<Sticky>,
     primaries: Tier,
     backups: Tier,
 }
@@ -95,6 +99,8 @@ pub struct Ask {
     pub needs_database: bool,
     /// See [`Key::hash`].
     pub hash: Option<u64>,
+    /// The server that the client's cookie names.
+    pub sticky: Option<usize>,
     /// Of the route.
     pub priority: QueuePriority,
 }
@@ -158,6 +164,7 @@ impl Cluster {
     pub fn new(
         name: Arc<str>,
         balance: Balance,
+        sticky: Option<&lb::Sticky>,
         servers: Arc<Servers>,
         settings: Settings,
         previous: Option<&Self>,
@@ -170,7 +177,8 @@ impl Cluster {
                 Tier::new(&servers, &Balance::RoundRobin, |member| member.backup),
             ),
         };
-        Self { name, servers, settings, balance, primaries, backups }
+        let sticky = sticky.map(|config| Sticky::new(config, &servers.members));
+        Self { name, servers, settings, balance, sticky, primaries, backups }
     }
 
     /// Returns its name in lb.yaml.
@@ -181,6 +189,25 @@ impl Cluster {
     /// Returns its way of choosing.
     pub fn balance(&self) -> &Balance {
         &self.balance
+    }
+
+    /// Returns its cookies.
+    pub fn sticky(&self) -> Option<&Sticky> {
+        self.sticky.as_ref()
+    }
+
+    /// Returns the cookie to give to a client that came with the cookie of `before` and was served by `now`: none if it has
+    /// that one, or one whose server was only full, or failed it once.
+    pub fn new_cookie(&self, before: Option<usize>, now: usize) -> Option<&HeaderValue> {
+        let sticky = self.sticky.as_ref()?;
+        let is_well = |index: usize| {
+            self.servers.verdict_of(index, self.servers.database(), false) == Verdict::Serve
+                && !self.servers.members[index].ejected(Instant::now())
+        };
+        match before {
+            Some(before) if before == now || is_well(before) => None,
+            _ => sticky.set_cookie(now),
+        }
     }
 
     /// Returns its servers.
@@ -237,6 +264,11 @@ impl Cluster {
             !tried.contains(index) && self.servers.verdict_of(index, database, ask.needs_database) == Verdict::Serve
         };
         let well = |index: usize| up(index) && !members[index].ejected(now);
+        if let Some(index) = ask.sticky.filter(|&index| well(index))
+            && let Some(in_flight) = members[index].enter(now)
+        {
+            return Ok(Picked { endpoint: members[index].endpoint.clone(), index, in_flight });
+        }
         let steps: [(&Tier, &dyn Fn(usize) -> bool); 4] =
             [(&self.primaries, &well), (&self.backups, &well), (&self.primaries, &up), (&self.backups, &up)];
         for (tier, fits) in steps {

@@ -47,11 +47,17 @@ fn servers(kinds: &str, database: Option<&Board>) -> Arc<Servers> {
 }
 
 fn cluster(balance: Balance, servers: &Arc<Servers>) -> Cluster {
-    Cluster::new("up".into(), balance, servers.clone(), SETTINGS, None)
+    Cluster::new("up".into(), balance, None, servers.clone(), SETTINGS, None)
 }
 
 fn ask(needs_database: bool) -> Ask {
-    Ask { client: IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1)), needs_database, hash: None, priority: QueuePriority::Normal }
+    Ask {
+        client: IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1)),
+        needs_database,
+        hash: None,
+        sticky: None,
+        priority: QueuePriority::Normal,
+    }
 }
 
 fn pick(cluster: &Cluster, tried: &Tried, now: Instant) -> Result<usize, NoServer> {
@@ -190,12 +196,12 @@ fn a_rotation_goes_on_over_the_same_servers_and_begins_anew_over_others() {
     let servers = servers("ppp", None);
     let first = cluster(Balance::RoundRobin, &servers);
     assert_eq!(pick(&first, &Tried::default(), Instant::now()), Ok(0));
-    let kept = Cluster::new("up".into(), Balance::RoundRobin, servers.clone(), SETTINGS, Some(&first));
+    let kept = Cluster::new("up".into(), Balance::RoundRobin, None, servers.clone(), SETTINGS, Some(&first));
     assert_eq!(pick(&kept, &Tried::default(), Instant::now()), Ok(1));
     let mut members = servers.members.clone();
     members[0].weight = 5;
     let changed = Arc::new(Servers { members, queue: Arc::default(), checked: true, database: None });
-    let anew = Cluster::new("up".into(), Balance::RoundRobin, changed, SETTINGS, Some(&kept));
+    let anew = Cluster::new("up".into(), Balance::RoundRobin, None, changed, SETTINGS, Some(&kept));
     assert_eq!(pick(&anew, &Tried::default(), Instant::now()), Ok(0));
 }
 
