@@ -64,6 +64,8 @@ fn routes(running: Arc<ArcSwap<Config>>) -> Section {
     let target = |target: &Target| match target {
         Target::Upstream(upstream) => format!("upstream {upstream}"),
         Target::Builtin(builtin) => format!("builtin {}", word(*builtin)),
+        Target::Redirect(redirect) => format!("redirect {} {}", redirect.status, redirect.to),
+        Target::Respond(respond) => format!("respond {}", respond.status),
     };
     Box::new(move || {
         let config = running.load();

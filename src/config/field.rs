@@ -272,6 +272,11 @@ impl<'a> Field<'a> {
         entries.iter().map(field).collect()
     }
 
+    /// Returns whether it is a mapping.
+    pub fn is_map(&self) -> bool {
+        matches!(self.node.value, Value::Map(_))
+    }
+
     /// Reads a mapping with known keys. One that is something else is reported and reads as empty.
     pub fn section(&self) -> Section<'a> {
         Section::new(self.clone())

@@ -5,7 +5,9 @@
 //! back later, hence `Retry-After`), 504 = a server was too slow. The body is a small page or JSON, whichever `Accept`
 //! prefers (RFC 9110 section 12.5.1), and says nothing about servers, addresses or versions.
 
-use std::fmt::Write as _;
+use std::{borrow::Cow, fmt::Write as _};
+
+use http::HeaderValue;
 
 /// Why a request was not answered by a server, or not to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -214,7 +216,7 @@ impl Failure {
             ("text/html; charset=utf-8", written)
         };
         debug_assert!(written.is_ok(), "writing to a String cannot fail");
-        Answer { status, content_type, retry_after: self.retry_after(), body: body.into_bytes() }
+        Answer { retry_after: self.retry_after(), ..Answer::of(status, content_type, body.into_bytes()) }
     }
 }
 
@@ -228,9 +230,18 @@ pub const SERVER: &str = "bookend";
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answer {
     pub status: u16,
-    pub content_type: &'static str,
+    pub content_type: Cow<'static, str>,
     pub retry_after: Option<u32>,
+    /// Where a redirect leads to.
+    pub location: Option<HeaderValue>,
     pub body: Vec<u8>,
+}
+
+impl Answer {
+    /// Returns an answer with nothing else said.
+    pub fn of(status: u16, content_type: impl Into<Cow<'static, str>>, body: Vec<u8>) -> Self {
+        Self { status, content_type: content_type.into(), retry_after: None, location: None, body }
+    }
 }
 
 fn phrase(status: u16) -> &'static str {

@@ -25,7 +25,7 @@ use super::{
     error::{Answer, Failure},
     fault,
     forward::{self, Origin},
-    hash_key, reply, request_id,
+    hash_key, own_answer, reply, request_id,
     retry::{self, Sent},
     runtime::Target,
     upstream::Ask,
@@ -245,6 +245,13 @@ impl Gateway {
         let cluster = match &route.target {
             Target::Builtin(builtin) => return self.page(session, ctx, *builtin).await,
             Target::Upstream(cluster) => cluster.clone(),
+            Target::Redirect(redirect) => {
+                ctx::to_origin_form(session.req_header_mut()).map_err(|_| Failure::BadRequest)?;
+                let request = session.req_header();
+                let answer = own_answer::redirect(redirect, ctx::host(request), request.raw_path())?;
+                return self.own(session, ctx, answer).await;
+            }
+            Target::Respond(respond) => return self.own(session, ctx, own_answer::respond(respond)).await,
         };
         if let (Some(limit), Some(length)) = (route.max_body_size, content_length(session.req_header()))
             && length > limit
@@ -269,6 +276,17 @@ impl Gateway {
         Ok(false)
     }
 
+    /// Answers as the file says.
+    async fn own(&self, session: &mut Session, ctx: &Ctx, answer: Answer) -> Result<bool, Failure> {
+        if !session.is_body_empty() {
+            // It is not read, and the next request would stand behind it.
+            session.set_keepalive(None);
+        }
+        leave_if_draining(&self.shared, session);
+        reply::send_lasting(session, answer, ctx.request_id()).await.map_err(|_| Failure::ClientGone)?;
+        Ok(true)
+    }
+
     /// Answers with a page of our own.
     async fn page(&self, session: &mut Session, ctx: &Ctx, builtin: Builtin) -> Result<bool, Failure> {
         if !matches!(session.req_header().method, Method::GET | Method::HEAD) {
@@ -276,8 +294,7 @@ impl Gateway {
         }
         let page = self.shared.pages.render(builtin).ok_or(Failure::PathUnknown)?;
         leave_if_draining(&self.shared, session);
-        let answer =
-            Answer { status: page.status, content_type: page.content_type, retry_after: None, body: page.body };
+        let answer = Answer::of(page.status, page.content_type, page.body);
         reply::send(session, answer, ctx.request_id()).await.map_err(|_| Failure::ClientGone)?;
         Ok(true)
     }

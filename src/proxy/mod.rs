@@ -22,6 +22,7 @@ mod gateway;
 mod hash_key;
 mod listener;
 pub mod metrics;
+mod own_answer;
 mod record;
 mod reload;
 mod reply;

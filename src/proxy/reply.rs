@@ -8,11 +8,26 @@ use super::error::{Answer, SERVER};
 
 /// Sends `answer` whole. Not cancel safe: part of it may be on its way.
 pub(super) async fn send(session: &mut Session, answer: Answer, request_id: &str) -> Result<()> {
+    write(session, answer, request_id, false).await
+}
+
+/// Sends an answer that the file has, and that may be kept by who gets it. Not cancel safe.
+pub(super) async fn send_lasting(session: &mut Session, answer: Answer, request_id: &str) -> Result<()> {
+    write(session, answer, request_id, true).await
+}
+
+async fn write(session: &mut Session, answer: Answer, request_id: &str, of_file: bool) -> Result<()> {
     let mut head = ResponseHeader::build(answer.status, Some(8))?;
     head.insert_header(header::SERVER, SERVER)?;
-    head.insert_header(header::CONTENT_TYPE, answer.content_type)?;
+    head.insert_header(header::CONTENT_TYPE, &*answer.content_type)?;
     head.insert_header(header::CONTENT_LENGTH, answer.body.len())?;
-    head.insert_header(header::CACHE_CONTROL, "no-store")?;
+    // A redirect or a text of the file is as lasting as the file; how we are today is not.
+    if answer.status >= 400 || !of_file {
+        head.insert_header(header::CACHE_CONTROL, "no-store")?;
+    }
+    if let Some(location) = answer.location {
+        head.insert_header(header::LOCATION, location)?;
+    }
     if let Some(seconds) = answer.retry_after {
         head.insert_header(header::RETRY_AFTER, seconds)?;
     }

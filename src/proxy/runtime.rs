@@ -74,6 +74,8 @@ pub struct Route {
 pub enum Target {
     Upstream(Arc<Cluster>),
     Builtin(Builtin),
+    Redirect(lb::Redirect),
+    Respond(lb::Respond),
 }
 
 impl Runtime {
@@ -233,6 +235,8 @@ impl Route {
     fn new(route: &lb::Route, lb: &Lb, clusters: &[Arc<Cluster>], metrics: &Metrics) -> Option<Self> {
         let target = match &route.target {
             lb::Target::Builtin(builtin) => Target::Builtin(*builtin),
+            lb::Target::Redirect(redirect) => Target::Redirect(redirect.clone()),
+            lb::Target::Respond(respond) => Target::Respond(respond.clone()),
             // The configuration refuses a route to an upstream that is not there.
             lb::Target::Upstream(name) => {
                 Target::Upstream(clusters.iter().find(|cluster| cluster.name() == name)?.clone())
@@ -244,7 +248,9 @@ impl Route {
                     cluster.servers().members.iter().map(|member| member.endpoint.name().clone()).collect();
                 (metrics.route(Some(&route.name), Some(cluster.name()), &servers), cluster.settings().read_timeout)
             }
-            Target::Builtin(_) => (metrics.route(Some(&route.name), None, &[]), Duration::ZERO),
+            Target::Builtin(_) | Target::Redirect(_) | Target::Respond(_) => {
+                (metrics.route(Some(&route.name), None, &[]), Duration::ZERO)
+            }
         };
         Some(Self {
             name: route.name.clone(),

@@ -5,12 +5,12 @@ use std::{sync::Arc, time::Duration};
 use tokio::io::AsyncReadExt;
 
 use bookend::{
-    config::lb::{Builtin, PathMatch, Target},
+    config::lb::{Builtin, PathMatch, Piece, Redirect, Respond, Route, Target, Template, Variable},
     telemetry::view::Page,
 };
 
 use crate::{
-    front::{Rig, lb, route},
+    front::{Rig, free_port, lb, route},
     http::{Client, Script, ask, get, header},
 };
 
@@ -363,4 +363,54 @@ async fn while_the_database_is_down_only_what_needs_it_is_refused() {
     assert_eq!((answer.status, answer.header("retry-after")), (503, Some("5")));
     assert_eq!(ask(rig.address, get("/static/x")).await.status, 200);
     rig.log.find("the reason", |line| line["reason"] == "database_down").await;
+}
+
+#[tokio::test]
+async fn a_redirect_leads_to_where_the_file_says_with_path_and_query() {
+    let server = Script::saying("never").await;
+    let mut config = lb(&[server.address]);
+    let text = |text: &str| Piece::Text(text.into());
+    let to = Template([text("https://example.com"), Piece::Variable(Variable::RequestUri)].into());
+    let target = Target::Redirect(Redirect { to, status: 308 });
+    config.routes = vec![Route { host: Some("*.example.com".into()), target, ..route("/") }];
+    let rig = Rig::start(config).await;
+    let mut client = Client::connect(rig.address).await;
+    for request in [
+        "GET /a%20b/?c=d HTTP/1.1\r\nHost: www.example.com\r\n\r\n".to_owned(),
+        "GET http://x.example.com/a%20b/?c=d HTTP/1.1\r\nHost: x.example.com\r\n\r\n".into(),
+    ] {
+        let answer = client.ask(&request).await;
+        assert_eq!((answer.status, answer.header("location")), (308, Some("https://example.com/a%20b/?c=d")));
+        assert_eq!(answer.header("cache-control"), None, "it may be kept");
+    }
+    assert_eq!(client.ask("GET / HTTP/1.1\r\nHost: example.org\r\n\r\n").await.status, 404);
+    let post = "POST /a HTTP/1.1\r\nHost: www.example.com\r\nContent-Length: 2\r\n\r\nab";
+    let answer = Client::connect(rig.address).await.ask(post).await;
+    assert_eq!(
+        (answer.header("location"), answer.header("connection")),
+        (Some("https://example.com/a"), Some("close"))
+    );
+    assert_eq!(server.requests(), 0);
+    assert_eq!(rig.metric("bookend_http_requests_total", &[("status", "3xx")]), 3.0);
+}
+
+#[tokio::test]
+async fn a_fixed_answer_needs_no_server() {
+    let mut config = lb(&[free_port()]);
+    let respond = |status, body: &str, retry_after| {
+        let (body, content_type) = (body.into(), "text/x-own".into());
+        Target::Respond(Respond { status, body, content_type, retry_after })
+    };
+    let closed = respond(503, "Back at noon.", Some(Duration::from_secs(600)));
+    config.routes = vec![Route { target: closed, ..route("/") }];
+    config.routes.push(Route { target: respond(204, "", None), ..route("/nothing/") });
+    let rig = Rig::start(config).await;
+    let mut client = Client::connect(rig.address).await;
+    let answer = client.ask(get("/any")).await;
+    assert_eq!((answer.status, &*answer.body), (503, "Back at noon."));
+    assert_eq!(answer.header("content-type"), Some("text/x-own"));
+    assert_eq!((answer.header("retry-after"), answer.header("cache-control")), (Some("600"), Some("no-store")));
+    client.send("HEAD /any HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    assert_eq!(header(&client.head().await, "content-length"), Some("13"));
+    assert_eq!(client.ask(get("/nothing/")).await.status, 204);
 }

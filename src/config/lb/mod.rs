@@ -8,10 +8,12 @@ mod balance;
 mod client;
 mod health_check;
 mod listener;
+mod own_answer;
 pub(super) mod process;
 mod route;
 mod server;
 mod sticky;
+mod template;
 mod upstream;
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
@@ -20,7 +22,10 @@ use ipnet::IpNet;
 
 pub use self::{
     balance::{Balance, Hash, HashKey},
+    own_answer::{Redirect, Respond},
+    route::PRIORITIES,
     sticky::{SameSite, Sticky},
+    template::{Piece, Template, Variable},
 };
 use crate::config::{
     field::Field,
@@ -204,7 +209,7 @@ pub struct HealthCheck {
 pub struct Route {
     /// `path_prefix: /ws/` or `path: /exact`, and `host:`; also the label in logs and metrics, e.g. `/ws/`.
     pub name: Arc<str>,
-    /// Lower case, without port; `None` = any host.
+    /// Lower case, without port; `*.example.com`: every host below it; `None`: any host.
     pub host: Option<String>,
     pub path: PathMatch,
     pub target: Target,
@@ -234,6 +239,8 @@ pub enum PathMatch {
 pub enum Target {
     Upstream(Arc<str>),
     Builtin(Builtin),
+    Redirect(Redirect),
+    Respond(Respond),
 }
 
 /// Pages the process itself answers.

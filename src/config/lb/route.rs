@@ -5,7 +5,7 @@ use std::{collections::HashMap, time::Duration};
 use crate::config::{
     address::is_host_name,
     field::Field,
-    lb::{Builtin, PathMatch, QueuePriority, Route, Target, upstream},
+    lb::{Builtin, PathMatch, QueuePriority, Route, Target, own_answer, upstream},
     section::Section,
 };
 
@@ -45,10 +45,10 @@ fn route(field: &Field<'_>, upstreams: &[upstream::Found<'_>]) -> Option<Route> 
     let path = read_path(&mut section);
     let target = read_target(&mut section, upstreams);
     let allow = section.list("allow").iter().filter_map(Field::network).collect();
-    if let Some(Target::Builtin(_)) = target {
+    if !matches!(target, Some(Target::Upstream(_)) | None) {
         for key in UPSTREAM_ONLY {
             if let Some(field) = section.get(key) {
-                field.error("has no meaning on a builtin route");
+                field.error("has no meaning on a route without an upstream");
             }
         }
     }
@@ -82,12 +82,15 @@ fn route(field: &Field<'_>, upstreams: &[upstream::Found<'_>]) -> Option<Route> 
 
 fn read_host(field: &Field<'_>) -> Option<String> {
     let text = field.text()?.to_ascii_lowercase();
+    if text.strip_prefix("*.").is_some_and(is_host_name) {
+        return Some(text);
+    }
     let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(&text);
     if is_host_name(&text) || bare.parse::<std::net::IpAddr>().is_ok() {
         return Some(text);
     }
     if text.contains('*') {
-        field.error("wildcards are not offered; give one route for each host, or none for all hosts");
+        field.error("a wildcard is *. and a domain: *.example.com; for all hosts leave the key out");
     } else {
         field.reject("must be a host name without scheme and port");
     }
@@ -133,21 +136,29 @@ pub(super) fn request_target(field: &Field<'_>) -> Option<String> {
     Some(text.to_owned())
 }
 
+/// What a route may lead to: one of these.
+const TARGETS: [&str; 4] = ["upstream", "builtin", "redirect", "respond"];
+
 fn read_target(section: &mut Section<'_>, upstreams: &[upstream::Found<'_>]) -> Option<Target> {
-    match (section.get("upstream"), section.get("builtin")) {
-        (Some(_), Some(builtin)) => {
-            builtin.error("cannot stand beside upstream: a route has one of the two");
-            None
-        }
-        (None, None) => {
-            section.error("needs upstream, or builtin");
-            None
-        }
-        (None, Some(builtin)) => builtin.choice(&BUILTINS).map(Target::Builtin),
-        (Some(name), None) => {
-            let text = name.text()?;
+    let mut given = TARGETS.into_iter().filter_map(|key| Some((key, section.get(key)?)));
+    let first = given.next();
+    let others: Vec<_> = given.collect();
+    let Some((key, field)) = first else {
+        section.error("needs upstream, or builtin, redirect or respond");
+        return None;
+    };
+    for (_, other) in &others {
+        other.error(format!("cannot stand beside {key}: a route has one of the two"));
+    }
+    match key {
+        _ if !others.is_empty() => None,
+        "builtin" => field.choice(&BUILTINS).map(Target::Builtin),
+        "redirect" => own_answer::redirect(&field).map(Target::Redirect),
+        "respond" => Some(Target::Respond(own_answer::respond(&field))),
+        _ => {
+            let text = field.text()?;
             if !upstreams.iter().any(|found| &*found.upstream.name == text) {
-                upstream::unknown(&name, upstreams);
+                upstream::unknown(&field, upstreams);
             }
             Some(Target::Upstream(text.into()))
         }

@@ -2,7 +2,8 @@
 
 use super::Yaml;
 use crate::config::lb::{
-    Admin, Balance, Builtin, HealthCheck, Lb, PathMatch, Route, Server, Servers, Shutdown, Sticky, Target, Upstream,
+    Admin, Balance, Builtin, HealthCheck, Lb, PRIORITIES, PathMatch, Route, Server, Servers, Shutdown, Sticky, Target,
+    Upstream,
 };
 
 pub(super) fn admin(admin: &Admin) -> Yaml {
@@ -144,6 +145,26 @@ fn route(route: &Route) -> Yaml {
             map.put("client_max_body_size", size);
             map.put("read_timeout", route.read_timeout);
             map.put("websocket_idle_timeout", route.websocket_idle_timeout);
+            let priority = PRIORITIES.iter().find(|(_, priority)| *priority == route.queue_priority);
+            map.put("queue_priority", priority.map(|(word, _)| *word));
+        }
+        Target::Redirect(redirect) => {
+            let mut own = Yaml::map();
+            own.put("to", Yaml::text(&redirect.to));
+            own.put("status", u32::from(redirect.status));
+            map.put("redirect", own);
+        }
+        Target::Respond(respond) => {
+            let mut own = Yaml::map();
+            own.put("status", u32::from(respond.status));
+            if !respond.body.is_empty() {
+                own.put("body", &*respond.body);
+            }
+            own.put("content_type", &*respond.content_type);
+            if let Some(retry_after) = respond.retry_after {
+                own.put("retry_after", retry_after);
+            }
+            map.put("respond", own);
         }
     }
     map

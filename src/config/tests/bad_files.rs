@@ -178,7 +178,7 @@ fn timeouts_of_zero_are_refused_where_they_make_no_sense() {
 #[test]
 fn wrong_routes() {
     let table = [
-        ("{ path_prefix: / }", "lb.yaml:6:5: routes[0]: needs upstream, or builtin"),
+        ("{ path_prefix: / }", "lb.yaml:6:5: routes[0]: needs upstream, or builtin, redirect or respond"),
         ("{ upstream: django }", "lb.yaml:6:5: routes[0]: needs path_prefix, or path for exactly one"),
         (
             "{ path: /a, path_prefix: /b, upstream: django }",
@@ -197,8 +197,8 @@ fn wrong_routes() {
             "lb.yaml:6:13: routes[0].path: must be a path as on the wire: no spaces and #, other letters as %C3%A4, got /ä",
         ),
         (
-            "{ path: /, host: '*.example.com', upstream: django }",
-            "lb.yaml:6:22: routes[0].host: wildcards are not offered; give one route for each host, or none for all hosts",
+            "{ path: /, host: 'a.*.example.com', upstream: django }",
+            "lb.yaml:6:22: routes[0].host: a wildcard is *. and a domain: *.example.com; for all hosts leave the key out",
         ),
         (
             "{ path: /, host: 'example.com:80', upstream: django }",
@@ -211,7 +211,7 @@ fn wrong_routes() {
         ),
         (
             "{ path: /, builtin: live, read_timeout: 1s }",
-            "lb.yaml:6:45: routes[0].read_timeout: has no meaning on a builtin route",
+            "lb.yaml:6:45: routes[0].read_timeout: has no meaning on a route without an upstream",
         ),
         (
             "{ path: /, upstream: django, allow: [10.0.0.1/8, everyone] }",
@@ -472,4 +472,33 @@ fn a_sticky_cookie_must_be_one_that_browsers_take() {
         assert!(errors.contains(told), "{text}: {errors}");
         assert!(!errors.contains("short"), "a secret is not repeated");
     }
+}
+
+#[test]
+fn a_redirect_says_itself_which_host_it_leads_to() {
+    let read = |text: &str| {
+        let file = FRONT.replace("upstream: django", text);
+        lines(load(Some(&file), None)).join("\n")
+    };
+    for to in [
+        "$request_uri",
+        "//evil.example",
+        "/$host",
+        "/",
+        "https://$host$request_uri",
+        "/new$request_uri",
+        "/$request_uri",
+    ] {
+        let told = read(&format!("redirect: '{to}'"));
+        let refused = ["$request_uri", "//evil.example", "/$host", "/$request_uri"].contains(&to);
+        assert_eq!(told.contains("must begin with https://"), refused, "{to}: {told}");
+    }
+    for to in ["https://", "https://$request_uri", "ftp://a", "example.com", "https://a b", "https://a\\b"] {
+        assert!(read(&format!("redirect: '{to}'")).contains("must begin with https://"), "{to}");
+    }
+    assert!(read("redirect: 'https://$hots'").contains("$hots is no variable; there are $host and $request_uri"));
+    assert!(read("redirect: { to: 'https://a', status: 304 }").contains("must be 301, 302, 303, 307 or 308"));
+    assert!(read("respond: { content_type: \"a\\u00e4\" }").contains("must be a media type"));
+    assert!(read("upstream: django, respond: {}").contains("respond: cannot stand beside upstream"));
+    assert!(read("respond: {}, needs_database: true").contains("has no meaning on a route without an upstream"));
 }

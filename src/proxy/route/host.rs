@@ -1,13 +1,13 @@
 //! One spelling for a host: lower case, no port, no trailing dot. Written into the caller's buffer.
 
 /// The longest host a request can have and still be known: a DNS name has 253 characters, an IPv6 literal far fewer.
-pub(super) const LENGTH_MAX: usize = 255;
+pub(crate) const LENGTH_MAX: usize = 255;
 
 /// Returns the host of a Host header as routes are keyed by it; `None` if it cannot name a host.
 ///
 /// RFC 9110 section 7.2: `uri-host [ ":" port ]`, where an IPv6 address stands in brackets, so the first colon outside of
 /// brackets begins the port.
-pub(super) fn normalised<'a>(written: &[u8], buffer: &'a mut [u8; LENGTH_MAX]) -> Option<&'a [u8]> {
+pub(crate) fn normalised<'a>(written: &[u8], buffer: &'a mut [u8; LENGTH_MAX]) -> Option<&'a [u8]> {
     let name = without_port(written)?;
     let name = name.strip_suffix(b".").unwrap_or(name);
     if name.is_empty() || !name.iter().all(|byte| byte.is_ascii_graphic()) {

@@ -1,8 +1,8 @@
 //! Which route a request takes. Pure, and without an allocation per lookup (but for paths with a `%`).
 //!
-//! The rule, in this order: routes written for the request's host before routes for any host; an exact path before a
-//! prefix; the longest prefix before shorter ones. A host whose own routes do not match the path still has the routes for
-//! any host. The order in the file never matters. Prefixes are looked up by hash, once per distinct length, so the cost
+//! The rule, in this order: routes written for the request's host before those for `*.` and the end of it (a longer end
+//! first), and those before routes for any host (nginx's `server_name`); an exact path before a prefix; the longest prefix
+//! before shorter ones. A host whose own routes do not match the path still has the others. The order in the file never matters. Prefixes are looked up by hash, once per distinct length, so the cost
 //! grows with how differently long they are, not with how many there are.
 //!
 //! A path is compared as Django will see it: percent-decoded once, as application servers do (`/%61dmin/` is `/admin/`, and
@@ -10,7 +10,7 @@
 //! here. A proxy that sees another path than its server is how an `allow` is walked around. What is sent on is the path as
 //! it came.
 
-mod host;
+pub(super) mod host;
 #[cfg(test)]
 mod tests;
 
@@ -42,6 +42,8 @@ pub struct Pattern<'a> {
 pub struct Table<T> {
     entries: Vec<T>,
     hosts: AHashMap<Box<[u8]>, Paths>,
+    /// By what stands behind the `*`: `.example.com`.
+    wildcards: AHashMap<Box<[u8]>, Paths>,
     any_host: Paths,
 }
 
@@ -54,15 +56,24 @@ struct Paths {
     prefix_lengths: Vec<usize>,
 }
 
+impl<T> Default for Table<T> {
+    fn default() -> Self {
+        Self { entries: Vec::new(), hosts: AHashMap::new(), wildcards: AHashMap::new(), any_host: Paths::default() }
+    }
+}
+
 impl<T> Table<T> {
     /// Compiles routes. Of two with the same host and path the first stays (the configuration refuses such pairs).
     pub fn build<'a>(routes: impl IntoIterator<Item = (Pattern<'a>, T)>) -> Self {
-        let mut table = Self { entries: Vec::new(), hosts: AHashMap::new(), any_host: Paths::default() };
+        let mut table = Self::default();
         for (pattern, entry) in routes {
             let index = table.entries.len();
             table.entries.push(entry);
             let paths = match pattern.host {
                 None => &mut table.any_host,
+                Some(written) if written.starts_with("*.") => {
+                    table.wildcards.entry(written.as_bytes()[1..].to_ascii_lowercase().into()).or_default()
+                }
                 Some(written) => {
                     let mut buffer = [0; host::LENGTH_MAX];
                     // A name that cannot be a host can never be asked for: its route stays unreachable.
@@ -77,11 +88,22 @@ impl<T> Table<T> {
 
     /// Returns the route for a Host header (or the authority of an absolute target) and a raw path without its query.
     pub fn find(&self, host: Option<&[u8]>, path: &[u8]) -> Result<&T, NotFound> {
-        let (own, path) = (self.of_host(host), decoded(path));
-        own.and_then(|paths| paths.find(&path))
-            .or_else(|| self.any_host.find(&path))
-            .map(|index| &self.entries[index])
-            .ok_or(if own.is_none() && self.any_host.is_empty() { NotFound::Host } else { NotFound::Path })
+        let path = decoded(path);
+        let mut buffer = [0; host::LENGTH_MAX];
+        let named = !self.hosts.is_empty() || !self.wildcards.is_empty();
+        let host = host.filter(|_| named).and_then(|host| host::normalised(host, &mut buffer));
+        let mut is_known = !self.any_host.is_empty();
+        let own = host.and_then(|host| {
+            self.of_host(host).find_map(|paths| {
+                is_known = true;
+                paths.find(&path)
+            })
+        });
+        own.or_else(|| self.any_host.find(&path)).map(|index| &self.entries[index]).ok_or(if is_known {
+            NotFound::Path
+        } else {
+            NotFound::Host
+        })
     }
 
     /// Returns all entries, in the order they were given.
@@ -89,12 +111,12 @@ impl<T> Table<T> {
         &self.entries
     }
 
-    fn of_host(&self, host: Option<&[u8]>) -> Option<&Paths> {
-        if self.hosts.is_empty() {
-            return None;
-        }
-        let mut buffer = [0; host::LENGTH_MAX];
-        self.hosts.get(host::normalised(host?, &mut buffer)?)
+    /// Returns the paths of a host's own routes, then those of wildcards that it fits, the longest first.
+    fn of_host<'a>(&'a self, host: &'a [u8]) -> impl Iterator<Item = &'a Paths> {
+        let has_wildcards = !self.wildcards.is_empty();
+        let dots = memchr::memchr_iter(b'.', host).filter(move |at| has_wildcards && *at > 0);
+        let wildcards = dots.filter_map(|at| self.wildcards.get(&host[at..]));
+        self.hosts.get(host).into_iter().chain(wildcards)
     }
 }
 

@@ -146,3 +146,36 @@ proptest! {
         let _ = table(&routes).find(Some(&host), &path);
     }
 }
+
+#[test]
+fn a_wildcard_is_for_every_host_below_it_and_a_longer_one_wins() {
+    let routes = [
+        (Some("*.example.com"), prefix("/")),
+        (Some("*.shop.example.com"), prefix("/cart/")),
+        (Some("own.shop.example.com"), prefix("/own/")),
+        (None, prefix("/open/")),
+    ];
+    let table = table(&routes);
+    for (host, path, expected) in [
+        ("a.example.com", "/", Ok(0)),
+        ("A.B.Example.COM:8080", "/x", Ok(0)),
+        ("a.shop.example.com.", "/cart/1", Ok(1)),
+        ("a.shop.example.com", "/else", Ok(0)),
+        ("own.shop.example.com", "/own/", Ok(2)),
+        ("own.shop.example.com", "/cart/", Ok(1)),
+        ("example.com", "/", Err(NotFound::Path)),
+        (".example.com", "/", Err(NotFound::Path)),
+        ("badexample.com", "/", Err(NotFound::Path)),
+        ("example.com.evil", "/open/", Ok(3)),
+    ] {
+        assert_eq!(find(&table, host, path), expected, "{host} {path}");
+    }
+}
+
+#[test]
+fn a_host_that_no_route_knows_is_unknown_with_wildcards_too() {
+    let routes = [(Some("*.example.com"), prefix("/x/"))];
+    let table = table(&routes);
+    assert_eq!(find(&table, "example.org", "/x/"), Err(NotFound::Host));
+    assert_eq!(find(&table, "a.example.com", "/y/"), Err(NotFound::Path));
+}

@@ -142,7 +142,7 @@ async fn eventually(what: impl Fn() -> bool) {
 fn cluster_of(runtime: &Runtime, path: &str) -> Arc<Cluster> {
     match &runtime.route(None, path.as_bytes()).unwrap().target {
         Target::Upstream(cluster) => cluster.clone(),
-        Target::Builtin(_) => panic!("{path} is a page"),
+        _ => panic!("{path} is a page"),
     }
 }
 
