@@ -68,6 +68,7 @@ fuzz_target!(|said: (&[u8], &[u8], bool)| {
         bytes_in: 0,
         bytes_out: 0,
         total: Duration::ZERO,
+        queued: None,
         connect: None,
         first_byte: None,
         reason: None,

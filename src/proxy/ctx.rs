@@ -7,15 +7,17 @@ use std::{
 };
 
 use http::{HeaderMap, header};
-use pingora::http::RequestHeader;
+use pingora::http::{RequestHeader, ResponseHeader};
 
 use super::{
     attempts::Attempts,
     error::Failure,
+    header_rules,
     request_id::RequestId,
     runtime::{Route, Runtime},
+    template::Values,
 };
-use crate::telemetry::guard::GaugeGuard;
+use crate::{config::lb::HeaderRules, telemetry::guard::GaugeGuard};
 
 /// A request, from its head to its line in the access log.
 pub(super) struct Ctx {
@@ -75,6 +77,41 @@ impl Ctx {
         self.in_flight = Some(route.metrics.begin());
         self.route = Some(route.clone());
         Ok(route)
+    }
+
+    /// Changes an answer as the file says, for all routes and for this one.
+    pub(super) fn change_answer(&self, request: &RequestHeader, answer: &mut ResponseHeader) -> pingora::Result<()> {
+        let of_route = self.route.as_ref().map(|route| &route.headers.response);
+        self.change([Some(&self.runtime.headers.response), of_route], request, answer)
+    }
+
+    /// Changes a request to a server as the file says. `asked` is the client's.
+    pub(super) fn change_request(&self, asked: &RequestHeader, request: &mut RequestHeader) -> pingora::Result<()> {
+        let of_route = self.route.as_ref().map(|route| &route.headers.request);
+        self.change([Some(&self.runtime.headers.request), of_route], asked, request)
+    }
+
+    fn change(
+        &self,
+        rules: [Option<&HeaderRules>; 2],
+        asked: &RequestHeader,
+        head: &mut impl header_rules::Head,
+    ) -> pingora::Result<()> {
+        for rules in rules.into_iter().flatten().filter(|rules| !rules.is_empty()) {
+            header_rules::apply(rules, head, &self.values(asked))?;
+        }
+        Ok(())
+    }
+
+    /// Returns what variables stand for.
+    pub(super) fn values<'a>(&'a self, request: &'a RequestHeader) -> Values<'a> {
+        let raw = request.raw_path();
+        Values {
+            host: host(request),
+            request_uri: absolute(raw).map_or(raw, |(_, target)| target),
+            client: self.client,
+            request_id: self.request_id(),
+        }
     }
 
     /// Returns the request's id; empty before it has one.

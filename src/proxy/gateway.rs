@@ -246,9 +246,7 @@ impl Gateway {
             Target::Builtin(builtin) => return self.page(session, ctx, *builtin).await,
             Target::Upstream(cluster) => cluster.clone(),
             Target::Redirect(redirect) => {
-                ctx::to_origin_form(session.req_header_mut()).map_err(|_| Failure::BadRequest)?;
-                let request = session.req_header();
-                let answer = own_answer::redirect(redirect, ctx::host(request), request.raw_path())?;
+                let answer = own_answer::redirect(redirect, &ctx.values(session.req_header()))?;
                 return self.own(session, ctx, answer).await;
             }
             Target::Respond(respond) => return self.own(session, ctx, own_answer::respond(respond)).await,
@@ -283,7 +281,7 @@ impl Gateway {
             session.set_keepalive(None);
         }
         leave_if_draining(&self.shared, session);
-        reply::send_lasting(session, answer, ctx.request_id()).await.map_err(|_| Failure::ClientGone)?;
+        reply::send_lasting(session, answer, ctx).await.map_err(|_| Failure::ClientGone)?;
         Ok(true)
     }
 
@@ -295,7 +293,7 @@ impl Gateway {
         let page = self.shared.pages.render(builtin).ok_or(Failure::PathUnknown)?;
         leave_if_draining(&self.shared, session);
         let answer = Answer::of(page.status, page.content_type, page.body);
-        reply::send(session, answer, ctx.request_id()).await.map_err(|_| Failure::ClientGone)?;
+        reply::send(session, answer, ctx).await.map_err(|_| Failure::ClientGone)?;
         Ok(true)
     }
 
@@ -307,7 +305,7 @@ impl Gateway {
         leave_if_draining(&self.shared, session);
         let accept = session.req_header().headers.get(header::ACCEPT).map(|accept| accept.as_bytes());
         let answer = failure.answer(accept, Some(ctx.request_id()));
-        reply::send(session, answer, ctx.request_id()).await
+        reply::send(session, answer, ctx).await
     }
 }
 
@@ -365,6 +363,7 @@ pub(super) fn finish_answer(
     if session.req_header().version == Version::HTTP_10 && answer.remove_header(&header::TRANSFER_ENCODING).is_some() {
         session.set_keepalive(None);
     }
+    ctx.change_answer(session.req_header(), answer)?;
     if let Some(cookie) = ctx.attempts.as_ref().and_then(|attempts| attempts.new_cookie()) {
         answer.append_header(header::SET_COOKIE, cookie)?;
     }
@@ -383,7 +382,8 @@ pub(super) fn prepare_request(session: &Session, request: &mut RequestHeader, ct
         host: session.req_header().headers.get(header::HOST),
         request_id: ctx.request_id(),
     };
-    forward::apply(request, &origin)
+    forward::apply(request, &origin)?;
+    ctx.change_request(session.req_header(), request)
 }
 
 /// Takes note of a failed try; returns whether pingora should begin another.

@@ -4,16 +4,16 @@ use http::HeaderValue;
 
 use super::{
     error::{Answer, Failure},
-    route::host,
+    template::{Values, render},
 };
-use crate::config::lb::{Piece, Redirect, Respond, Template, Variable};
+use crate::config::lb::{Redirect, Respond};
 
-/// Returns the answer of a redirect for a request in origin form, which asked for `host` and `request_uri`.
+/// Returns the answer of a redirect. That it leads to where the file says and not the client, the configuration has seen to.
 ///
 /// # Errors
 /// The request says nothing that a client could be sent to.
-pub(super) fn redirect(redirect: &Redirect, host: Option<&[u8]>, request_uri: &[u8]) -> Result<Answer, Failure> {
-    let to = location(&redirect.to, host, request_uri).ok_or(Failure::BadRequest)?;
+pub(super) fn redirect(redirect: &Redirect, values: &Values<'_>) -> Result<Answer, Failure> {
+    let to = render(&redirect.to, values).ok_or(Failure::BadRequest)?;
     let location = HeaderValue::from_bytes(&to).map_err(|_| Failure::BadRequest)?;
     Ok(Answer { location: Some(location), ..Answer::of(redirect.status, "text/plain; charset=utf-8", Vec::new()) })
 }
@@ -25,35 +25,10 @@ pub(super) fn respond(respond: &Respond) -> Answer {
     Answer { retry_after, ..Answer::of(respond.status, respond.content_type.to_string(), body) }
 }
 
-fn location(template: &Template, asked: Option<&[u8]>, request_uri: &[u8]) -> Option<Vec<u8>> {
-    let mut to = Vec::with_capacity(128);
-    for piece in &template.0 {
-        match piece {
-            Piece::Text(text) => to.extend_from_slice(text.as_bytes()),
-            Piece::Variable(Variable::Host) => {
-                let mut buffer = [0; host::LENGTH_MAX];
-                to.extend_from_slice(host::normalised(asked?, &mut buffer)?);
-            }
-            // `OPTIONS *` and its like have no path.
-            Piece::Variable(Variable::RequestUri) if !request_uri.starts_with(b"/") => return None,
-            // A path may begin with two slashes and mean one of this host; behind nothing it would mean another host.
-            Piece::Variable(Variable::RequestUri) if to == b"/" => {
-                let slashes = request_uri.iter().take_while(|byte| matches!(byte, b'/' | b'\\')).count();
-                to.extend_from_slice(&request_uri[slashes..]);
-            }
-            Piece::Variable(Variable::RequestUri) => to.extend_from_slice(request_uri),
-        }
-    }
-    Some(to)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn template(pieces: &[Piece]) -> Template {
-        Template(pieces.into())
-    }
+    use crate::config::lb::{Piece, Template, Variable};
 
     fn text(text: &str) -> Piece {
         Piece::Text(text.into())
@@ -62,38 +37,34 @@ mod tests {
     const HOST: Piece = Piece::Variable(Variable::Host);
     const URI: Piece = Piece::Variable(Variable::RequestUri);
 
-    fn to(pieces: &[Piece], host: &str, uri: &str) -> Option<String> {
-        let to = location(&template(pieces), Some(host.as_bytes()), uri.as_bytes())?;
-        Some(String::from_utf8(to).unwrap())
+    fn to(pieces: &[Piece], host: Option<&str>, uri: &str) -> Option<String> {
+        let values = Values {
+            host: host.map(str::as_bytes),
+            request_uri: uri.as_bytes(),
+            client: [127, 0, 0, 1].into(),
+            request_id: "",
+        };
+        let answer = redirect(&Redirect { to: Template(pieces.into()), status: 301 }, &values).ok()?;
+        Some(answer.location.unwrap().to_str().unwrap().to_owned())
     }
 
     #[test]
     fn variables_are_what_was_asked_for_with_its_query() {
         let canonical = [text("https://"), HOST, URI];
-        assert_eq!(
-            to(&canonical, "WWW.Example.com:80", "/a%20b?c=d&e").unwrap(),
-            "https://www.example.com/a%20b?c=d&e"
-        );
-        assert_eq!(to(&[text("https://example.com"), URI], "a", "/").unwrap(), "https://example.com/");
-        assert_eq!(to(&[text("/new"), URI], "a", "//x").unwrap(), "/new//x");
-        assert_eq!(to(&[text("/moved/")], "a", "/x?y").unwrap(), "/moved/");
-    }
-
-    #[test]
-    fn nobody_is_led_to_another_host_by_what_it_asked_for() {
-        for uri in ["//evil.example/", "/\\evil.example", "///evil.example", "/\\/\\evil.example"] {
-            let led = to(&[text("/"), URI], "a", uri).unwrap();
-            assert_eq!(led.trim_end_matches('/'), "/evil.example", "{uri}");
-        }
+        let asked = to(&canonical, Some("WWW.Example.com:80"), "/a%20b?c=d&e").unwrap();
+        assert_eq!(asked, "https://www.example.com/a%20b?c=d&e");
+        assert_eq!(to(&[text("https://example.com"), URI], None, "/").unwrap(), "https://example.com/");
+        assert_eq!(to(&[text("/new"), URI], None, "//x").unwrap(), "/new//x");
+        assert_eq!(to(&[text("/moved/")], None, "/x?y").unwrap(), "/moved/");
     }
 
     #[test]
     fn what_cannot_be_said_is_refused() {
-        assert_eq!(to(&[text("https://"), HOST], "a b", "/"), None);
-        assert_eq!(to(&[text("https://"), HOST], "", "/"), None);
-        assert_eq!(to(&[text("https://a"), URI], "a", "*"), None);
-        assert_eq!(location(&template(&[text("https://"), HOST]), None, b"/"), None);
-        let split = Redirect { to: template(&[text("https://a"), URI]), status: 301 };
-        assert!(redirect(&split, None, b"/\r\nSet-Cookie: a=b").is_err());
+        for host in [Some("a b"), Some(""), Some("a/b\r\n"), None] {
+            assert_eq!(to(&[text("https://"), HOST], host, "/"), None);
+        }
+        for uri in ["*", "/\r\nSet-Cookie: a=b"] {
+            assert_eq!(to(&[text("https://a"), URI], None, uri), None);
+        }
     }
 }

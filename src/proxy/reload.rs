@@ -25,6 +25,7 @@ pub(super) fn differences(before: &Lb, after: &Lb) -> ReloadSummary {
     }
     for (what, differs) in [
         ("trusted_proxies changed", before.trusted_proxies != after.trusted_proxies),
+        ("request_headers or response_headers changed", before.headers != after.headers),
         ("limits and deadlines towards clients changed", before.client != after.client),
     ] {
         if differs {

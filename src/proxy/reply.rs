@@ -4,19 +4,22 @@ use bytes::Bytes;
 use http::{Method, header};
 use pingora::{Result, http::ResponseHeader, proxy::Session};
 
-use super::error::{Answer, SERVER};
+use super::{
+    ctx::Ctx,
+    error::{Answer, SERVER},
+};
 
 /// Sends `answer` whole. Not cancel safe: part of it may be on its way.
-pub(super) async fn send(session: &mut Session, answer: Answer, request_id: &str) -> Result<()> {
-    write(session, answer, request_id, false).await
+pub(super) async fn send(session: &mut Session, answer: Answer, ctx: &Ctx) -> Result<()> {
+    write(session, answer, ctx, false).await
 }
 
 /// Sends an answer that the file has, and that may be kept by who gets it. Not cancel safe.
-pub(super) async fn send_lasting(session: &mut Session, answer: Answer, request_id: &str) -> Result<()> {
-    write(session, answer, request_id, true).await
+pub(super) async fn send_lasting(session: &mut Session, answer: Answer, ctx: &Ctx) -> Result<()> {
+    write(session, answer, ctx, true).await
 }
 
-async fn write(session: &mut Session, answer: Answer, request_id: &str, of_file: bool) -> Result<()> {
+async fn write(session: &mut Session, answer: Answer, ctx: &Ctx, of_file: bool) -> Result<()> {
     let mut head = ResponseHeader::build(answer.status, Some(8))?;
     head.insert_header(header::SERVER, SERVER)?;
     head.insert_header(header::CONTENT_TYPE, &*answer.content_type)?;
@@ -31,8 +34,9 @@ async fn write(session: &mut Session, answer: Answer, request_id: &str, of_file:
     if let Some(seconds) = answer.retry_after {
         head.insert_header(header::RETRY_AFTER, seconds)?;
     }
-    if !request_id.is_empty() {
-        head.insert_header("X-Request-ID", request_id)?;
+    ctx.change_answer(session.req_header(), &mut head)?;
+    if !ctx.request_id().is_empty() {
+        head.insert_header("X-Request-ID", ctx.request_id())?;
     }
     let no_body = session.req_header().method == Method::HEAD || answer.body.is_empty();
     session.write_response_header(Box::new(head), no_body).await?;

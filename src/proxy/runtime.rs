@@ -50,6 +50,8 @@ pub struct Runtime {
     own_servers: Vec<(Arc<str>, Arc<Servers>)>,
     pub trusted: TrustedProxies,
     pub client: lb::Client,
+    /// For all routes.
+    pub headers: lb::Headers,
     /// Counts requests that no route took.
     pub unmatched: RouteMetrics,
 }
@@ -66,6 +68,7 @@ pub struct Route {
     pub read_timeout: Duration,
     pub websocket_idle_timeout: Duration,
     pub queue_priority: QueuePriority,
+    pub headers: lb::Headers,
     pub metrics: RouteMetrics,
 }
 
@@ -124,6 +127,7 @@ impl Runtime {
             own_servers,
             trusted: TrustedProxies::new(&lb.trusted_proxies),
             client: lb.client.clone(),
+            headers: lb.headers.clone(),
             unmatched: deps.metrics.route(None, None, &[]),
         });
         runtime.announce(deps);
@@ -261,6 +265,7 @@ impl Route {
             read_timeout: route.read_timeout.unwrap_or(read_timeout),
             websocket_idle_timeout: route.websocket_idle_timeout,
             queue_priority: route.queue_priority,
+            headers: route.headers.clone(),
             metrics,
         })
     }

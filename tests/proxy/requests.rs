@@ -414,3 +414,34 @@ async fn a_fixed_answer_needs_no_server() {
     assert_eq!(header(&client.head().await, "content-length"), Some("13"));
     assert_eq!(client.ask(get("/nothing/")).await.status, 204);
 }
+
+#[tokio::test]
+async fn headers_are_changed_for_all_routes_and_for_one_and_on_our_own_answers_too() {
+    let server = Script::mirror().await;
+    let mut config = lb(&[server.address]);
+    let text = |text: &str| Template([Piece::Text(text.into())].into());
+    let variable = |variable| Template([Piece::Variable(variable)].into());
+    let name = |name: &'static str| http::HeaderName::from_static(name);
+    config.headers.request.remove = vec![name("x-debug")];
+    config.headers.request.set = vec![(name("x-own"), variable(Variable::RemoteAddr))];
+    config.headers.response.set = vec![(name("x-frame-options"), text("DENY")), (name("x-all"), text("1"))];
+    let mut own = Route { ..route("/own/") };
+    own.headers.request.set = vec![(name("host"), text("inside.example"))];
+    own.headers.response.set = vec![(name("x-frame-options"), text("SAMEORIGIN"))];
+    config.routes.push(own);
+    config.routes.push(Route { allow: vec!["192.0.2.0/24".parse().unwrap()], ..route("/closed/") });
+    let rig = Rig::start(config).await;
+    let mut client = Client::connect(rig.address).await;
+    let asked = |path: &str| format!("GET {path} HTTP/1.1\r\nHost: a\r\nX-Debug: 1\r\nX-Own: forged\r\n\r\n");
+    let answer = client.ask(asked("/")).await;
+    assert_eq!((header(&answer.body, "x-own"), header(&answer.body, "x-debug")), (Some("127.0.0.1"), None));
+    assert_eq!((answer.header("x-frame-options"), answer.header("x-all")), (Some("DENY"), Some("1")));
+    let answer = client.ask(asked("/own/")).await;
+    assert_eq!(
+        (header(&answer.body, "host"), header(&answer.body, "x-own")),
+        (Some("inside.example"), Some("127.0.0.1"))
+    );
+    assert_eq!((answer.header("x-frame-options"), answer.header("x-all")), (Some("SAMEORIGIN"), Some("1")));
+    let refused = client.ask(asked("/closed/")).await;
+    assert_eq!((refused.status, refused.header("x-all")), (403, Some("1")));
+}

@@ -9,8 +9,8 @@ use std::{
 
 use bookend::{
     config::lb::{
-        AccessLog, Balance, Client, HealthCheck, Lb, Listener, PathMatch, Queue, QueuePriority, Route, Server, Servers,
-        Shutdown, Target, Upstream,
+        AccessLog, Balance, Client, Headers, HealthCheck, Lb, Listener, PathMatch, Queue, QueuePriority, Route, Server,
+        Servers, Shutdown, Target, Upstream,
     },
     health::{
         board::Board,
@@ -159,6 +159,7 @@ pub fn lb(servers: &[SocketAddr]) -> Lb {
             keepalive_requests: 1000,
             send_timeout: Duration::from_secs(60),
         },
+        headers: Headers::default(),
         access_log: AccessLog { enabled: true, queue: 16_384 },
         shutdown: Shutdown { pre_stop_delay: Duration::ZERO, grace_period: Duration::from_secs(30) },
         upstreams: vec![upstream("django", servers)],
@@ -206,6 +207,7 @@ pub fn route(prefix: &str) -> Route {
         read_timeout: None,
         websocket_idle_timeout: Duration::from_secs(3600),
         queue_priority: QueuePriority::Normal,
+        headers: Headers::default(),
     }
 }
 

@@ -6,6 +6,7 @@
 
 mod balance;
 mod client;
+mod headers;
 mod health_check;
 mod listener;
 mod own_answer;
@@ -22,6 +23,7 @@ use ipnet::IpNet;
 
 pub use self::{
     balance::{Balance, Hash, HashKey},
+    headers::HeaderRules,
     own_answer::{Redirect, Respond},
     route::PRIORITIES,
     sticky::{SameSite, Sticky},
@@ -43,6 +45,8 @@ pub struct Lb {
     /// Peers whose `X-Forwarded-*` headers are believed.
     pub trusted_proxies: Vec<IpNet>,
     pub client: Client,
+    /// `request_headers`, `response_headers`: for all routes.
+    pub headers: Headers,
     pub access_log: AccessLog,
     pub shutdown: Shutdown,
     /// In the order of the file. Names are unique.
@@ -225,6 +229,24 @@ pub struct Route {
     pub websocket_idle_timeout: Duration,
     /// `queue_priority`: whose turn it is when a server has room again. Default `normal`.
     pub queue_priority: QueuePriority,
+    /// After those for all routes.
+    pub headers: Headers,
+}
+
+/// What is changed in requests to servers and in answers to clients.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Headers {
+    /// `request_headers`
+    pub request: HeaderRules,
+    /// `response_headers`
+    pub response: HeaderRules,
+}
+
+impl Headers {
+    fn read(section: &mut crate::config::section::Section<'_>) -> Self {
+        let request = HeaderRules::read(section, "request_headers");
+        Self { request, response: HeaderRules::read(section, "response_headers") }
+    }
 }
 
 /// How a route's path is compared (with the raw path, before the `?`).
@@ -286,6 +308,7 @@ pub(super) fn read(reading: &Reading<'_>, root: &Node) -> Found {
         threads: process::read_threads(&mut file, None),
         trusted_proxies: file.list("trusted_proxies").iter().filter_map(Field::network).collect(),
         client: client::read(&mut file),
+        headers: Headers::read(&mut file),
         access_log: client::read_access_log(&mut file),
         shutdown: process.shutdown.unwrap_or(process::DEFAULT_SHUTDOWN),
         routes: route::read(&mut file, &found),

@@ -5,7 +5,7 @@ use std::{collections::HashMap, time::Duration};
 use crate::config::{
     address::is_host_name,
     field::Field,
-    lb::{Builtin, PathMatch, QueuePriority, Route, Target, own_answer, upstream},
+    lb::{Builtin, Headers, PathMatch, QueuePriority, Route, Target, own_answer, upstream},
     section::Section,
 };
 
@@ -17,8 +17,14 @@ const BUILTINS: [(&str, Builtin); 5] = [
     ("ready", Builtin::Ready),
 ];
 /// Keys that say how to talk to an upstream: a slip on a route that has none.
-const UPSTREAM_ONLY: [&str; 5] =
-    ["needs_database", "client_max_body_size", "read_timeout", "websocket_idle_timeout", "queue_priority"];
+const UPSTREAM_ONLY: [&str; 6] = [
+    "request_headers",
+    "needs_database",
+    "client_max_body_size",
+    "read_timeout",
+    "websocket_idle_timeout",
+    "queue_priority",
+];
 pub const PRIORITIES: [(&str, QueuePriority); 3] =
     [("high", QueuePriority::High), ("normal", QueuePriority::Normal), ("low", QueuePriority::Low)];
 
@@ -57,6 +63,7 @@ fn route(field: &Field<'_>, upstreams: &[upstream::Found<'_>]) -> Option<Route> 
     let read_timeout = section.get("read_timeout").and_then(|field| field.positive_duration());
     let websocket_idle_timeout = section.duration("websocket_idle_timeout", Duration::from_secs(3_600));
     let queue_priority = section.choice("queue_priority", QueuePriority::Normal, &PRIORITIES);
+    let headers = Headers::read(&mut section);
     section.finish();
 
     // A host that was given and refused must not turn into "any host" and then look like a duplicate.
@@ -77,6 +84,7 @@ fn route(field: &Field<'_>, upstreams: &[upstream::Found<'_>]) -> Option<Route> 
         read_timeout,
         websocket_idle_timeout,
         queue_priority,
+        headers,
     })
 }
 

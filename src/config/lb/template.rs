@@ -20,9 +20,17 @@ pub enum Variable {
     Host,
     /// Path and query as they came.
     RequestUri,
+    /// The client's address, of a trusted proxy the one it tells.
+    RemoteAddr,
+    RequestId,
 }
 
-const VARIABLES: [(&str, Variable); 2] = [("host", Variable::Host), ("request_uri", Variable::RequestUri)];
+const VARIABLES: [(&str, Variable); 4] = [
+    ("host", Variable::Host),
+    ("request_uri", Variable::RequestUri),
+    ("remote_addr", Variable::RemoteAddr),
+    ("request_id", Variable::RequestId),
+];
 
 impl Template {
     /// Reads a template; a variable that is none is reported with those there are.
@@ -39,7 +47,8 @@ impl Template {
             let end = part.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(part.len());
             let (name, text) = part.split_at(end);
             let Some((_, variable)) = VARIABLES.iter().find(|(known, _)| *known == name) else {
-                let what = format!("${name} is no variable; there are $host and $request_uri");
+                let what =
+                    format!("${name} is no variable; there are $host, $request_uri, $remote_addr and $request_id");
                 field.error(what);
                 return None;
             };

@@ -2,8 +2,8 @@
 
 use super::Yaml;
 use crate::config::lb::{
-    Admin, Balance, Builtin, HealthCheck, Lb, PRIORITIES, PathMatch, Route, Server, Servers, Shutdown, Sticky, Target,
-    Upstream,
+    Admin, Balance, Builtin, Headers, HealthCheck, Lb, PRIORITIES, PathMatch, Route, Server, Servers, Shutdown, Sticky,
+    Target, Template, Upstream,
 };
 
 pub(super) fn admin(admin: &Admin) -> Yaml {
@@ -40,6 +40,7 @@ pub(super) fn lb(lb: &Lb) -> Yaml {
     map.put("keepalive_timeout", lb.client.keepalive_timeout);
     map.put("keepalive_requests", lb.client.keepalive_requests);
     map.put("send_timeout", lb.client.send_timeout);
+    headers(&mut map, &lb.headers);
     let mut log = Yaml::map();
     log.put("enabled", lb.access_log.enabled);
     log.put("queue", lb.access_log.queue);
@@ -136,6 +137,7 @@ fn route(route: &Route) -> Yaml {
         PathMatch::Prefix(path) => map.put("path_prefix", path.as_str()),
     }
     map.put("allow", Yaml::list(&route.allow, Yaml::text));
+    headers(&mut map, &route.headers);
     match &route.target {
         Target::Builtin(builtin) => map.put("builtin", builtin_name(*builtin)),
         Target::Upstream(name) => {
@@ -168,6 +170,24 @@ fn route(route: &Route) -> Yaml {
         }
     }
     map
+}
+
+fn headers(map: &mut Yaml, headers: &Headers) {
+    for (key, rules) in [("request_headers", &headers.request), ("response_headers", &headers.response)] {
+        if rules.is_empty() {
+            continue;
+        }
+        let values = |pairs: &[(http::HeaderName, Template)]| {
+            let mut own = Yaml::map();
+            pairs.iter().for_each(|(name, value)| own.put(name.as_str(), Yaml::text(value)));
+            own
+        };
+        let mut own = Yaml::map();
+        own.put("set", values(&rules.set));
+        own.put("add", values(&rules.add));
+        own.put("remove", Yaml::list(&rules.remove, Yaml::text));
+        map.put(key, own);
+    }
 }
 
 fn builtin_name(builtin: Builtin) -> &'static str {

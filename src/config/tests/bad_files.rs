@@ -496,9 +496,22 @@ fn a_redirect_says_itself_which_host_it_leads_to() {
     for to in ["https://", "https://$request_uri", "ftp://a", "example.com", "https://a b", "https://a\\b"] {
         assert!(read(&format!("redirect: '{to}'")).contains("must begin with https://"), "{to}");
     }
-    assert!(read("redirect: 'https://$hots'").contains("$hots is no variable; there are $host and $request_uri"));
+    assert!(read("redirect: 'https://$hots'").contains("$hots is no variable; there are $host, $request_uri"));
     assert!(read("redirect: { to: 'https://a', status: 304 }").contains("must be 301, 302, 303, 307 or 308"));
     assert!(read("respond: { content_type: \"a\\u00e4\" }").contains("must be a media type"));
     assert!(read("upstream: django, respond: {}").contains("respond: cannot stand beside upstream"));
     assert!(read("respond: {}, needs_database: true").contains("has no meaning on a route without an upstream"));
+}
+
+#[test]
+fn headers_that_frame_messages_are_not_the_files_to_change() {
+    let read = |text: &str| lines(load(Some(&format!("{FRONT}{text}\n")), None)).join("\n");
+    for name in ["Connection", "content-length", "Transfer-Encoding", "Upgrade", "TE", "Keep-Alive"] {
+        let told = read(&format!("response_headers: {{ remove: [{name}] }}"));
+        assert!(told.contains("says where a message or its connection ends"), "{name}: {told}");
+    }
+    assert!(read("request_headers: { set: { 'a b': c } }").contains("is no header's name"));
+    assert!(read("request_headers: { set: { a: '$what' } }").contains("$what is no variable"));
+    assert!(read("request_headers: { sets: {} }").contains("did you mean set?"));
+    assert_eq!(read("response_headers: { set: { X-A: 'b $host' }, add: { X-A: c }, remove: [Server] }"), "");
 }

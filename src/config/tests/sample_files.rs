@@ -81,8 +81,26 @@ fn a_commented_key_stands_there_with_its_default() {
     let all = format!("{before}\n{}", rest.split_once("\n\n").unwrap().1);
     let lb = uncommented(LB);
     let examples = ["  tenants: ", "    sticky: ", "  - { host: www.example.com", "  - { host: closed.example.com"];
-    let defaults = lb.lines().filter(|line| !examples.iter().any(|example| line.starts_with(example)));
+    let is_example = |line: &str| examples.iter().any(|example| line.starts_with(example));
+    let is_header = |line: &str| {
+        line.trim_start().starts_with("request_headers:") || line.trim_start().starts_with("response_headers:")
+    };
+    let defaults = lb.lines().filter(|line| !is_example(line) && !is_header(line));
     assert_eq!(config(&defaults.collect::<Vec<_>>().join("\n"), &all), plain);
+}
+
+#[test]
+fn every_key_of_the_front_is_printed_and_reads_back_without_the_secret() {
+    let read = |text: &str| load(Some(text), Some(POOL)).unwrap_or_else(|errors| panic!("{errors}\n{text}"));
+    let config = read(&uncommented(LB));
+    let printed = print(&config);
+    assert!(!printed.contains("0123456789abcdef"), "{printed}");
+    let again = read(printed.split_once("---\n").unwrap().0).lb.unwrap();
+    let mut expected = (*config.lb.unwrap()).clone();
+    for upstream in &mut expected.upstreams {
+        upstream.sticky.iter_mut().for_each(|sticky| sticky.secret = None);
+    }
+    assert_eq!(*again, expected);
 }
 
 #[test]

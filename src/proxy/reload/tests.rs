@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::config::lb::{
-    AccessLog, Balance, Client, Listener, PathMatch, Queue, QueuePriority, Route, Shutdown, Target, Upstream,
+    AccessLog, Balance, Client, Headers, Listener, PathMatch, Queue, QueuePriority, Route, Shutdown, Target, Upstream,
 };
 
 fn server(name: &str, port: u16) -> Server {
@@ -35,6 +35,7 @@ fn lb() -> Lb {
             keepalive_requests: 1,
             send_timeout: second,
         },
+        headers: Headers::default(),
         access_log: AccessLog { enabled: true, queue: 1 },
         shutdown: Shutdown { pre_stop_delay: second, grace_period: second },
         upstreams: vec![Upstream {
@@ -61,6 +62,7 @@ fn lb() -> Lb {
             read_timeout: None,
             websocket_idle_timeout: second,
             queue_priority: QueuePriority::Normal,
+            headers: Headers::default(),
         }],
     }
 }

@@ -74,6 +74,7 @@ fn route(name: &str, target: lb::Target) -> lb::Route {
         read_timeout: None,
         websocket_idle_timeout: seconds(3600),
         queue_priority: QueuePriority::Normal,
+        headers: lb::Headers::default(),
     }
 }
 
@@ -108,6 +109,7 @@ fn lb(servers: Vec<lb::Server>) -> Lb {
             keepalive_requests: 1000,
             send_timeout: seconds(60),
         },
+        headers: lb::Headers::default(),
         access_log: lb::AccessLog { enabled: true, queue: 100 },
         shutdown: lb::Shutdown { pre_stop_delay: Duration::ZERO, grace_period: seconds(30) },
         upstreams: vec![
