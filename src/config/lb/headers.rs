@@ -46,7 +46,7 @@ impl HeaderRules {
     }
 }
 
-fn header_name(name: &str, field: &Field<'_>) -> Option<HeaderName> {
+pub(super) fn header_name(name: &str, field: &Field<'_>) -> Option<HeaderName> {
     let Ok(header) = HeaderName::from_bytes(name.as_bytes()) else {
         field.error(format!("{name:?} is no header's name"));
         return None;

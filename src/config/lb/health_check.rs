@@ -2,9 +2,11 @@
 
 use std::{ops::RangeInclusive, sync::Arc, time::Duration};
 
+use http::{HeaderName, HeaderValue};
+
 use crate::config::{
     field::Field,
-    lb::{HealthCheck, route::request_target},
+    lb::{CheckKind, HealthCheck, headers::header_name, route::request_target},
     reading::Spot,
 };
 
@@ -15,20 +17,50 @@ pub(super) fn read(field: &Field<'_>) -> (HealthCheck, Option<Spot>) {
     let mut section = field.section();
     let interval = section.duration("interval", Duration::from_secs(2));
     let database = section.get("database");
+    let kind = section.choice("type", CheckKind::Http, &[("http", CheckKind::Http), ("tcp", CheckKind::Tcp)]);
+    if kind == CheckKind::Tcp {
+        for key in HTTP_ONLY {
+            if let Some(field) = section.get(key) {
+                field.error("has no meaning with type: tcp, which asks for nothing");
+            }
+        }
+    }
     let check = HealthCheck {
+        kind,
         path: section.get("path").and_then(|path| request_target(&path)).unwrap_or_else(|| "/".into()),
         host: section.get("host").and_then(|host| host.name().map(str::to_owned)),
+        headers: headers(section.get("headers")),
         interval,
         down_interval: section.duration("down_interval", (interval / 4).max(SHORTEST_DOWN_INTERVAL)),
+        fast_interval: section.get("fast_interval").and_then(|field| field.positive_duration()),
+        initially_up: section.choice("initial", false, &[("down", false), ("up", true)]),
         timeout: section.duration("timeout", Duration::from_secs(1)),
         rise: section.integer("rise", 2, 1..=1_000),
         fall: section.integer("fall", 3, 1..=1_000),
         status: section.get("status").map_or_else(|| vec![200..=399], |list| statuses(&list)),
+        expect_body: section.get("expect_body").and_then(|field| field.lines()).map(Box::from),
+        expect_headers: headers(section.get("expect_headers")),
         database: database.as_ref().and_then(Field::text).map(Arc::from),
         max_body: section.size("max_body", 64 << 10, 1..=64 << 20) as usize,
     };
     section.finish();
     (check, database.map(|database| database.spot))
+}
+
+/// What a check by TCP cannot ask for or see.
+const HTTP_ONLY: [&str; 7] = ["path", "host", "headers", "status", "expect_body", "expect_headers", "max_body"];
+
+fn headers(field: Option<Field<'_>>) -> Vec<(HeaderName, HeaderValue)> {
+    let entries = field.map(|field| field.entries()).unwrap_or_default();
+    entries.iter().filter_map(|(name, field)| Some((header_name(name, field)?, header_value(field)?))).collect()
+}
+
+fn header_value(field: &Field<'_>) -> Option<HeaderValue> {
+    let value = HeaderValue::from_str(field.text()?).ok();
+    if value.is_none() {
+        field.reject("must be a header's value: visible ASCII and spaces");
+    }
+    value
 }
 
 fn statuses(list: &Field<'_>) -> Vec<RangeInclusive<u16>> {

@@ -186,14 +186,23 @@ pub struct Server {
 /// `health_check:` of an upstream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HealthCheck {
+    /// `type`. Default `http`.
+    pub kind: CheckKind,
     /// Default `/`.
     pub path: String,
     /// Value of the Host header (Django's ALLOWED_HOSTS wants one it knows). Default: the server's address.
     pub host: Option<String>,
+    /// `headers`: further ones of the request.
+    pub headers: Vec<(http::HeaderName, http::HeaderValue)>,
     /// Default 2 s.
     pub interval: Duration,
     /// While the server is down or not proven yet. Default: a quarter of `interval`, at least 100 ms.
     pub down_interval: Duration,
+    /// After a result that speaks against what the server is held to be, until that is settled (HAProxy's `fastinter`).
+    /// Default: as without.
+    pub fast_interval: Option<Duration>,
+    /// `initial: up`: it serves before its first check has ended. Default `down`.
+    pub initially_up: bool,
     /// For one whole check, connect to last byte. Default 1 s.
     pub timeout: Duration,
     /// Successes in a row that bring a server up. Default 2. (A server that was never proven comes up at the first.)
@@ -202,10 +211,23 @@ pub struct HealthCheck {
     pub fall: u32,
     /// `status: [200-399]`: the statuses that mean success.
     pub status: Vec<std::ops::RangeInclusive<u16>>,
+    /// `expect_body`: text that the body must have somewhere within `max_body`.
+    pub expect_body: Option<Box<str>>,
+    /// `expect_headers`: headers that the answer must have, with these values.
+    pub expect_headers: Vec<(http::HeaderName, http::HeaderValue)>,
     /// `database: NAME` of pool.yaml that must serve too.
     pub database: Option<Arc<str>>,
     /// Bytes of a check's answer that are read at most. Default 64 KiB.
     pub max_body: usize,
+}
+
+/// How a server is looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CheckKind {
+    /// It is asked for a page.
+    Http,
+    /// A connection is opened, and closed.
+    Tcp,
 }
 
 /// What requests go where.

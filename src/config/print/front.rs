@@ -2,8 +2,8 @@
 
 use super::Yaml;
 use crate::config::lb::{
-    Admin, Balance, Builtin, Headers, HealthCheck, Lb, PRIORITIES, PathMatch, Route, Server, Servers, Shutdown, Sticky,
-    Target, Template, Upstream,
+    Admin, Balance, Builtin, CheckKind, Headers, HealthCheck, Lb, PRIORITIES, PathMatch, Route, Server, Servers,
+    Shutdown, Sticky, Target, Template, Upstream,
 };
 
 pub(super) fn admin(admin: &Admin) -> Yaml {
@@ -116,16 +116,35 @@ fn server(server: &Server) -> Yaml {
 
 fn health_check(check: &HealthCheck) -> Yaml {
     let mut map = Yaml::map();
-    map.put("path", check.path.as_str());
-    map.put("host", check.host.as_deref());
+    let pairs = |pairs: &[(http::HeaderName, http::HeaderValue)]| {
+        let mut own = Yaml::map();
+        pairs.iter().for_each(|(name, value)| own.put(name.as_str(), value.to_str().unwrap_or_default()));
+        own
+    };
+    match check.kind {
+        CheckKind::Tcp => map.put("type", "tcp"),
+        CheckKind::Http => {
+            map.put("type", "http");
+            map.put("path", check.path.as_str());
+            map.put("host", check.host.as_deref());
+            map.put("headers", pairs(&check.headers));
+            map.put(
+                "status",
+                Yaml::list(&check.status, |range| Yaml::text(format!("{}-{}", range.start(), range.end()))),
+            );
+            map.put("expect_body", check.expect_body.as_deref());
+            map.put("expect_headers", pairs(&check.expect_headers));
+            map.put("max_body", Yaml::size(check.max_body as u64));
+        }
+    }
+    map.put("fast_interval", check.fast_interval);
+    map.put("initial", if check.initially_up { "up" } else { "down" });
     map.put("interval", check.interval);
     map.put("down_interval", check.down_interval);
     map.put("timeout", check.timeout);
     map.put("rise", check.rise);
     map.put("fall", check.fall);
-    map.put("status", Yaml::list(&check.status, |range| Yaml::text(format!("{}-{}", range.start(), range.end()))));
     map.put("database", check.database.as_deref());
-    map.put("max_body", Yaml::size(check.max_body as u64));
     map
 }
 

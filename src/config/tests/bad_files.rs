@@ -515,3 +515,26 @@ fn headers_that_frame_messages_are_not_the_files_to_change() {
     assert!(read("request_headers: { sets: {} }").contains("did you mean set?"));
     assert_eq!(read("response_headers: { set: { X-A: 'b $host' }, add: { X-A: c }, remove: [Server] }"), "");
 }
+
+#[test]
+fn a_check_by_tcp_asks_for_nothing() {
+    let read = |text: &str| {
+        let file = FRONT.replace("  django:\n", &format!("  django:\n    health_check: {{ {text} }}\n"));
+        lines(load(Some(&file), None)).join("\n")
+    };
+    for key in [
+        "path: /",
+        "host: a",
+        "headers: { a: b }",
+        "status: [200]",
+        "expect_body: a",
+        "expect_headers: { a: b }",
+        "max_body: 1k",
+    ] {
+        assert!(read(&format!("type: tcp, {key}")).contains("has no meaning with type: tcp"), "{key}");
+        assert_eq!(read(&format!("type: http, {key}")), "");
+    }
+    assert_eq!(read("type: tcp, interval: 1s, fast_interval: 100ms, initial: up"), "");
+    assert!(read("headers: { Connection: a }").contains("says where a message or its connection ends"));
+    assert!(read("initial: maybe").contains("must be down or up"));
+}

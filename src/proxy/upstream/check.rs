@@ -48,6 +48,12 @@ pub enum Outcome {
     /// A status that means success, and a whole body.
     Passed(u16),
     WrongStatus(u16),
+    /// A header of `expect_headers` is missing, or has another value.
+    WrongHeader(u16),
+    /// The body has not the text of `expect_body`.
+    WrongBody(u16),
+    /// A connection, which is all that was asked for (`type: tcp`).
+    Connected,
     /// The body is longer than `max_body`.
     BodyTooLarge(u16),
     /// The connection ended before the body did.
@@ -106,7 +112,10 @@ impl Outcome {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Passed(_) => "passed",
+            Self::Connected => "connected",
             Self::WrongStatus(_) => "wrong_status",
+            Self::WrongHeader(_) => "wrong_header",
+            Self::WrongBody(_) => "wrong_body",
             Self::BodyTooLarge(_) => "body_too_large",
             Self::BodyCut(_) => "body_cut",
             Self::TimedOut => "timeout",
@@ -118,11 +127,19 @@ impl Outcome {
     /// Returns the status, when one came.
     pub fn status(self) -> Option<u16> {
         match self {
-            Self::Passed(status) | Self::WrongStatus(status) | Self::BodyTooLarge(status) | Self::BodyCut(status) => {
-                Some(status)
-            }
-            Self::TimedOut | Self::NoConnection | Self::NotHttp => None,
+            Self::Passed(status)
+            | Self::WrongStatus(status)
+            | Self::WrongHeader(status)
+            | Self::WrongBody(status)
+            | Self::BodyTooLarge(status)
+            | Self::BodyCut(status) => Some(status),
+            Self::Connected | Self::TimedOut | Self::NoConnection | Self::NotHttp => None,
         }
+    }
+
+    /// Returns whether it is what was hoped for.
+    pub fn is_good(self) -> bool {
+        matches!(self, Self::Passed(_) | Self::Connected)
     }
 
     /// A server that answers badly, or hangs, while its database is down may do so because of it: that says nothing of the
@@ -130,10 +147,12 @@ impl Outcome {
     fn lesson(self, database: Serving) -> Lesson {
         let blameless = database == Serving::Down;
         match self {
-            Self::Passed(_) => Lesson { alive: Some(true), passing: Some(true) },
-            Self::WrongStatus(_) | Self::BodyTooLarge(_) | Self::BodyCut(_) => {
-                Lesson { alive: Some(true), passing: (!blameless).then_some(false) }
-            }
+            Self::Passed(_) | Self::Connected => Lesson { alive: Some(true), passing: Some(true) },
+            Self::WrongStatus(_)
+            | Self::WrongHeader(_)
+            | Self::WrongBody(_)
+            | Self::BodyTooLarge(_)
+            | Self::BodyCut(_) => Lesson { alive: Some(true), passing: (!blameless).then_some(false) },
             Self::TimedOut if blameless => Lesson { alive: None, passing: None },
             Self::TimedOut | Self::NoConnection | Self::NotHttp => Lesson { alive: Some(false), passing: Some(false) },
         }
@@ -149,6 +168,17 @@ impl Plan {
     fn schedule(&self) -> Schedule {
         let HealthCheck { interval, down_interval, timeout, .. } = self.check;
         Schedule { interval, down_interval, timeout }
+    }
+
+    /// Returns how long to wait for the next look at a server that is held to be well or not, behind a look that was good or
+    /// not.
+    fn pause(&self, well: bool, good: bool) -> Duration {
+        let Schedule { interval, down_interval, .. } = self.schedule();
+        match self.check.fast_interval {
+            Some(fast) if well != good => fast,
+            _ if well => interval,
+            _ => down_interval,
+        }
     }
 
     fn limits(&self) -> (NonZeroU32, NonZeroU32) {
@@ -185,7 +215,7 @@ impl Endpoint {
         let minds = state.minds.get_or_insert_with(|| Minds::new(rise, fall));
         minds.alive.set_limits(rise, fall);
         minds.passing.set_limits(rise, fall);
-        if served && never_checked {
+        if (served || plan.check.initially_up) && never_checked {
             *minds = Minds::up(rise, fall);
         }
         self.facts.store(minds.facts());
@@ -213,7 +243,7 @@ impl Endpoint {
 
     /// Takes in one look; returns whether the server should be looked at at the pace of a healthy one.
     fn learn(&self, outcome: Outcome, took: Duration, database: Serving) -> bool {
-        let passed = matches!(outcome, Outcome::Passed(_));
+        let passed = outcome.is_good();
         let counter = if passed { &self.checks.passed } else { &self.checks.failed };
         counter.fetch_add(1, Ordering::Relaxed);
         self.last_check.store(Some(Arc::new(LastCheck { at: SystemTime::now(), took, outcome })));
@@ -277,7 +307,6 @@ impl Minds {
 async fn run(endpoint: Weak<Endpoint>, plan: Plan, mut latch: Option<Arc<Latch>>, mut drain: Drain) {
     let Some(address) = endpoint.upgrade().map(|endpoint| endpoint.address()) else { return };
     let request = http::request(&plan.check, address);
-    let schedule = plan.schedule();
     loop {
         let started = Instant::now();
         let outcome = tokio::select! {
@@ -287,7 +316,7 @@ async fn run(endpoint: Weak<Endpoint>, plan: Plan, mut latch: Option<Arc<Latch>>
         let Some(endpoint) = endpoint.upgrade() else { return };
         let well = endpoint.learn(outcome, started.elapsed(), plan.database());
         drop((endpoint, latch.take()));
-        let pause = if well { schedule.interval } else { schedule.down_interval };
+        let pause = plan.pause(well, outcome.is_good());
         tokio::select! {
             () = time::sleep_until(started + jittered(pause, rand::random())) => {}
             _ = drain.draining() => return,

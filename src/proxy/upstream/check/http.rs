@@ -5,6 +5,7 @@
 
 use std::{io, net::SocketAddr};
 
+use http::{HeaderName, HeaderValue};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::TcpStream,
@@ -12,7 +13,7 @@ use tokio::{
 };
 
 use super::{Outcome, is_success};
-use crate::config::lb::HealthCheck;
+use crate::config::lb::{CheckKind, HealthCheck};
 
 /// Status line and headers of an answer, and trailers.
 const HEAD_BYTES_MAX: usize = 64 * 1024;
@@ -24,11 +25,20 @@ const READ_BYTES: usize = 4 * 1024;
 /// Returns the bytes of the request.
 pub(super) fn request(check: &HealthCheck, address: SocketAddr) -> Vec<u8> {
     let host = check.host.clone().unwrap_or_else(|| address.to_string());
-    format!(
-        "GET {} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: bookend-health-check\r\nAccept: */*\r\nConnection: close\r\n\r\n",
-        check.path
-    )
-    .into_bytes()
+    let mut request = format!("GET {} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n", check.path).into_bytes();
+    let has = |name: &str| check.headers.iter().any(|(own, _)| own == name);
+    for (name, value) in [("User-Agent", "bookend-health-check"), ("Accept", "*/*")] {
+        if !has(&name.to_ascii_lowercase()) {
+            request.extend_from_slice(format!("{name}: {value}\r\n").as_bytes());
+        }
+    }
+    for (name, value) in &check.headers {
+        for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
+            request.extend_from_slice(part);
+        }
+    }
+    request.extend_from_slice(b"\r\n");
+    request
 }
 
 /// Looks at the server once. Cancel safe: a fresh connection is dropped.
@@ -37,6 +47,9 @@ pub(super) async fn look(address: SocketAddr, request: &[u8], check: &HealthChec
     let Ok(Ok(stream)) = time::timeout_at(deadline, TcpStream::connect(address)).await else {
         return Outcome::NoConnection;
     };
+    if check.kind == CheckKind::Tcp {
+        return Outcome::Connected;
+    }
     time::timeout_at(deadline, exchange(stream, request, check)).await.unwrap_or(Outcome::TimedOut)
 }
 
@@ -47,8 +60,9 @@ where
 {
     // A server may answer and close before it has read everything: what it said still counts.
     let _ = stream.write_all(request).await;
-    let mut answer = Answer { stream, buffer: Vec::with_capacity(READ_BYTES) };
-    let head = match answer.head().await {
+    let body = check.expect_body.as_ref().map(|_| Vec::new());
+    let mut answer = Answer { stream, buffer: Vec::with_capacity(READ_BYTES), body };
+    let head = match answer.head(&check.expect_headers).await {
         Ok(head) => head,
         Err(Broken::Ended) => return Outcome::NoConnection,
         Err(Broken::Malformed | Broken::TooLarge) => return Outcome::NotHttp,
@@ -56,14 +70,18 @@ where
     match answer.skip_body(head.body, check.max_body).await {
         Err(Broken::TooLarge) => Outcome::BodyTooLarge(head.status),
         Err(Broken::Ended | Broken::Malformed) => Outcome::BodyCut(head.status),
-        Ok(()) if is_success(head.status, &check.status) => Outcome::Passed(head.status),
-        Ok(()) => Outcome::WrongStatus(head.status),
+        Ok(()) if !is_success(head.status, &check.status) => Outcome::WrongStatus(head.status),
+        Ok(()) if !head.as_expected => Outcome::WrongHeader(head.status),
+        Ok(()) if !answer.has(check.expect_body.as_deref()) => Outcome::WrongBody(head.status),
+        Ok(()) => Outcome::Passed(head.status),
     }
 }
 
 struct Head {
     status: u16,
     body: Body,
+    /// It has the headers that it must have.
+    as_expected: bool,
 }
 
 /// How long the body is (RFC 9112 section 6.3).
@@ -92,6 +110,8 @@ impl From<io::Error> for Broken {
 struct Answer<S> {
     stream: S,
     buffer: Vec<u8>,
+    /// What has been read of the body, where somebody wants to know. At most `max_body`.
+    body: Option<Vec<u8>>,
 }
 
 impl<S: AsyncRead + Unpin> Answer<S> {
@@ -105,9 +125,14 @@ impl<S: AsyncRead + Unpin> Answer<S> {
         if self.fill().await? { Ok(()) } else { Err(Broken::Ended) }
     }
 
-    async fn head(&mut self) -> Result<Head, Broken> {
+    fn has(&self, text: Option<&str>) -> bool {
+        let body = self.body.as_deref().unwrap_or_default();
+        text.is_none_or(|text| memchr::memmem::find(body, text.as_bytes()).is_some())
+    }
+
+    async fn head(&mut self, expected: &[(HeaderName, HeaderValue)]) -> Result<Head, Broken> {
         loop {
-            match parse_head(&self.buffer)? {
+            match parse_head(&self.buffer, expected)? {
                 Some((length, head)) => {
                     self.buffer.drain(..length);
                     // 1xx answers come before the one that is meant; 101 was not asked for.
@@ -132,7 +157,7 @@ impl<S: AsyncRead + Unpin> Answer<S> {
                 let mut seen = 0;
                 loop {
                     seen += self.buffer.len() as u64;
-                    self.buffer.clear();
+                    self.pass(self.buffer.len());
                     if seen > max {
                         return Err(Broken::TooLarge);
                     }
@@ -155,8 +180,8 @@ impl<S: AsyncRead + Unpin> Answer<S> {
             if seen > max {
                 return Err(Broken::TooLarge);
             }
-            // With the line end behind the data.
-            self.skip(size + 2).await?;
+            self.skip(size).await?;
+            self.skip_line_end().await?;
         }
     }
 
@@ -183,10 +208,26 @@ impl<S: AsyncRead + Unpin> Answer<S> {
         Ok(())
     }
 
+    async fn skip_line_end(&mut self) -> Result<(), Broken> {
+        while self.buffer.len() < 2 {
+            self.fill_or_end().await?;
+        }
+        self.buffer.drain(..2);
+        Ok(())
+    }
+
+    /// Lets go of bytes of the body.
+    fn pass(&mut self, count: usize) {
+        let passed = self.buffer.drain(..count);
+        if let Some(body) = &mut self.body {
+            body.extend(passed);
+        }
+    }
+
     async fn skip(&mut self, mut count: u64) -> Result<(), Broken> {
         loop {
             let here = usize::try_from(count).unwrap_or(usize::MAX).min(self.buffer.len());
-            self.buffer.drain(..here);
+            self.pass(here);
             count -= here as u64;
             if count == 0 {
                 return Ok(());
@@ -196,7 +237,7 @@ impl<S: AsyncRead + Unpin> Answer<S> {
     }
 }
 
-fn parse_head(bytes: &[u8]) -> Result<Option<(usize, Head)>, Broken> {
+fn parse_head(bytes: &[u8], expected: &[(HeaderName, HeaderValue)]) -> Result<Option<(usize, Head)>, Broken> {
     let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
     let mut response = httparse::Response::new(&mut headers);
     let httparse::Status::Complete(length) = response.parse(bytes).map_err(|_| Broken::Malformed)? else {
@@ -207,7 +248,12 @@ fn parse_head(bytes: &[u8]) -> Result<Option<(usize, Head)>, Broken> {
         100..200 | 204 | 304 => Body::None,
         _ => body_of(response.headers)?,
     };
-    Ok(Some((length, Head { status, body })))
+    let has = |(name, value): &(HeaderName, HeaderValue)| {
+        let own = response.headers.iter().filter(|header| header.name.eq_ignore_ascii_case(name.as_str()));
+        own.map(|header| header.value.trim_ascii()).any(|own| own == value.as_bytes())
+    };
+    let as_expected = expected.iter().all(has);
+    Ok(Some((length, Head { status, body, as_expected })))
 }
 
 fn body_of(headers: &[httparse::Header<'_>]) -> Result<Body, Broken> {

@@ -6,6 +6,7 @@ use std::{
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::{http::exchange, *};
+use crate::config::lb::CheckKind;
 use crate::health::{
     board::{Board, DatabaseState},
     drain,
@@ -19,6 +20,12 @@ fn settings() -> HealthCheck {
         host: Some("localhost".into()),
         interval: Duration::from_secs(2),
         down_interval: Duration::from_millis(500),
+        kind: CheckKind::Http,
+        headers: Vec::new(),
+        fast_interval: None,
+        initially_up: false,
+        expect_body: None,
+        expect_headers: Vec::new(),
         timeout: Duration::from_secs(1),
         rise: 2,
         fall: 3,
@@ -291,4 +298,89 @@ async fn a_server_that_hangs_is_given_up_after_the_timeout() {
     let check = HealthCheck { timeout: Duration::from_millis(50), ..settings() };
     let address = listener.local_addr().unwrap();
     assert_eq!(http::look(address, &http::request(&check, address), &check).await, Outcome::TimedOut);
+}
+
+/// What a check that expects something makes of an answer.
+async fn expecting(check: HealthCheck, answer: &'static str) -> Outcome {
+    let (client, mut server) = tokio::io::duplex(64 * 1024);
+    tokio::spawn(async move { server.write_all(answer.as_bytes()).await });
+    exchange(client, b"GET / HTTP/1.1\r\n\r\n", &check).await
+}
+
+#[tokio::test]
+async fn a_body_must_have_the_text_that_is_expected_wherever_it_is_cut() {
+    let check = HealthCheck { expect_body: Some("all is well".into()), ..settings() };
+    for good in [
+        "HTTP/1.1 200 OK\r\nContent-Length: 13\r\n\r\n<all is well>",
+        "HTTP/1.1 200 OK\r\n\r\n<all is well>",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n<all \r\n8\r\nis well>\r\n0\r\n\r\n",
+    ] {
+        assert_eq!(expecting(check.clone(), good).await, Outcome::Passed(200), "{good}");
+    }
+    for bad in ["HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nwell", "HTTP/1.1 204 No Content\r\n\r\n"] {
+        let outcome = expecting(check.clone(), bad).await;
+        assert!(matches!(outcome, Outcome::WrongBody(_)), "{outcome:?}");
+    }
+    let wrong = "HTTP/1.1 500 No\r\nContent-Length: 11\r\n\r\nall is well";
+    assert_eq!(expecting(check, wrong).await, Outcome::WrongStatus(500));
+}
+
+#[tokio::test]
+async fn an_answer_must_have_the_headers_that_are_expected() {
+    let pair =
+        |name: &'static str, value| (::http::HeaderName::from_static(name), ::http::HeaderValue::from_static(value));
+    let check = HealthCheck { expect_headers: vec![pair("x-ready", "yes"), pair("x-role", "web")], ..settings() };
+    let good = "HTTP/1.1 200 OK\r\nX-Role: web\r\nX-Ready: no\r\nX-READY:  yes \r\nContent-Length: 0\r\n\r\n";
+    assert_eq!(expecting(check.clone(), good).await, Outcome::Passed(200));
+    let bad = "HTTP/1.1 200 OK\r\nX-Role: web\r\nX-Ready: yes!\r\nContent-Length: 0\r\n\r\n";
+    assert_eq!(expecting(check, bad).await, Outcome::WrongHeader(200));
+}
+
+#[test]
+fn a_check_asks_with_the_headers_of_the_file() {
+    let pair =
+        |name: &'static str, value| (::http::HeaderName::from_static(name), ::http::HeaderValue::from_static(value));
+    let headers = vec![pair("x-forwarded-proto", "https"), pair("user-agent", "probe")];
+    let request = http::request(&HealthCheck { headers, ..settings() }, (Ipv4Addr::LOCALHOST, 80).into());
+    let expected = "GET /health/ HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nAccept: */*\r\n\
+                    x-forwarded-proto: https\r\nuser-agent: probe\r\n\r\n";
+    assert_eq!(String::from_utf8(request).unwrap(), expected);
+}
+
+#[tokio::test]
+async fn by_tcp_a_server_that_accepts_is_well_and_is_asked_nothing() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let check = HealthCheck { kind: CheckKind::Tcp, ..settings() };
+    assert_eq!(http::look(address, b"never", &check).await, Outcome::Connected);
+    let mut said = Vec::new();
+    listener.accept().await.unwrap().0.read_to_end(&mut said).await.unwrap();
+    assert_eq!(said, b"");
+    drop(listener);
+    assert_eq!(http::look(address, b"never", &check).await, Outcome::NoConnection);
+}
+
+#[test]
+fn a_result_that_speaks_against_what_is_held_is_soon_followed_by_another_look() {
+    let seconds = Duration::from_secs;
+    let check = HealthCheck { interval: seconds(10), down_interval: seconds(4), ..settings() };
+    let fast = HealthCheck { fast_interval: Some(seconds(1)), ..check.clone() };
+    for (well, good, plain, quick) in
+        [(true, true, 10, 10), (true, false, 10, 1), (false, true, 4, 1), (false, false, 4, 4)]
+    {
+        assert_eq!(Plan::new(check.clone(), None).pause(well, good), seconds(plain));
+        assert_eq!(Plan::new(fast.clone(), None).pause(well, good), seconds(quick), "well={well} good={good}");
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_is_up_to_begin_with_serves_before_its_first_check() {
+    let (_control, drain) = drain::channel();
+    let around = Surroundings { runtime: tokio::runtime::Handle::current(), drain };
+    for (initially_up, expected) in [(false, Health::Unproven), (true, Health::Up)] {
+        let address = (Ipv4Addr::LOCALHOST, 1).into();
+        let server = Arc::new(Endpoint::new("up".into(), "web-1".into(), address, Arc::default()));
+        server.check_by(Plan::new(HealthCheck { initially_up, ..settings() }, None), false, None, &around);
+        assert_eq!(server.facts().passing, expected);
+    }
 }
