@@ -27,6 +27,7 @@ use super::{
     forward::{self, Origin},
     hash_key, own_answer, reply, request_id,
     retry::{self, Sent},
+    rewrite,
     runtime::Target,
     upstream::Ask,
     websocket::{self, handshake::Upgrade},
@@ -383,6 +384,12 @@ pub(super) fn prepare_request(session: &Session, request: &mut RequestHeader, ct
         request_id: ctx.request_id(),
     };
     forward::apply(request, &origin)?;
+    if let Some(prefix) = ctx.route.as_ref().and_then(|route| route.strip_prefix.as_deref())
+        && let Some(rest) = rewrite::strip_prefix(request.raw_path(), prefix)
+    {
+        request.set_raw_path(&rest)?;
+        request.insert_header("X-Forwarded-Prefix", prefix)?;
+    }
     ctx.change_request(session.req_header(), request)
 }
 

@@ -29,6 +29,7 @@ mod reload;
 mod reply;
 pub mod request_id;
 pub mod retry;
+mod rewrite;
 pub mod route;
 pub mod runtime;
 mod scratch;

@@ -68,6 +68,7 @@ pub struct Route {
     pub read_timeout: Duration,
     pub websocket_idle_timeout: Duration,
     pub queue_priority: QueuePriority,
+    pub strip_prefix: Option<Box<str>>,
     pub headers: lb::Headers,
     pub metrics: RouteMetrics,
 }
@@ -265,6 +266,7 @@ impl Route {
             read_timeout: route.read_timeout.unwrap_or(read_timeout),
             websocket_idle_timeout: route.websocket_idle_timeout,
             queue_priority: route.queue_priority,
+            strip_prefix: route.strip_prefix.clone(),
             headers: route.headers.clone(),
             metrics,
         })

@@ -445,3 +445,23 @@ async fn headers_are_changed_for_all_routes_and_for_one_and_on_our_own_answers_t
     let refused = client.ask(asked("/closed/")).await;
     assert_eq!((refused.status, refused.header("x-all")), (403, Some("1")));
 }
+
+#[tokio::test]
+async fn a_prefix_that_led_to_a_server_is_not_shown_to_it() {
+    let server = Script::mirror().await;
+    let mut config = lb(&[server.address]);
+    config.routes.push(Route { strip_prefix: Some("/api".into()), ..route("/api/") });
+    let rig = Rig::start(config).await;
+    let mut client = Client::connect(rig.address).await;
+    for (asked, seen) in
+        [("/api/a%20b?c=/api", "/a%20b?c=/api"), ("/%61pi/", "/"), ("http://a/api/x", "/x"), ("/apiary", "/apiary")]
+    {
+        let forged = format!("GET {asked} HTTP/1.1\r\nHost: a\r\nX-Forwarded-Prefix: /evil\r\n\r\n");
+        let answer = client.ask(forged).await;
+        assert!(answer.body.starts_with(&format!("GET {seen} HTTP/1.1\r\n")), "{asked}: {}", answer.body);
+        let expected = (asked != "/apiary").then_some("/api");
+        assert_eq!(header(&answer.body, "x-forwarded-prefix"), expected, "{asked}");
+    }
+    let line = rig.log.find("the path as it came", |line| line["uri"] == "/api/a%20b?c=/api").await;
+    assert_eq!(line["route"], "/api/");
+}

@@ -207,6 +207,7 @@ pub fn route(prefix: &str) -> Route {
         read_timeout: None,
         websocket_idle_timeout: Duration::from_secs(3600),
         queue_priority: QueuePriority::Normal,
+        strip_prefix: None,
         headers: Headers::default(),
     }
 }

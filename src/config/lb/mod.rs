@@ -251,6 +251,8 @@ pub struct Route {
     pub websocket_idle_timeout: Duration,
     /// `queue_priority`: whose turn it is when a server has room again. Default `normal`.
     pub queue_priority: QueuePriority,
+    /// `strip_prefix`: what the route's path begins with and the server does not see; it is told in `X-Forwarded-Prefix`.
+    pub strip_prefix: Option<Box<str>>,
     /// After those for all routes.
     pub headers: Headers,
 }

@@ -17,8 +17,9 @@ const BUILTINS: [(&str, Builtin); 5] = [
     ("ready", Builtin::Ready),
 ];
 /// Keys that say how to talk to an upstream: a slip on a route that has none.
-const UPSTREAM_ONLY: [&str; 6] = [
+const UPSTREAM_ONLY: [&str; 7] = [
     "request_headers",
+    "strip_prefix",
     "needs_database",
     "client_max_body_size",
     "read_timeout",
@@ -64,6 +65,7 @@ fn route(field: &Field<'_>, upstreams: &[upstream::Found<'_>]) -> Option<Route> 
     let websocket_idle_timeout = section.duration("websocket_idle_timeout", Duration::from_secs(3_600));
     let queue_priority = section.choice("queue_priority", QueuePriority::Normal, &PRIORITIES);
     let headers = Headers::read(&mut section);
+    let strip = section.get("strip_prefix");
     section.finish();
 
     // A host that was given and refused must not turn into "any host" and then look like a duplicate.
@@ -72,6 +74,7 @@ fn route(field: &Field<'_>, upstreams: &[upstream::Found<'_>]) -> Option<Route> 
         None => None,
     };
     let path = path?;
+    let strip_prefix = strip.and_then(|field| read_strip_prefix(&field, &path));
     let (PathMatch::Exact(text) | PathMatch::Prefix(text)) = &path;
     Some(Route {
         name: format!("{}{text}", host.as_deref().unwrap_or_default()).into(),
@@ -84,6 +87,7 @@ fn route(field: &Field<'_>, upstreams: &[upstream::Found<'_>]) -> Option<Route> 
         read_timeout,
         websocket_idle_timeout,
         queue_priority,
+        strip_prefix,
         headers,
     })
 }
@@ -118,6 +122,20 @@ fn read_path(section: &mut Section<'_>) -> Option<PathMatch> {
         (Some(exact), None) => path(&exact).map(PathMatch::Exact),
         (None, Some(prefix)) => path(&prefix).map(PathMatch::Prefix),
     }
+}
+
+fn read_strip_prefix(field: &Field<'_>, path: &PathMatch) -> Option<Box<str>> {
+    let prefix = self::path(field)?;
+    let (PathMatch::Exact(path) | PathMatch::Prefix(path)) = path;
+    // At a boundary: `/api` of `/apiary/` is no part of it.
+    let rest = path.strip_prefix(&*prefix);
+    if !rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/') || prefix.ends_with('/'))
+        || prefix.contains('%')
+    {
+        field.reject("must be what the route's path begins with, such as /api of /api/, and without %");
+        return None;
+    }
+    Some(prefix.into())
 }
 
 /// Reads a path as requests have it on the wire, before the `?`.

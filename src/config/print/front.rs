@@ -161,6 +161,7 @@ fn route(route: &Route) -> Yaml {
         Target::Builtin(builtin) => map.put("builtin", builtin_name(*builtin)),
         Target::Upstream(name) => {
             map.put("upstream", &**name);
+            map.put("strip_prefix", route.strip_prefix.as_deref());
             map.put("needs_database", route.needs_database);
             let size = route.max_body_size.map(|size| Yaml::size(size.unwrap_or(0)));
             map.put("client_max_body_size", size);

@@ -538,3 +538,17 @@ fn a_check_by_tcp_asks_for_nothing() {
     assert!(read("headers: { Connection: a }").contains("says where a message or its connection ends"));
     assert!(read("initial: maybe").contains("must be down or up"));
 }
+
+#[test]
+fn a_prefix_that_is_stripped_is_one_that_the_route_has() {
+    let read = |path: &str, strip: &str| {
+        let route = format!("path_prefix: {path}, strip_prefix: {strip}, upstream: django");
+        lines(load(Some(&FRONT.replace("path_prefix: /, upstream: django", &route)), None)).join("\n")
+    };
+    for (path, strip) in [("/api/", "/api"), ("/api/", "/api/"), ("/api/v1/", "/api"), ("/", "/")] {
+        assert_eq!(read(path, strip), "", "{strip} of {path}");
+    }
+    for (path, strip) in [("/api/", "/v1"), ("/apiary/", "/api"), ("/", "/api"), ("/a%20b/", "/a%20b")] {
+        assert!(read(path, strip).contains("must be what the route's path begins with"), "{strip} of {path}");
+    }
+}

@@ -62,6 +62,7 @@ fn lb() -> Lb {
             read_timeout: None,
             websocket_idle_timeout: second,
             queue_priority: QueuePriority::Normal,
+            strip_prefix: None,
             headers: Headers::default(),
         }],
     }

@@ -74,6 +74,7 @@ fn route(name: &str, target: lb::Target) -> lb::Route {
         read_timeout: None,
         websocket_idle_timeout: seconds(3600),
         queue_priority: QueuePriority::Normal,
+        strip_prefix: None,
         headers: lb::Headers::default(),
     }
 }
