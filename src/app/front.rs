@@ -80,6 +80,7 @@ fn routes(running: Arc<ArcSwap<Config>>) -> Section {
                 "target": target(&route.target),
                 "needs_database": route.needs_database,
                 "allow": route.allow.iter().map(ToString::to_string).collect::<Vec<_>>(),
+                "deny": route.deny.iter().map(ToString::to_string).collect::<Vec<_>>(),
             })
         });
         routes.collect::<Vec<_>>().into()

@@ -62,6 +62,7 @@ pub struct Route {
     pub name: Arc<str>,
     pub target: Target,
     pub allow: Vec<IpNet>,
+    pub deny: Vec<IpNet>,
     pub needs_database: bool,
     /// `None` = no limit.
     pub max_body_size: Option<u64>,
@@ -234,7 +235,7 @@ impl Runtime {
 impl Route {
     /// Returns whether `client` may use the route.
     pub fn admits(&self, client: IpAddr) -> bool {
-        self.allow.is_empty() || client_ip::within(&self.allow, client)
+        !client_ip::within(&self.deny, client) && (self.allow.is_empty() || client_ip::within(&self.allow, client))
     }
 
     fn new(route: &lb::Route, lb: &Lb, clusters: &[Arc<Cluster>], metrics: &Metrics) -> Option<Self> {
@@ -261,6 +262,7 @@ impl Route {
             name: route.name.clone(),
             target,
             allow: route.allow.clone(),
+            deny: route.deny.clone(),
             needs_database: route.needs_database,
             max_body_size: route.max_body_size.unwrap_or(lb.client.max_body_size),
             read_timeout: route.read_timeout.unwrap_or(read_timeout),

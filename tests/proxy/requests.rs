@@ -465,3 +465,28 @@ async fn a_prefix_that_led_to_a_server_is_not_shown_to_it() {
     let line = rig.log.find("the path as it came", |line| line["uri"] == "/api/a%20b?c=/api").await;
     assert_eq!(line["route"], "/api/");
 }
+
+#[tokio::test]
+async fn who_is_denied_is_refused_though_its_network_is_allowed() {
+    let server = Script::saying("here").await;
+    let mut config = lb(&[server.address]);
+    config.trusted_proxies = vec!["127.0.0.1/32".parse().unwrap()];
+    let net = |text: &str| vec![text.parse().unwrap()];
+    config.routes = vec![
+        Route { allow: net("192.0.2.0/24"), deny: net("192.0.2.7/32"), ..route("/both/") },
+        Route { deny: net("192.0.2.0/24"), ..route("/denied/") },
+    ];
+    let rig = Rig::start(config).await;
+    let mut client = Client::connect(rig.address).await;
+    for (path, from, expected) in [
+        ("/both/", "192.0.2.1", 200),
+        ("/both/", "192.0.2.7", 403),
+        ("/both/", "198.51.100.1", 403),
+        ("/denied/", "192.0.2.1", 403),
+        ("/denied/", "::ffff:192.0.2.1", 403),
+        ("/denied/", "198.51.100.1", 200),
+    ] {
+        let request = format!("GET {path} HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: {from}\r\n\r\n");
+        assert_eq!(client.ask(request).await.status, expected, "{path} from {from}");
+    }
+}

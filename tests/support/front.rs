@@ -202,6 +202,7 @@ pub fn route(prefix: &str) -> Route {
         path: PathMatch::Prefix(prefix.into()),
         target: Target::Upstream("django".into()),
         allow: Vec::new(),
+        deny: Vec::new(),
         needs_database: true,
         max_body_size: None,
         read_timeout: None,

@@ -241,6 +241,8 @@ pub struct Route {
     pub target: Target,
     /// `allow: [CIDR…]`: client addresses that may use the route (403 for others); empty = all.
     pub allow: Vec<IpNet>,
+    /// `deny: [CIDR…]`: client addresses that may not, whatever `allow` says (403).
+    pub deny: Vec<IpNet>,
     /// `needs_database` (default true): answered 503 at once while the database named by the upstream's check is down.
     pub needs_database: bool,
     /// Overrides `client_max_body_size`. Outer `None` = not set here.

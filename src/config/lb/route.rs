@@ -52,6 +52,7 @@ fn route(field: &Field<'_>, upstreams: &[upstream::Found<'_>]) -> Option<Route> 
     let path = read_path(&mut section);
     let target = read_target(&mut section, upstreams);
     let allow = section.list("allow").iter().filter_map(Field::network).collect();
+    let deny = section.list("deny").iter().filter_map(Field::network).collect();
     if !matches!(target, Some(Target::Upstream(_)) | None) {
         for key in UPSTREAM_ONLY {
             if let Some(field) = section.get(key) {
@@ -82,6 +83,7 @@ fn route(field: &Field<'_>, upstreams: &[upstream::Found<'_>]) -> Option<Route> 
         path,
         target: target?,
         allow,
+        deny,
         needs_database,
         max_body_size,
         read_timeout,

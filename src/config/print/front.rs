@@ -156,6 +156,7 @@ fn route(route: &Route) -> Yaml {
         PathMatch::Prefix(path) => map.put("path_prefix", path.as_str()),
     }
     map.put("allow", Yaml::list(&route.allow, Yaml::text));
+    map.put("deny", Yaml::list(&route.deny, Yaml::text));
     headers(&mut map, &route.headers);
     match &route.target {
         Target::Builtin(builtin) => map.put("builtin", builtin_name(*builtin)),

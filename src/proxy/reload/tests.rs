@@ -57,6 +57,7 @@ fn lb() -> Lb {
             path: PathMatch::Prefix("/".into()),
             target: Target::Upstream("django".into()),
             allow: Vec::new(),
+            deny: Vec::new(),
             needs_database: true,
             max_body_size: None,
             read_timeout: None,

@@ -69,6 +69,7 @@ fn route(name: &str, target: lb::Target) -> lb::Route {
         path: PathMatch::Prefix(name.into()),
         target,
         allow: Vec::new(),
+        deny: Vec::new(),
         needs_database: true,
         max_body_size: None,
         read_timeout: None,
