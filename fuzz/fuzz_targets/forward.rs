@@ -11,9 +11,11 @@ use std::{
 use bookend::proxy::{
     access_log::Line,
     client_ip::TrustedProxies,
+    cookie,
     error::Failure,
     forward::{Origin, apply},
     request_id::RequestId,
+    rewrite::strip_prefix,
 };
 use http::{HeaderMap, HeaderValue};
 use libfuzzer_sys::fuzz_target;
@@ -31,6 +33,16 @@ fuzz_target!(|said: (&[u8], &[u8], bool)| {
         headers.insert("x-request-id", value);
     }
     let id = RequestId::accept_or_make(&headers, || 7);
+
+    if let Ok(value) = HeaderValue::from_bytes(list) {
+        headers.insert("cookie", value);
+        if let Some(value) = cookie::find(&headers, "sessionid") {
+            assert!(list.windows(10).any(|name| name == b"sessionid=") && !value.contains(&b';'));
+        }
+    }
+    if let Some(rest) = strip_prefix(text, "/a/b") {
+        assert!(rest.starts_with(b"/") && text.ends_with(&rest[1..]));
+    }
 
     let mut request = RequestHeader::build("GET", b"/", None).expect("a request");
     if let Ok(value) = HeaderValue::from_bytes(list) {

@@ -4,7 +4,7 @@
 //! path as it came, however it was written (`/%61pi/` begins with `/api`), and the rest is not touched.
 
 /// Returns a target in origin form without `prefix` at its beginning, which it has once it is decoded; `None` if it has not.
-pub(super) fn strip_prefix(target: &[u8], prefix: &str) -> Option<Vec<u8>> {
+pub fn strip_prefix(target: &[u8], prefix: &str) -> Option<Vec<u8>> {
     let mut rest = target;
     for wanted in prefix.bytes() {
         let (byte, behind) = first_decoded(rest)?;
