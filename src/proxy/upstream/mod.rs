@@ -234,22 +234,21 @@ impl Cluster {
         let place = self.servers.queue.join(class, self.settings.queue_limit).ok_or(NoServer::QueueFull)?;
         let waiting = async {
             // A server may have become free between the choice and now; those behind others leave it to them.
-            let mut look = place.may_look();
-            loop {
-                if look {
-                    match self.take(ask, tried, Instant::now()) {
-                        Err(NoServer::Full) => place.missed(),
-                        decided => return decided,
-                    }
+            if place.may_look() {
+                match self.take(ask, tried, Instant::now()) {
+                    Err(NoServer::Full) => {}
+                    decided => return decided,
                 }
+            }
+            loop {
                 place.called().await;
-                look = true;
+                match self.take(ask, tried, Instant::now()) {
+                    Err(NoServer::Full) => place.missed(),
+                    decided => return decided,
+                }
             }
         };
-        let waited = tokio::time::timeout(self.settings.queue_timeout, waiting).await;
-        let picked = waited.unwrap_or(Err(NoServer::QueueTimeout))?;
-        place.served();
-        Ok(picked)
+        tokio::time::timeout(self.settings.queue_timeout, waiting).await.unwrap_or(Err(NoServer::QueueTimeout))
     }
 
     /// Chooses a server, whoever waits.

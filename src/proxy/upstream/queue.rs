@@ -72,20 +72,23 @@ impl Line {
         call_one(self.waiting.values_mut())
     }
 
+    /// Takes note that one that was called looks now: a place that becomes free from here on is another call.
+    fn looks(&mut self, ticket: Ticket) {
+        if let Some(waiter) = self.waiting.get_mut(&ticket) {
+            waiter.called = false;
+        }
+    }
+
     /// Takes note that one that was called found no place; calls the next behind it: it may be less particular.
     fn missed(&mut self, ticket: Ticket) -> Option<Arc<Notify>> {
-        let waiter = self.waiting.get_mut(&ticket)?;
-        if !std::mem::take(&mut waiter.called) {
-            return None;
-        }
         let behind = (std::ops::Bound::Excluded(ticket), std::ops::Bound::Unbounded);
         call_one(self.waiting.range_mut(behind).map(|(_, waiter)| waiter))
     }
 
-    /// Lets one out; if it was called and took nothing, another is called for the place.
-    fn leave(&mut self, ticket: Ticket, served: bool) -> Option<Arc<Notify>> {
+    /// Lets one out; if it was called and has not looked, another is called for the place.
+    fn leave(&mut self, ticket: Ticket) -> Option<Arc<Notify>> {
         let waiter = self.waiting.remove(&ticket)?;
-        if waiter.called && !served { self.call() } else { None }
+        if waiter.called { self.call() } else { None }
     }
 }
 
@@ -140,7 +143,7 @@ impl Queue {
         self.length.fetch_add(1, Ordering::SeqCst);
         self.easily_pleased.fetch_add(class.is_easily_pleased().into(), Ordering::SeqCst);
         drop(line);
-        Some(Place { queue: self.clone(), ticket, sleeper, served: false })
+        Some(Place { queue: self.clone(), ticket, sleeper })
     }
 
     /// Takes note that a server has room for one more.
@@ -174,7 +177,6 @@ pub struct Place {
     queue: Arc<Queue>,
     ticket: Ticket,
     sleeper: Arc<Notify>,
-    served: bool,
 }
 
 impl Place {
@@ -183,26 +185,22 @@ impl Place {
         self.queue.line.lock().may_look(self.ticket)
     }
 
-    /// Waits to be called. Cancel safe.
+    /// Waits to be called. Whoever was must look for a server before it waits again. Cancel safe.
     pub async fn called(&self) {
         self.sleeper.notified().await;
+        self.queue.line.lock().looks(self.ticket);
     }
 
     /// It was called and found no room.
     pub fn missed(&self) {
         wake(self.queue.line.lock().missed(self.ticket));
     }
-
-    /// It has a server.
-    pub fn served(mut self) {
-        self.served = true;
-    }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
         let mut line = self.queue.line.lock();
-        let next = line.leave(self.ticket, self.served);
+        let next = line.leave(self.ticket);
         self.queue.length.fetch_sub(1, Ordering::SeqCst);
         self.queue.easily_pleased.fetch_sub(self.ticket.0.is_easily_pleased().into(), Ordering::SeqCst);
         drop(line);
@@ -220,6 +218,10 @@ mod tests {
 
     fn is_called(place: &Place) -> bool {
         place.queue.line.lock().waiting[&place.ticket].called
+    }
+
+    fn look(place: &Place) {
+        place.queue.line.lock().looks(place.ticket);
     }
 
     #[test]
@@ -254,12 +256,29 @@ mod tests {
         queue.freed();
         drop(first);
         assert!(is_called(&second) && !is_called(&third), "it has left");
+        look(&second);
         second.missed();
         assert!(!is_called(&second) && is_called(&third), "it cannot use it");
-        third.served();
-        assert!(!is_called(&second));
+        look(&third);
+        drop(third);
+        assert!(!is_called(&second), "it has been served");
         queue.freed();
         assert!(is_called(&second));
+    }
+
+    #[test]
+    fn a_place_that_becomes_free_while_one_looks_is_not_lost() {
+        let queue = Arc::new(Queue::default());
+        let [first, second] = [(); 2].map(|()| queue.join(NORMAL, 9).unwrap());
+        queue.freed();
+        look(&first);
+        queue.freed();
+        first.missed();
+        assert!(is_called(&first), "it looked too early, and looks again");
+        look(&first);
+        queue.freed();
+        drop(first);
+        assert!(is_called(&second), "it has had the one and needs no other");
     }
 
     #[test]
@@ -295,7 +314,8 @@ mod tests {
                         if let Some(index) = called {
                             prop_assert!(free > 0);
                             free -= 1;
-                            places.remove(index).served();
+                            look(&places[index]);
+                            drop(places.remove(index));
                         }
                     }
                 }

@@ -259,3 +259,34 @@ async fn who_waits_for_another_server_than_the_one_that_failed_it_keeps_nobody_f
     drop(held);
     assert_eq!(again.await.unwrap().unwrap().index, 1);
 }
+
+/// Places become free and are looked for on two threads at once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn everybody_in_the_line_is_served_however_threads_meet() {
+    let settings = Settings { queue_limit: 1000, queue_timeout: Duration::from_secs(20), ..SETTINGS };
+    let servers = with_max_conns("pp", 1);
+    let cluster = Arc::new(Cluster::new("up".into(), Balance::LeastConn, None, servers, settings, None));
+    let clients = (0..24).map(|client: usize| {
+        let cluster = cluster.clone();
+        tokio::spawn(async move {
+            for round in 0..400 {
+                // Some have failed at one server and want the other.
+                let tried = if (client + round).is_multiple_of(5) { tried(&[round % 2]) } else { Tried::default() };
+                let picked = match cluster.pick(&ask(true), &tried, Instant::now()) {
+                    Err(NoServer::Full) => cluster.wait(&ask(true), &tried).await,
+                    decided => decided,
+                };
+                let picked = picked.unwrap_or_else(|none| panic!("client {client}, round {round}: {none:?}"));
+                if (client + round).is_multiple_of(3) {
+                    tokio::task::yield_now().await;
+                }
+                drop(picked);
+            }
+        })
+    });
+    for client in clients.collect::<Vec<_>>() {
+        client.await.unwrap();
+    }
+    assert!(cluster.servers().queue.is_empty());
+    assert!(cluster.servers().members.iter().all(|member| member.endpoint.in_flight() == 0));
+}
