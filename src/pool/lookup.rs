@@ -219,6 +219,7 @@ async fn ask(pooler: Arc<Pooler>, running: Arc<Running>, key: Key) -> Answer {
     };
     let database = pooler.database(&key.database).ok_or_else(|| failed(&"auth_dbname is none of databases:"))?;
     let pool = database.pool_for_lookups(&key.auth_user, &running, &pooler.shared);
+    let is_named = rules::is_named(&running.pool, &key.database);
     drop(running);
     let lease = match pool.store.try_lease(NOBODY, Instant::now()) {
         Some(lease) => lease,
@@ -226,9 +227,13 @@ async fn ask(pooler: Arc<Pooler>, running: Arc<Running>, key: Key) -> Answer {
             let mut waiting = pool.store.wait(NOBODY, Patience::UntilRefused, Instant::now());
             match waiting.served().await {
                 Ok(lease) => lease,
-                // Where there is no such database there is no such user; said only behind a proof, as of any other.
-                Err(Refusal::Login(why)) if why.sqlstate() == Some(NO_SUCH_DATABASE) => return Ok(None),
-                Err(refusal) => return Err(failed(&PoolError::from(refusal))),
+                Err(refusal) => {
+                    let is_none = matches!(&refusal, Refusal::Login(why) if why.sqlstate() == Some(NO_SUCH_DATABASE));
+                    let failed = failed(&PoolError::from(refusal));
+                    // A name that only `*` takes: where there is no such database there is no such user, and that is said
+                    // behind a proof, as of any other. One that the file has is the operator's mistake.
+                    return if is_none && !is_named { Ok(None) } else { Err(failed) };
+                }
             }
         }
     };

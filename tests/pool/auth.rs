@@ -214,6 +214,17 @@ async fn a_database_that_only_the_server_knows_to_be_none_is_told_to_nobody_with
     }
 }
 
+/// It is nobody's password that is wrong.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_database_of_the_file_that_the_server_does_not_have_is_told_as_a_lookup_that_failed() {
+    let cluster = postgres::shared();
+    let wrong = Database { dbname: Some("there_is_none".into()), ..database(&cluster, "names") };
+    let lookup = Lookup { user: Some(USER.into()), dbname: Some("names".into()), ..Lookup::default() };
+    let access = Access { lookup, ..Access::default() };
+    let pooled = start(Pool { access, databases: vec![database(&cluster, DATABASE), wrong], ..config(&cluster) }).await;
+    assert_eq!(refusal(&pooled, "unheard_of", "guess").await.0, "57P03");
+}
+
 /// No reload asks anybody for a password again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_keys_of_a_login_reach_new_servers_after_a_reload_too() {
@@ -226,7 +237,10 @@ async fn the_keys_of_a_login_reach_new_servers_after_a_reload_too() {
     pooled.pooler.reload(&Arc::new(Pool { server_lifetime: 1800 * SECOND, ..looks_up(&cluster) }));
     direct.batch_execute(&format!("SELECT pg_terminate_backend({before})")).await.unwrap();
     let gone = format!("SELECT count(*) FROM pg_stat_activity WHERE pid = {before}");
-    while ask(&direct, &gone).await.unwrap() != "0" {}
+    let deadline = tokio::time::Instant::now() + 10 * SECOND;
+    while ask(&direct, &gone).await.unwrap() != "0" {
+        assert!(tokio::time::Instant::now() < deadline, "its server does not end");
+    }
     let mut after = ask(&client, process).await;
     if after.is_err() {
         after = ask(&client, process).await; // its server was lost as the question was put
