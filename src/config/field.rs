@@ -272,6 +272,11 @@ impl<'a> Field<'a> {
         entries.iter().map(field).collect()
     }
 
+    /// Returns whether any of it came from the environment, which is where secrets come from.
+    pub fn is_from_environment(&self) -> bool {
+        matches!(&self.node.value, Value::Scalar(scalar) if !scalar.quotable)
+    }
+
     /// Returns whether it is a mapping.
     pub fn is_map(&self) -> bool {
         matches!(self.node.value, Value::Map(_))

@@ -74,11 +74,11 @@ mod tests {
     use crate::config::lb::{Piece, Template, Variable};
 
     fn text(text: &str) -> Template {
-        Template([Piece::Text(text.into())].into())
+        Template::from(vec![Piece::Text(text.into())])
     }
 
     fn variable(variable: Variable) -> Template {
-        Template([Piece::Variable(variable)].into())
+        Template::from(vec![Piece::Variable(variable)])
     }
 
     fn name(name: &'static str) -> HeaderName {

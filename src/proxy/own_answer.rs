@@ -44,7 +44,7 @@ mod tests {
             client: [127, 0, 0, 1].into(),
             request_id: "",
         };
-        let answer = redirect(&Redirect { to: Template(pieces.into()), status: 301 }, &values).ok()?;
+        let answer = redirect(&Redirect { to: Template::from(pieces.to_vec()), status: 301 }, &values).ok()?;
         Some(answer.location.unwrap().to_str().unwrap().to_owned())
     }
 

@@ -22,8 +22,11 @@ pub(super) async fn send_lasting(session: &mut Session, answer: Answer, ctx: &Ct
 async fn write(session: &mut Session, answer: Answer, ctx: &Ctx, of_file: bool) -> Result<()> {
     let mut head = ResponseHeader::build(answer.status, Some(8))?;
     head.insert_header(header::SERVER, SERVER)?;
-    head.insert_header(header::CONTENT_TYPE, &*answer.content_type)?;
-    head.insert_header(header::CONTENT_LENGTH, answer.body.len())?;
+    // A 204 has no body, and no length of one (RFC 9110 8.6).
+    if answer.status != 204 {
+        head.insert_header(header::CONTENT_TYPE, &*answer.content_type)?;
+        head.insert_header(header::CONTENT_LENGTH, answer.body.len())?;
+    }
     // A redirect or a text of the file is as lasting as the file; how we are today is not.
     if answer.status >= 400 || !of_file {
         head.insert_header(header::CACHE_CONTROL, "no-store")?;

@@ -19,7 +19,7 @@ pub(super) struct Values<'a> {
 /// Returns the text for a request; `None` if the request lacks something of it.
 pub(super) fn render(template: &Template, values: &Values<'_>) -> Option<Vec<u8>> {
     let mut out = Vec::with_capacity(128);
-    for piece in &template.0 {
+    for piece in &template.pieces {
         match piece {
             Piece::Text(text) => out.extend_from_slice(text.as_bytes()),
             Piece::Variable(Variable::Host) => {

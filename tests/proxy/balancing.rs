@@ -239,3 +239,27 @@ async fn a_browser_keeps_its_cookie_when_its_server_is_only_full() {
     assert_eq!((meanwhile.status, given(&meanwhile)), (200, None));
     assert_eq!(servers[1 - own].requests(), 1, "the other one has answered");
 }
+
+/// With a secret of the file, and with one drawn at the start: a server is known by its name.
+#[tokio::test]
+async fn a_browser_keeps_its_server_over_a_reload() {
+    for secret in [Some(Secret::new("0123456789abcdef")), None] {
+        let servers = [Script::saying("a").await, Script::saying("b").await, Script::saying("c").await];
+        let addresses = servers.each_ref().map(|server| server.address);
+        let mut config = lb(&addresses);
+        config.upstreams[0].sticky = Some(Sticky { secret: secret.clone(), ..sticky() });
+        let rig = Rig::start(config).await;
+        let first = ask(rig.address, get("/")).await;
+        let cookie = given(&first).unwrap();
+        let mut next = rig.lb.clone();
+        if let Servers::Own(own) = &mut next.upstreams[0].servers {
+            own.rotate_left(1);
+            own[0].weight = 7;
+        }
+        rig.front.reload(&std::sync::Arc::new(next)).await;
+        for _ in 0..6 {
+            let again = ask(rig.address, with_cookie(&cookie)).await;
+            assert_eq!((&again.body, given(&again)), (&first.body, None), "{secret:?}");
+        }
+    }
+}

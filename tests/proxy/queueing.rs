@@ -167,8 +167,7 @@ async fn the_line_is_served_by_priority_and_then_in_order() {
     let order = ["/first", "/pay/1", "/pay/2", "/a", "/b", "/export/"];
     for path in order {
         worker.finishes(1);
-        let place = asked.iter().position(|answer| answer.is_finished());
-        let mut done = place;
+        let mut done = None;
         eventually("one is done", || {
             done = asked.iter().position(|answer| answer.is_finished());
             done.is_some()
@@ -240,4 +239,22 @@ async fn who_a_server_failed_is_next_in_line_for_another() {
         assert_eq!(answer.await.unwrap().0, 200);
     }
     assert_eq!(worker.most.load(Ordering::SeqCst), 1);
+}
+
+/// What a client says behind its request is not taken for its leaving.
+#[tokio::test]
+async fn a_client_that_has_more_to_ask_waits_like_others() {
+    let worker = Worker::start().await;
+    let rig = Rig::start(one_at_a_time(&worker, Queue::default())).await;
+    let first = begin(&rig, "/first");
+    eventually("it is there", || worker.script.requests() == 1).await;
+    let mut client = Client::connect(rig.address).await;
+    client.send([get("/a"), get("/b")].concat()).await;
+    waiting(&rig, 1).await;
+    client.send(get("/c")).await;
+    worker.finishes(4);
+    assert_eq!(first.await.unwrap().0, 200);
+    for path in ["/a", "/b", "/c"] {
+        assert_eq!(client.answer().await.body, path);
+    }
 }

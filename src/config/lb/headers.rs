@@ -34,7 +34,14 @@ impl HeaderRules {
         let mut section = field.section();
         let values = |field: Option<Field<'_>>| {
             let entries = field.map(|field| field.entries()).unwrap_or_default();
-            entries.iter().filter_map(|(name, field)| Some((header_name(name, field)?, value(field)?))).collect()
+            entries
+                .iter()
+                .filter_map(|(name, field)| {
+                    let header = header_name(name, field)?;
+                    let value = value(&header, field)?;
+                    Some((header, value))
+                })
+                .collect()
         };
         let rules = Self {
             set: values(section.get("set")),
@@ -58,13 +65,22 @@ pub(super) fn header_name(name: &str, field: &Field<'_>) -> Option<HeaderName> {
     Some(header)
 }
 
-fn value(field: &Field<'_>) -> Option<Template> {
-    let template = Template::read(field)?;
+/// Headers whose values are passwords, wherever they come from.
+const CREDENTIALS: [&str; 4] = ["authorization", "proxy-authorization", "cookie", "set-cookie"];
+
+/// Returns whether the value of a header may be a secret.
+pub(super) fn is_secret(name: &HeaderName, field: &Field<'_>) -> bool {
+    CREDENTIALS.contains(&name.as_str()) || field.is_from_environment()
+}
+
+fn value(name: &HeaderName, field: &Field<'_>) -> Option<Template> {
+    let mut template = Template::read(field)?;
+    template.hidden = is_secret(name, field);
     let is_value = |piece: &Piece| match piece {
         Piece::Text(text) => HeaderValue::from_str(text).is_ok(),
         Piece::Variable(_) => true,
     };
-    if !template.0.iter().all(is_value) {
+    if !template.pieces.iter().all(is_value) {
         field.reject("must be a header's value: visible ASCII and spaces");
         return None;
     }

@@ -6,7 +6,11 @@ use http::{HeaderName, HeaderValue};
 
 use crate::config::{
     field::Field,
-    lb::{CheckKind, HealthCheck, headers::header_name, route::request_target},
+    lb::{
+        CheckKind, HealthCheck,
+        headers::{header_name, is_secret},
+        route::request_target,
+    },
     reading::Spot,
 };
 
@@ -52,7 +56,15 @@ const HTTP_ONLY: [&str; 7] = ["path", "host", "headers", "status", "expect_body"
 
 fn headers(field: Option<Field<'_>>) -> Vec<(HeaderName, HeaderValue)> {
     let entries = field.map(|field| field.entries()).unwrap_or_default();
-    entries.iter().filter_map(|(name, field)| Some((header_name(name, field)?, header_value(field)?))).collect()
+    entries
+        .iter()
+        .filter_map(|(name, field)| {
+            let header = header_name(name, field)?;
+            let mut value = header_value(field)?;
+            value.set_sensitive(is_secret(&header, field));
+            Some((header, value))
+        })
+        .collect()
 }
 
 fn header_value(field: &Field<'_>) -> Option<HeaderValue> {

@@ -27,7 +27,7 @@ pub use self::{
     own_answer::{Redirect, Respond},
     route::PRIORITIES,
     sticky::{SameSite, Sticky},
-    template::{Piece, Template, Variable},
+    template::{HIDDEN, Piece, Template, Variable},
 };
 use crate::config::{
     field::Field,

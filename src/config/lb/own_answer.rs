@@ -50,22 +50,25 @@ pub(super) fn redirect(field: &Field<'_>) -> Option<Redirect> {
 /// Where a client is sent is the file's to say: a path from the request alone could lead it to another host (`//evil.example`).
 fn to(field: &Field<'_>) -> Option<Template> {
     let template = Template::read(field)?;
-    let begin = match template.0.first() {
+    let begin = match template.pieces.first() {
         Some(Piece::Text(text)) => text,
         _ => "",
     };
     let has_host = |scheme: &str| {
         let rest = begin.strip_prefix(scheme)?;
-        Some(!rest.is_empty() || matches!(template.0.get(1), Some(Piece::Variable(super::template::Variable::Host))))
+        Some(
+            !rest.is_empty()
+                || matches!(template.pieces.get(1), Some(Piece::Variable(super::template::Variable::Host))),
+        )
     };
     let is_path = begin.len() > 1 && begin.starts_with('/') && !begin.starts_with("//");
-    let is_root = begin == "/" && template.0.len() == 1;
+    let is_root = begin == "/" && template.pieces.len() == 1;
     let is_url = has_host("https://").or_else(|| has_host("http://")).unwrap_or(false);
     let is_clean = |piece: &Piece| match piece {
         Piece::Text(text) => text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'\\'),
         Piece::Variable(_) => true,
     };
-    if !(is_url || is_path || is_root) || !template.0.iter().all(is_clean) {
+    if !(is_url || is_path || is_root) || !template.pieces.iter().all(is_clean) {
         field
             .reject("must begin with https://, http:// and a host, or with / and something of its own, without spaces");
         return None;
@@ -84,9 +87,21 @@ pub(super) fn respond(field: &Field<'_>) -> Respond {
         }
         Some(text.into())
     });
+    let status = section.get("status").map_or(Some(200), |field| {
+        let status = field.integer::<u16>(200..=599)?;
+        if (300..400).contains(&status) {
+            field.reject("must not be a redirect's, which says where to: see redirect");
+            return None;
+        }
+        Some(status)
+    });
+    let body = section.get("body");
+    if let (Some(body), Some(204)) = (&body, status) {
+        body.error("has no meaning with status 204, which has none");
+    }
     let respond = Respond {
-        status: section.integer("status", 200, 200..=599),
-        body: section.get("body").and_then(|field| field.lines()).unwrap_or_default().into(),
+        status: status.unwrap_or(200),
+        body: body.and_then(|field| field.lines()).unwrap_or_default().into(),
         content_type: content_type.unwrap_or_else(|| "text/plain; charset=utf-8".into()),
         retry_after: section.timeout("retry_after", None),
     };

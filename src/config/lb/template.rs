@@ -3,8 +3,12 @@
 use crate::config::field::Field;
 
 /// A text whose variables stand for parts of a request.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Template(pub Box<[Piece]>);
+#[derive(Clone, PartialEq, Eq)]
+pub struct Template {
+    pub pieces: Box<[Piece]>,
+    /// It may be a secret, and is shown to nobody.
+    pub hidden: bool,
+}
 
 /// A part of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,6 +28,9 @@ pub enum Variable {
     RemoteAddr,
     RequestId,
 }
+
+/// What is shown in place of a value that may be a secret.
+pub const HIDDEN: &str = "(hidden)";
 
 const VARIABLES: [(&str, Variable); 4] = [
     ("host", Variable::Host),
@@ -55,14 +62,29 @@ impl Template {
             pieces.push(Piece::Variable(*variable));
             push_text(&mut pieces, text);
         }
-        Some(Self(pieces.into()))
+        Some(Self { pieces: pieces.into(), hidden: field.is_from_environment() })
     }
 }
 
-/// As it stands in the file.
+impl From<Vec<Piece>> for Template {
+    fn from(pieces: Vec<Piece>) -> Self {
+        Self { pieces: pieces.into(), hidden: false }
+    }
+}
+
+impl std::fmt::Debug for Template {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        std::fmt::Display::fmt(self, f)
+    }
+}
+
+/// As it stands in the file, unless it is hidden.
 impl std::fmt::Display for Template {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.0.iter().try_for_each(|piece| match piece {
+        if self.hidden {
+            return f.write_str(HIDDEN);
+        }
+        self.pieces.iter().try_for_each(|piece| match piece {
             Piece::Text(text) => f.write_str(text),
             Piece::Variable(variable) => {
                 let name = VARIABLES.iter().find(|(_, known)| known == variable).map_or("", |(name, _)| name);

@@ -2,8 +2,8 @@
 
 use super::Yaml;
 use crate::config::lb::{
-    Admin, Balance, Builtin, CheckKind, Headers, HealthCheck, Lb, PRIORITIES, PathMatch, Route, Server, Servers,
-    Shutdown, Sticky, Target, Template, Upstream,
+    Admin, Balance, Builtin, CheckKind, HIDDEN, Headers, HealthCheck, Lb, PRIORITIES, PathMatch, Route, Server,
+    Servers, Shutdown, Sticky, Target, Template, Upstream,
 };
 
 pub(super) fn admin(admin: &Admin) -> Yaml {
@@ -114,11 +114,16 @@ fn server(server: &Server) -> Yaml {
     map
 }
 
+/// Returns a value that is no secret.
+fn shown(value: &http::HeaderValue) -> &str {
+    if value.is_sensitive() { HIDDEN } else { value.to_str().unwrap_or_default() }
+}
+
 fn health_check(check: &HealthCheck) -> Yaml {
     let mut map = Yaml::map();
     let pairs = |pairs: &[(http::HeaderName, http::HeaderValue)]| {
         let mut own = Yaml::map();
-        pairs.iter().for_each(|(name, value)| own.put(name.as_str(), value.to_str().unwrap_or_default()));
+        pairs.iter().for_each(|(name, value)| own.put(name.as_str(), shown(value)));
         own
     };
     match check.kind {

@@ -499,6 +499,8 @@ fn a_redirect_says_itself_which_host_it_leads_to() {
     assert!(read("redirect: 'https://$hots'").contains("$hots is no variable; there are $host, $request_uri"));
     assert!(read("redirect: { to: 'https://a', status: 304 }").contains("must be 301, 302, 303, 307 or 308"));
     assert!(read("respond: { content_type: \"a\\u00e4\" }").contains("must be a media type"));
+    assert!(read("respond: { status: 301 }").contains("must not be a redirect's"));
+    assert!(read("respond: { status: 204, body: a }").contains("has no meaning with status 204"));
     assert!(read("upstream: django, respond: {}").contains("respond: cannot stand beside upstream"));
     assert!(read("respond: {}, needs_database: true").contains("has no meaning on a route without an upstream"));
 }

@@ -331,3 +331,18 @@ fn rules_and_maps_are_read_beside_the_file_and_their_mistakes_stand_in_them() {
     );
     assert_eq!(lines(load()), [expected]);
 }
+
+#[test]
+fn header_values_that_may_be_secrets_are_never_shown() {
+    let hidden = "Bearer hunter2";
+    let text = FRONT.replace(
+        "  django:\n",
+        "  django:\n    health_check: { headers: { Authorization: hunter2, X-Key: '${KEY}', X-Open: shown } }\n",
+    ) + "request_headers: { set: { Authorization: Bearer hunter2, X-Key: '${KEY}', X-Open: shown } }\n";
+    let surroundings = Surroundings::new(|_| Some(hidden.into()), |_, _| Ok(Vec::new()));
+    let config = Config::from_texts(Some(&text), None, &surroundings).unwrap_or_else(|errors| panic!("{errors}"));
+    for shown in [print(&config), format!("{config:?}")] {
+        assert!(!shown.contains("hunter2"), "{shown}");
+        assert!(shown.contains("shown"), "{shown}");
+    }
+}

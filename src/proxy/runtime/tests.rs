@@ -206,21 +206,40 @@ async fn an_unchanged_server_is_the_same_one_after_a_reload() {
     assert_eq!(bench.deps.board.servers().len(), 3);
 }
 
+const ASK: Ask = Ask {
+    client: std::net::IpAddr::V4(Ipv4Addr::LOCALHOST),
+    needs_database: true,
+    hash: None,
+    sticky: None,
+    priority: lb::QueuePriority::Normal,
+};
+
+#[tokio::test]
+async fn a_server_that_a_reload_brings_begins_slowly_and_those_of_the_start_do_not() {
+    let bench = bench();
+    let slow = |mut servers: Vec<lb::Server>| {
+        servers.iter_mut().for_each(|server| server.slow_start = seconds(1000));
+        lb(servers)
+    };
+    let mut all = two_servers();
+    let first = Runtime::build(&slow(all.clone()), None, &bench.deps);
+    all.push(server("web-3", 8003));
+    let second = Runtime::build(&slow(all), Some(&first), &bench.deps);
+    let mut counts = [0; 3];
+    for _ in 0..66 {
+        counts[cluster_of(&second, "/").pick(&ASK, &Tried::default(), std::time::Instant::now()).unwrap().index] += 1;
+    }
+    assert_eq!(counts, [32, 32, 2], "one sixteenth of its weight");
+}
+
 #[tokio::test]
 async fn a_rotation_goes_on_over_a_reload() {
     let bench = bench();
     let mut runtime = Runtime::build(&lb(two_servers()), None, &bench.deps);
-    let ask = Ask {
-        client: Ipv4Addr::LOCALHOST.into(),
-        needs_database: true,
-        hash: None,
-        sticky: None,
-        priority: lb::QueuePriority::Normal,
-    };
     let mut picked = Vec::new();
     for _ in 0..4 {
         let now = std::time::Instant::now();
-        picked.push(cluster_of(&runtime, "/").pick(&ask, &Tried::default(), now).unwrap().index);
+        picked.push(cluster_of(&runtime, "/").pick(&ASK, &Tried::default(), now).unwrap().index);
         runtime = Runtime::build(&lb(two_servers()), Some(&runtime), &bench.deps);
     }
     assert_eq!(picked, [0, 1, 0, 1]);
@@ -258,15 +277,8 @@ async fn checks_of_a_server_that_left_the_file_end() {
     checked.upstreams[0].health_check = None;
     let third = Runtime::build(&checked, Some(&second), &bench.deps);
     eventually(|| bench.drain.in_flight() == 0).await;
-    let ask = Ask {
-        client: Ipv4Addr::LOCALHOST.into(),
-        needs_database: true,
-        hash: None,
-        sticky: None,
-        priority: lb::QueuePriority::Normal,
-    };
     assert!(
-        cluster_of(&third, "/").pick(&ask, &Tried::default(), std::time::Instant::now()).is_ok(),
+        cluster_of(&third, "/").pick(&ASK, &Tried::default(), std::time::Instant::now()).is_ok(),
         "without a check a server is up"
     );
 }

@@ -60,6 +60,11 @@ fn ask(needs_database: bool) -> Ask {
     }
 }
 
+fn balances() -> [Balance; 6] {
+    let hash = Balance::ConsistentHash(lb::Hash::default());
+    [Balance::RoundRobin, Balance::LeastConn, Balance::IpHash, Balance::Random, hash, Balance::Ewma]
+}
+
 fn pick(cluster: &Cluster, tried: &Tried, now: Instant) -> Result<usize, NoServer> {
     cluster.pick(&ask(true), tried, now).map(|picked| picked.index)
 }
@@ -84,7 +89,7 @@ fn servers_that_are_down_unproven_or_draining_are_never_asked() {
 
 #[test]
 fn a_second_try_goes_elsewhere_until_all_were_tried() {
-    for balance in [Balance::RoundRobin, Balance::IpHash] {
+    for balance in balances() {
         let cluster = cluster(balance, &servers("ppp", None));
         let mut tried = Tried::default();
         for _ in 0..3 {
@@ -98,16 +103,18 @@ fn a_second_try_goes_elsewhere_until_all_were_tried() {
 
 #[test]
 fn backups_are_asked_only_when_no_other_is_up() {
-    let servers = servers("ppb", None);
-    let cluster = cluster(Balance::RoundRobin, &servers);
-    let now = Instant::now();
-    for _ in 0..10 {
-        assert_ne!(pick(&cluster, &Tried::default(), now), Ok(2));
+    for balance in balances() {
+        let servers = servers("ppb", None);
+        let cluster = cluster(balance.clone(), &servers);
+        let now = Instant::now();
+        for _ in 0..10 {
+            assert_ne!(pick(&cluster, &Tried::default(), now), Ok(2), "{balance:?}");
+        }
+        servers.members[0].endpoint.facts.store(DOWN);
+        assert_eq!(pick(&cluster, &Tried::default(), now), Ok(1), "{balance:?}");
+        cluster.failed(1, now);
+        assert_eq!(pick(&cluster, &Tried::default(), now), Ok(2), "{balance:?}");
     }
-    servers.members[0].endpoint.facts.store(DOWN);
-    assert_eq!(pick(&cluster, &Tried::default(), now), Ok(1));
-    cluster.failed(1, now);
-    assert_eq!(pick(&cluster, &Tried::default(), now), Ok(2));
 }
 
 #[test]
@@ -289,4 +296,35 @@ async fn everybody_in_the_line_is_served_however_threads_meet() {
     }
     assert!(cluster.servers().queue.is_empty());
     assert!(cluster.servers().members.iter().all(|member| member.endpoint.in_flight() == 0));
+}
+
+/// How much of its weight the first server has.
+fn share(servers: &Servers, now: Instant) -> u32 {
+    let Member { endpoint, slow_start, .. } = &servers.members[0];
+    endpoint.warmth.share(*slow_start, now)
+}
+
+#[test]
+fn slow_start_begins_when_a_drain_or_an_ejection_ends_and_when_a_server_comes_late() {
+    let slow = || {
+        let mut servers = Arc::into_inner(servers("pp", None)).unwrap();
+        servers.members.iter_mut().for_each(|member| member.slow_start = Duration::from_secs(100));
+        Arc::new(servers)
+    };
+    let now = Instant::now();
+    let (drained, ejected, late) = (slow(), slow(), slow());
+    assert_eq!(share(&drained, now), warm::WHOLE, "it was there from the beginning");
+    drained.members[0].endpoint.set_draining(false);
+    assert_eq!(share(&drained, now), warm::WHOLE, "it was not draining");
+    drained.members[0].endpoint.set_draining(true);
+    drained.members[0].endpoint.set_draining(false);
+    assert_eq!(share(&drained, Instant::now()), warm::WHOLE / 16);
+    let cluster = cluster(Balance::RoundRobin, &ejected);
+    cluster.failed(0, now);
+    let trial = now + Duration::from_secs(11);
+    while pick(&cluster, &Tried::default(), trial) != Ok(0) {}
+    cluster.succeeded(0, trial);
+    assert_eq!(share(&ejected, trial), warm::WHOLE / 16);
+    late.members[0].endpoint.came_late();
+    assert_eq!(share(&late, Instant::now()), warm::WHOLE / 16);
 }

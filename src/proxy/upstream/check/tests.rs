@@ -12,7 +12,7 @@ use crate::health::{
     drain,
     ready::Ready,
 };
-use crate::proxy::upstream::passive::Limits;
+use crate::proxy::upstream::{passive::Limits, warm::WHOLE};
 
 fn settings() -> HealthCheck {
     HealthCheck {
@@ -261,7 +261,7 @@ async fn a_server_that_served_unchecked_is_up_until_a_check_says_otherwise() {
 }
 
 #[test]
-fn a_server_that_its_check_brings_up_again_is_no_longer_ejected() {
+fn a_server_that_its_check_brings_up_again_is_no_longer_ejected_and_begins_slowly() {
     let endpoint = endpoint(SocketAddr::from((Ipv4Addr::LOCALHOST, 1)));
     let limits = Limits { max_fails: 1, fail_timeout: Duration::from_secs(10) };
     endpoint.checks.state.lock().minds = Some(Minds::new(NonZeroU32::MIN, NonZeroU32::MIN));
@@ -271,9 +271,12 @@ fn a_server_that_its_check_brings_up_again_is_no_longer_ejected() {
     endpoint.passive.failed(limits, now);
     learn(Outcome::Passed(200));
     assert!(endpoint.passive.ejected(limits, now), "one more good check proves nothing new");
+    let share = || endpoint.warmth.share(Duration::from_secs(1000), std::time::Instant::now());
+    assert_eq!(share(), WHOLE, "its first check is no coming back");
     learn(Outcome::NoConnection);
     learn(Outcome::Passed(200));
     assert!(!endpoint.passive.ejected(limits, now));
+    assert_eq!(share(), WHOLE / 16);
 }
 
 #[tokio::test]

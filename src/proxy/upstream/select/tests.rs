@@ -99,6 +99,27 @@ fn a_server_with_a_share_of_its_weight_gets_that_share() {
     }
 }
 
+/// Nothing ends, everybody is as fast: what each has is its weight's share. nginx's ip_hash goes by the client alone.
+#[test]
+fn what_is_in_flight_goes_by_weight_and_by_the_share_of_a_server_that_warms_up() {
+    for balance in balances().into_iter().filter(|balance| *balance != Balance::IpHash) {
+        for (weights, share, expected) in
+            [([1, 3, 2], [WHOLE; 3], [500, 1500, 1000]), ([1, 1, 1], [WHOLE / 2, WHOLE, WHOLE], [600, 1200, 1200])]
+        {
+            let selector = selector(&balance, &weights);
+            let mut in_flight = [0; 3];
+            for key in 0..3000 {
+                let seen = Fake { in_flight: &in_flight, share: &share, draws: Cell::new(key * 7), ..fake(&|_| true) };
+                in_flight[selector.pick(&seen, &hashed(key)).unwrap()] += 1;
+            }
+            for (got, expected) in in_flight.into_iter().zip(expected) {
+                let off = got.abs_diff(expected) * 100 / expected;
+                assert!(off <= 10, "{balance:?} {weights:?} {share:?}: {in_flight:?}");
+            }
+        }
+    }
+}
+
 #[test]
 fn least_conn_takes_who_has_least_for_its_weight_and_turns_among_equals() {
     let least = LeastConn::new(&[1, 1, 2, 1]);
