@@ -20,6 +20,7 @@ use std::{
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use tokio::time::Instant;
+use tokio_util::task::AbortOnDropHandle;
 
 pub use self::pool::Pool;
 use self::pool::{for_lookups, rest};
@@ -74,6 +75,9 @@ pub(super) struct Database {
     disabled: AtomicBool,
 }
 
+/// A statement of databases that is not answered by then is one that waits for others.
+const REFUSED_WITHIN: Duration = Duration::from_millis(100);
+
 /// Where what happens in a database's relays goes.
 struct Observer {
     database: Arc<str>,
@@ -95,8 +99,14 @@ impl Observe for Observer {
         }
     }
 
-    fn wanted_alone(&self, dbname: &[u8]) {
-        self.registry.leave_database(dbname);
+    /// PostgreSQL asks whether it may at once, and only then whether others are there, for which it waits five seconds: who
+    /// may not is answered before anything is closed, and cannot take others' connections from them.
+    fn wanted_alone(&self, dbname: &[u8]) -> AbortOnDropHandle<()> {
+        let (registry, dbname) = (self.registry.clone(), dbname.to_vec());
+        AbortOnDropHandle::new(tokio::spawn(async move {
+            tokio::time::sleep(REFUSED_WITHIN).await;
+            registry.leave_database(&dbname);
+        }))
     }
 }
 

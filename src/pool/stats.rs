@@ -9,6 +9,8 @@ use std::{
     time::Duration,
 };
 
+use tokio_util::task::AbortOnDropHandle;
+
 use super::pins::Reason;
 
 /// Who hears of single events beside the sums, for a pool that has metrics.
@@ -17,8 +19,9 @@ pub trait Observe: Send + Sync {
     fn query(&self, time: Duration);
     /// A client keeps its server from now on; `statement` is what made it, without literals.
     fn pinned(&self, reason: Reason, statement: &str);
-    /// A statement is on its way for which a server must have no other connection to this database of its.
-    fn wanted_alone(&self, dbname: &[u8]);
+    /// A statement is on its way for which a server must have no other connection to this database of its, until what is
+    /// returned is dropped.
+    fn wanted_alone(&self, dbname: &[u8]) -> AbortOnDropHandle<()>;
 }
 
 #[derive(Default)]
@@ -118,11 +121,10 @@ impl Stats {
         }
     }
 
-    /// A statement is on its way for which a server must have no other connection to this database of its.
-    pub fn wanted_alone(&self, dbname: &[u8]) {
-        if let Some(observer) = &self.observer.0 {
-            observer.wanted_alone(dbname);
-        }
+    /// A statement is on its way for which a server must have no other connection to this database of its, until what is
+    /// returned is dropped.
+    pub fn wanted_alone(&self, dbname: &[u8]) -> Option<AbortOnDropHandle<()>> {
+        self.observer.0.as_ref().map(|observer| observer.wanted_alone(dbname))
     }
 }
 
@@ -140,7 +142,9 @@ mod tests {
 
         fn pinned(&self, _: Reason, _: &str) {}
 
-        fn wanted_alone(&self, _: &[u8]) {}
+        fn wanted_alone(&self, _: &[u8]) -> AbortOnDropHandle<()> {
+            unreachable!()
+        }
     }
 
     #[test]

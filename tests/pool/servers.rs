@@ -1,6 +1,9 @@
 //! Servers that die, restart, or are not there.
 
-use bookend::config::pool::{Database, Pool, PoolMode};
+use bookend::config::{
+    pool::{Database, Pool, PoolMode, User, UserSecret},
+    secret::Secret,
+};
 
 use crate::support::*;
 
@@ -87,5 +90,31 @@ async fn an_idle_connection_of_the_pool_is_in_nobodys_way_who_drops_its_database
                 admin.batch_execute(sql).await.unwrap_or_else(|error| panic!("{sql}: {error:?}"));
             }
         }
+    }
+}
+
+/// Closing others' connections is for those who may drop what they lead to.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_may_not_drop_a_database_takes_no_connections_from_those_who_use_it() {
+    let cluster = postgres::shared();
+    let direct = cluster.direct().await;
+    for sql in ["CREATE DATABASE in_use", "CREATE ROLE powerless LOGIN PASSWORD 'secret'"] {
+        direct.batch_execute(sql).await.unwrap();
+    }
+    for pool_mode in [PoolMode::Transaction, PoolMode::Session] {
+        let mut pool = Pool { pool_mode, ..config(&cluster) };
+        pool.databases.push(Database { dbname: None, ..database(&cluster, "*") });
+        pool.users.push(User::new("powerless", UserSecret::Plain(Secret::new("secret"))));
+        let pooled = start(pool).await;
+        let client = postgres::connect(pooled.port, "in_use", "").await.unwrap();
+        let process = ask(&client, "SELECT pg_backend_pid()").await.unwrap();
+        let powerless = pooled.client_with("user=powerless password=secret").await.unwrap();
+        for _ in 0..20 {
+            let error = powerless.batch_execute("DROP DATABASE in_use").await.unwrap_err();
+            assert_eq!(told(&error).0, "42501");
+        }
+        // Longer than any would be closed in.
+        tokio::time::sleep(SECOND).await;
+        assert_eq!(ask(&client, "SELECT pg_backend_pid()").await.unwrap(), process, "{pool_mode:?}");
     }
 }

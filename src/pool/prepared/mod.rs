@@ -16,7 +16,7 @@ pub mod server;
 pub mod statement;
 pub mod text;
 
-pub use statement::{Interner, Statement};
+pub use statement::{Interner, Long, Statement};
 
 /// Counts a client's Sync messages: what stands or falls together.
 pub type Batch = u64;

@@ -6,7 +6,7 @@
 //! parameter without a type gets one from the table that `search_path` finds, and later plans keep both.
 //!
 //! All texts together are bounded by `max_statement_memory`. Half of it is for statements that clients have named; those
-//! without a name are only given one for speed.
+//! without a name are only given one for speed, or kept ([`Long`]) for the client that binds one in another batch.
 
 use std::{
     collections::HashMap,
@@ -116,6 +116,26 @@ impl Drop for Statement {
     }
 }
 
+/// A text that is kept for one client and given no name: too long for one, but it counts as the others do.
+#[derive(Debug)]
+pub struct Long {
+    definition: Box<[u8]>,
+    bytes: Arc<AtomicUsize>,
+}
+
+impl Long {
+    /// Returns text and types as in a Parse message.
+    pub fn definition(&self) -> &[u8] {
+        &self.definition
+    }
+}
+
+impl Drop for Long {
+    fn drop(&mut self) {
+        self.bytes.fetch_sub(weight(&self.definition), Ordering::Relaxed);
+    }
+}
+
 fn weight(definition: &[u8]) -> usize {
     definition.len() + STATEMENT_LEN
 }
@@ -215,6 +235,14 @@ impl Interner {
     /// As [`Interner::intern`], for a text that its client did not name: only half of the room is for those.
     pub fn intern_unnamed(&self, key: Key<'_>) -> Result<Arc<Statement>, Full> {
         self.intern_up_to(key, self.bytes_max.load(Ordering::Relaxed) / 2)
+    }
+
+    /// Keeps a text that is given no name, while half of the room is not taken; `None` beyond that.
+    pub fn hold(&self, definition: &[u8]) -> Option<Arc<Long>> {
+        let half = self.bytes_max.load(Ordering::Relaxed) / 2;
+        let more = |bytes: usize| bytes.checked_add(weight(definition)).filter(|all| *all <= half);
+        self.bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok()?;
+        Some(Arc::new(Long { definition: definition.into(), bytes: self.bytes.clone() }))
     }
 
     /// Makes a new statement of this key, whether there is one or not: from now on it is the one that is found.

@@ -18,6 +18,7 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     time::{Instant, sleep_until},
 };
+use tokio_util::task::AbortOnDropHandle;
 
 use super::{
     ClientState, Control, Fate, Limits, Outcome, ServerState,
@@ -116,6 +117,7 @@ where
         timed: false,
         pin_timed: false,
         begun: false,
+        alone: None,
         sent: 0,
         received: first.len() as u64,
     };
@@ -198,6 +200,8 @@ struct Relay<'a, C, S> {
     timed: bool,
     /// The timer knows that the client keeps its server.
     pin_timed: bool,
+    /// Others are on their way out of a database, for a statement that waits for it.
+    alone: Option<Box<AbortOnDropHandle<()>>>,
     /// This is not the first wake-up.
     begun: bool,
     sent: u64,
@@ -547,8 +551,11 @@ where
         while let Some((reason, statement)) = self.session.take_pinned() {
             self.stats.pinned(reason, &statement);
         }
+        if self.session.is_at_boundary() {
+            self.alone = None;
+        }
         if let Some(database) = self.session.take_wanted_alone() {
-            self.stats.wanted_alone(&database);
+            self.alone = self.stats.wanted_alone(&database).map(Box::new);
         }
     }
 

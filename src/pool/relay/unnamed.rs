@@ -37,7 +37,7 @@ use super::{
     statements::Found,
 };
 use crate::pool::{
-    prepared::{Batch, Statement, client::Told, server::Need, text},
+    prepared::{Batch, Long, Statement, client::Told, server::Need, text},
     wire::{
         frame::{self, Header},
         frontend,
@@ -46,7 +46,8 @@ use crate::pool::{
     },
 };
 
-/// Longest message whose text is given a name. For another lease a longer one is kept too, up to `max_held_message`.
+/// Longest message whose text is given a name. For another lease a longer one is kept too, up to `max_held_message`, and of
+/// all clients together up to half of `max_statement_memory`.
 const NAMED_MAX: usize = TEXT_MAX;
 
 /// A client's statement without a name.
@@ -55,8 +56,10 @@ pub(super) enum Kept {
     /// There is none, or it is too long.
     #[default]
     Nothing,
-    /// Text and types. bound: `max_held_message`
+    /// Text and types. At most [`NAMED_MAX`].
     Text(Vec<u8>),
+    /// Longer ones. bound: `max_statement_memory`
+    Long(Arc<Long>),
     /// It was given a name. The server knows it under that name alone, unless [`Unnamed::own`].
     Statement(Arc<Statement>),
 }
@@ -66,6 +69,7 @@ impl Kept {
         match self {
             Self::Nothing => None,
             Self::Text(definition) => Some(definition),
+            Self::Long(long) => Some(long.definition()),
             Self::Statement(statement) => Some(statement.definition()),
         }
     }
@@ -209,8 +213,10 @@ impl Session<'_> {
         let was = self.save_unnamed();
         let whole = body.len() == header.body_len() && body.len() <= self.limits.max_held_message;
         match (&mut self.client.unnamed, body.get(1..).filter(|_| whole)) {
-            // Memory of a long one is not kept for short ones.
-            (Kept::Text(text), Some(definition)) if text.capacity() <= NAMED_MAX.max(definition.len()) => {
+            (kept, Some(definition)) if definition.len() > NAMED_MAX => {
+                *kept = self.client.interner.hold(definition).map_or(Kept::Nothing, Kept::Long);
+            }
+            (Kept::Text(text), Some(definition)) => {
                 text.clear();
                 text.extend_from_slice(definition);
             }
@@ -375,9 +381,7 @@ impl Session<'_> {
     /// long one is not kept for that.
     pub(super) fn keep_unnamed(&mut self) {
         self.unnamed.noted = false;
-        if self.unnamed.bound.take() == Some(true)
-            && matches!(&self.client.unnamed, Kept::Text(text) if text.len() > NAMED_MAX)
-        {
+        if self.unnamed.bound.take() == Some(true) && matches!(self.client.unnamed, Kept::Long(_)) {
             self.client.unnamed = Kept::Nothing;
         }
     }

@@ -175,3 +175,20 @@ fn a_long_one_is_kept_for_another_batch_unless_its_own_has_bound_it() {
     serve(&mut pool, &[(0, script().run_text(&long).sync()), (1, theirs)]);
     assert!(matches!(pool.clients[0].state.unnamed, Kept::Nothing), "its text would lie with every client that idles");
 }
+
+/// A thousand clients that parse and go to sleep must not have a thousand times `max_held_message`.
+#[test]
+fn long_ones_of_all_clients_together_are_bounded_and_one_that_went_makes_room() {
+    let mut pool = two_clients();
+    pool.interner.set_bytes_max(50_000);
+    let long = || script().parse("", &format!("select {}", "long".repeat(5_000))).sync();
+    serve(&mut pool, &[(0, long()), (1, long())]);
+    assert!(matches!(pool.clients[0].state.unnamed, Kept::Long(_)));
+    assert!(matches!(pool.clients[1].state.unnamed, Kept::Nothing), "there is no room for another");
+    serve(&mut pool, &[(0, script().parse("", "select short").sync())]);
+    assert_eq!(pool.interner.bytes(), 0);
+    serve(&mut pool, &[(1, long())]);
+    assert!(matches!(pool.clients[1].state.unnamed, Kept::Long(_)));
+    serve(&mut pool, &[(1, script().run("").sync())]);
+    assert!(pool.clients[1].lines().contains(&"C SELECT 1".to_owned()));
+}
