@@ -12,12 +12,12 @@ use pingora::http::{RequestHeader, ResponseHeader};
 use super::{
     attempts::Attempts,
     error::Failure,
-    header_rules,
+    header_rules::{self, Rules},
     request_id::RequestId,
     runtime::{Route, Runtime},
     template::Values,
 };
-use crate::{config::lb::HeaderRules, telemetry::guard::GaugeGuard};
+use crate::telemetry::guard::GaugeGuard;
 
 /// A request, from its head to its line in the access log.
 pub(super) struct Ctx {
@@ -93,7 +93,7 @@ impl Ctx {
 
     fn change(
         &self,
-        rules: [Option<&HeaderRules>; 2],
+        rules: [Option<&Rules>; 2],
         asked: &RequestHeader,
         head: &mut impl header_rules::Head,
     ) -> pingora::Result<()> {
@@ -136,7 +136,11 @@ pub(super) fn host(request: &RequestHeader) -> Option<&[u8]> {
 pub(super) fn path(request: &RequestHeader) -> &[u8] {
     let raw = request.raw_path();
     let target = absolute(raw).map_or(raw, |(_, target)| target);
-    target.split(|byte| matches!(byte, b'?' | b'#')).next().unwrap_or_default()
+    match target.split(|byte| matches!(byte, b'?' | b'#')).next() {
+        // An empty path means the root (RFC 9110 4.2.3).
+        None | Some(b"") => b"/",
+        Some(path) => path,
+    }
 }
 
 /// Makes a request written for a proxy (RFC 9112 3.2.2) one for a server: the host's name moves from the target to the
@@ -179,6 +183,7 @@ mod tests {
         assert_eq!(path(&request("/a%2Fb/../c?d=/e")), b"/a%2Fb/../c");
         assert_eq!(path(&request("http://example.com/a?b")), b"/a");
         assert_eq!(path(&request("http://example.com")), b"/");
+        assert_eq!(path(&request("http://example.com?b")), b"/");
         assert_eq!(path(&request("//example.com/a")), b"//example.com/a");
         assert_eq!(path(&request("*")), b"*");
         assert_eq!(path(&request("/?")), b"/");

@@ -243,6 +243,7 @@ impl Gateway {
         if !route.admits(ctx.client) {
             return Err(Failure::Forbidden);
         }
+        ctx::to_origin_form(session.req_header_mut()).map_err(|_| Failure::BadRequest)?;
         let cluster = match &route.target {
             Target::Builtin(builtin) => return self.page(session, ctx, *builtin).await,
             Target::Upstream(cluster) => cluster.clone(),
@@ -262,7 +263,6 @@ impl Gateway {
         let (needs_database, priority) = (route.needs_database, route.queue_priority);
         let ask = Ask { client: ctx.client, needs_database, hash, sticky, priority };
         ctx.attempts = Some(Attempts::new(cluster, ask));
-        ctx::to_origin_form(session.req_header_mut()).map_err(|_| Failure::BadRequest)?;
         let has_body = !session.is_body_empty();
         match websocket::handshake::upgrade_of(session.req_header(), has_body) {
             Upgrade::WebSocket => return websocket::serve(&self.shared, session, ctx).await.map(|()| true),

@@ -4,6 +4,7 @@
 //! `add_header` in a location makes it forget all others; here nothing is forgotten). Answers of our own have them too: HSTS
 //! and a CSP are for error pages as well.
 
+use bytes::Bytes;
 use http::{HeaderName, HeaderValue};
 use pingora::{
     Result,
@@ -11,7 +12,64 @@ use pingora::{
 };
 
 use super::template::{Values, render};
-use crate::config::lb::HeaderRules;
+use crate::config::lb::{self, HeaderRules, Template};
+
+/// The rules of all routes, or of one.
+#[derive(Debug, Default)]
+pub struct Headers {
+    pub(super) request: Rules,
+    pub(super) response: Rules,
+}
+
+impl Headers {
+    /// Makes rules ready for requests.
+    pub(super) fn new(headers: &lb::Headers) -> Self {
+        Self { request: Rules::new(&headers.request), response: Rules::new(&headers.response) }
+    }
+}
+
+/// Rules whose values are made as far as they can be without a request.
+#[derive(Debug, Default)]
+pub(super) struct Rules {
+    remove: Box<[HeaderName]>,
+    set: Box<[(HeaderName, Value)]>,
+    add: Box<[(HeaderName, Value)]>,
+}
+
+#[derive(Debug)]
+enum Value {
+    /// The same for every request: taking one copies nothing.
+    Fixed(HeaderValue),
+    Made(Template),
+}
+
+impl Value {
+    fn new(template: &Template) -> Self {
+        let fixed = template.fixed().and_then(|text| HeaderValue::from_str(&text).ok());
+        fixed.map_or_else(|| Self::Made(template.clone()), Self::Fixed)
+    }
+
+    fn of(&self, values: &Values<'_>) -> Option<HeaderValue> {
+        match self {
+            Self::Fixed(value) => Some(value.clone()),
+            Self::Made(template) => HeaderValue::from_maybe_shared(Bytes::from(render(template, values)?)).ok(),
+        }
+    }
+}
+
+impl Rules {
+    fn new(rules: &HeaderRules) -> Self {
+        let values = |pairs: &[(HeaderName, Template)]| {
+            pairs.iter().map(|(name, template)| (name.clone(), Value::new(template))).collect()
+        };
+        Self { remove: rules.remove.clone().into(), set: values(&rules.set), add: values(&rules.add) }
+    }
+
+    /// Returns whether they change nothing.
+    pub(super) fn is_empty(&self) -> bool {
+        self.remove.is_empty() && self.set.is_empty() && self.add.is_empty()
+    }
+}
 
 /// A head whose headers can be changed.
 pub(super) trait Head {
@@ -49,19 +107,18 @@ impl Head for ResponseHeader {
 }
 
 /// Changes a head as rules say. A value that the request lacks something for is left out, as nginx leaves out empty ones.
-pub(super) fn apply(rules: &HeaderRules, head: &mut impl Head, values: &Values<'_>) -> Result<()> {
+pub(super) fn apply(rules: &Rules, head: &mut impl Head, values: &Values<'_>) -> Result<()> {
     for name in &rules.remove {
         head.remove(name);
     }
-    let value = |template| HeaderValue::from_bytes(&render(template, values)?).ok();
-    for (name, template) in &rules.set {
-        match value(template) {
+    for (name, value) in &rules.set {
+        match value.of(values) {
             Some(value) => head.insert(name.clone(), value)?,
             None => head.remove(name),
         }
     }
-    for (name, template) in &rules.add {
-        if let Some(value) = value(template) {
+    for (name, value) in &rules.add {
+        if let Some(value) = value.of(values) {
             head.append(name.clone(), value)?;
         }
     }
@@ -103,7 +160,7 @@ mod tests {
             add: vec![(name("link"), text("b")), (name("server"), text("ours"))],
             remove: vec![name("server"), name("not-there")],
         };
-        apply(&rules, &mut head, &VALUES).unwrap();
+        apply(&Rules::new(&rules), &mut head, &VALUES).unwrap();
         let all =
             |name: &str| head.headers.get_all(name).iter().map(|value| value.to_str().unwrap()).collect::<Vec<_>>();
         assert_eq!(all("x-a"), ["3"]);
@@ -120,9 +177,9 @@ mod tests {
             ..HeaderRules::default()
         };
         let evil = Values { host: Some(b"a\r\nx-b: c"), request_uri: b"/\r\nx-b: c", ..VALUES };
-        apply(&rules, &mut head, &evil).unwrap();
+        apply(&Rules::new(&rules), &mut head, &evil).unwrap();
         assert!(head.headers.is_empty(), "{:?}", head.headers);
-        apply(&rules, &mut head, &VALUES).unwrap();
+        apply(&Rules::new(&rules), &mut head, &VALUES).unwrap();
         assert_eq!(
             (&head.headers["x-host"], &head.headers["x-uri"]),
             (&"example.com".parse().unwrap(), &"/a?b".parse().unwrap())

@@ -14,6 +14,7 @@ use ipnet::IpNet;
 
 use super::{
     client_ip::{self, TrustedProxies},
+    header_rules::Headers,
     metrics::{Metrics, RouteMetrics},
     route::{NotFound, Pattern, Table},
     upstream::{
@@ -51,7 +52,7 @@ pub struct Runtime {
     pub trusted: TrustedProxies,
     pub client: lb::Client,
     /// For all routes.
-    pub headers: lb::Headers,
+    pub(super) headers: Headers,
     /// Counts requests that no route took.
     pub unmatched: RouteMetrics,
 }
@@ -70,7 +71,7 @@ pub struct Route {
     pub websocket_idle_timeout: Duration,
     pub queue_priority: QueuePriority,
     pub strip_prefix: Option<Box<str>>,
-    pub headers: lb::Headers,
+    pub(super) headers: Headers,
     pub metrics: RouteMetrics,
 }
 
@@ -129,7 +130,7 @@ impl Runtime {
             own_servers,
             trusted: TrustedProxies::new(&lb.trusted_proxies),
             client: lb.client.clone(),
-            headers: lb.headers.clone(),
+            headers: Headers::new(&lb.headers),
             unmatched: deps.metrics.route(None, None, &[]),
         });
         runtime.announce(deps);
@@ -269,7 +270,7 @@ impl Route {
             websocket_idle_timeout: route.websocket_idle_timeout,
             queue_priority: route.queue_priority,
             strip_prefix: route.strip_prefix.clone(),
-            headers: route.headers.clone(),
+            headers: Headers::new(&route.headers),
             metrics,
         })
     }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bookend::config::{
-    lb::{Balance, Hash, HashKey, SameSite, Servers, Sticky},
+    lb::{Balance, Hash, HashKey, Servers, Sticky},
     secret::Secret,
 };
 
@@ -161,16 +161,7 @@ async fn a_server_that_the_file_calls_down_gets_nothing() {
 }
 
 fn sticky() -> Sticky {
-    Sticky {
-        cookie: "server".into(),
-        secret: Some(Secret::new("0123456789abcdef")),
-        path: "/".into(),
-        domain: None,
-        max_age: None,
-        secure: false,
-        http_only: true,
-        same_site: SameSite::Lax,
-    }
+    Sticky { cookie: "server".into(), secret: Some(Secret::new("0123456789abcdef")), ..Sticky::default() }
 }
 
 fn with_cookie(cookie: &str) -> String {

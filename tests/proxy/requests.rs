@@ -383,6 +383,8 @@ async fn a_redirect_leads_to_where_the_file_says_with_path_and_query() {
         assert_eq!((answer.status, answer.header("location")), (308, Some("https://example.com/a%20b/?c=d")));
         assert_eq!(answer.header("cache-control"), None, "it may be kept");
     }
+    let bare = client.ask("GET http://www.example.com?c=d HTTP/1.1\r\nHost: www.example.com\r\n\r\n").await;
+    assert_eq!(bare.header("location"), Some("https://example.com/?c=d"));
     assert_eq!(client.ask("GET / HTTP/1.1\r\nHost: example.org\r\n\r\n").await.status, 404);
     let post = "POST /a HTTP/1.1\r\nHost: www.example.com\r\nContent-Length: 2\r\n\r\nab";
     let answer = Client::connect(rig.address).await.ask(post).await;
@@ -391,7 +393,7 @@ async fn a_redirect_leads_to_where_the_file_says_with_path_and_query() {
         (Some("https://example.com/a"), Some("close"))
     );
     assert_eq!(server.requests(), 0);
-    assert_eq!(rig.metric("bookend_http_requests_total", &[("status", "3xx")]), 3.0);
+    assert_eq!(rig.metric("bookend_http_requests_total", &[("status", "3xx")]), 4.0);
 }
 
 #[tokio::test]

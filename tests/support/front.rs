@@ -9,8 +9,8 @@ use std::{
 
 use bookend::{
     config::lb::{
-        AccessLog, Balance, CheckKind, Client, Headers, HealthCheck, Lb, Listener, PathMatch, Queue, QueuePriority,
-        Route, Server, Servers, Shutdown, Target, Upstream,
+        AccessLog, Balance, Client, Headers, HealthCheck, Lb, Listener, PathMatch, Queue, QueuePriority, Route, Server,
+        Servers, Shutdown, Target, Upstream,
     },
     health::{
         board::Board,
@@ -225,17 +225,12 @@ pub fn check() -> HealthCheck {
         host: None,
         interval: Duration::from_millis(50),
         down_interval: Duration::from_millis(50),
-        kind: CheckKind::Http,
-        headers: Vec::new(),
-        fast_interval: None,
-        initially_up: false,
-        expect_body: None,
-        expect_headers: Vec::new(),
         timeout: Duration::from_secs(1),
         rise: 1,
         fall: 1,
         status: vec![200..=399],
         database: None,
         max_body: 64 * 1024,
+        ..HealthCheck::default()
     }
 }

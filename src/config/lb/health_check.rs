@@ -19,9 +19,10 @@ const SHORTEST_DOWN_INTERVAL: Duration = Duration::from_millis(100);
 /// Reads a check, and where its database is named.
 pub(super) fn read(field: &Field<'_>) -> (HealthCheck, Option<Spot>) {
     let mut section = field.section();
-    let interval = section.duration("interval", Duration::from_secs(2));
+    let default = HealthCheck::default();
+    let interval = section.duration("interval", default.interval);
     let database = section.get("database");
-    let kind = section.choice("type", CheckKind::Http, &[("http", CheckKind::Http), ("tcp", CheckKind::Tcp)]);
+    let kind = section.choice("type", default.kind, &[("http", CheckKind::Http), ("tcp", CheckKind::Tcp)]);
     if kind == CheckKind::Tcp {
         for key in HTTP_ONLY {
             if let Some(field) = section.get(key) {
@@ -31,21 +32,21 @@ pub(super) fn read(field: &Field<'_>) -> (HealthCheck, Option<Spot>) {
     }
     let check = HealthCheck {
         kind,
-        path: section.get("path").and_then(|path| request_target(&path)).unwrap_or_else(|| "/".into()),
+        path: section.get("path").and_then(|path| request_target(&path)).unwrap_or(default.path),
         host: section.get("host").and_then(|host| host.name().map(str::to_owned)),
         headers: headers(section.get("headers")),
         interval,
         down_interval: section.duration("down_interval", (interval / 4).max(SHORTEST_DOWN_INTERVAL)),
         fast_interval: section.get("fast_interval").and_then(|field| field.positive_duration()),
-        initially_up: section.choice("initial", false, &[("down", false), ("up", true)]),
-        timeout: section.duration("timeout", Duration::from_secs(1)),
-        rise: section.integer("rise", 2, 1..=1_000),
-        fall: section.integer("fall", 3, 1..=1_000),
-        status: section.get("status").map_or_else(|| vec![200..=399], |list| statuses(&list)),
+        initially_up: section.choice("initial", default.initially_up, &[("down", false), ("up", true)]),
+        timeout: section.duration("timeout", default.timeout),
+        rise: section.integer("rise", default.rise, 1..=1_000),
+        fall: section.integer("fall", default.fall, 1..=1_000),
+        status: section.get("status").map_or(default.status, |list| statuses(&list)),
         expect_body: section.get("expect_body").and_then(|field| field.lines()).map(Box::from),
         expect_headers: headers(section.get("expect_headers")),
         database: database.as_ref().and_then(Field::text).map(Arc::from),
-        max_body: section.size("max_body", 64 << 10, 1..=64 << 20) as usize,
+        max_body: section.size("max_body", default.max_body as u64, 1..=64 << 20) as usize,
     };
     section.finish();
     (check, database.map(|database| database.spot))

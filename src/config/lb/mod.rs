@@ -221,6 +221,29 @@ pub struct HealthCheck {
     pub max_body: usize,
 }
 
+impl Default for HealthCheck {
+    fn default() -> Self {
+        Self {
+            kind: CheckKind::Http,
+            path: "/".into(),
+            host: None,
+            headers: Vec::new(),
+            interval: Duration::from_secs(2),
+            down_interval: Duration::from_millis(500),
+            fast_interval: None,
+            initially_up: false,
+            timeout: Duration::from_secs(1),
+            rise: 2,
+            fall: 3,
+            status: vec![200..=399],
+            expect_body: None,
+            expect_headers: Vec::new(),
+            database: None,
+            max_body: 64 << 10,
+        }
+    }
+}
+
 /// How a server is looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CheckKind {

@@ -27,6 +27,21 @@ pub struct Sticky {
     pub same_site: SameSite,
 }
 
+impl Default for Sticky {
+    fn default() -> Self {
+        Self {
+            cookie: "bookend_server".into(),
+            secret: None,
+            path: "/".into(),
+            domain: None,
+            max_age: None,
+            secure: false,
+            http_only: true,
+            same_site: SameSite::Lax,
+        }
+    }
+}
+
 /// When a browser sends a cookie with requests that other sites cause.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SameSite {
@@ -51,16 +66,17 @@ const SAME_SITE: [(&str, SameSite); 3] =
 
 pub(super) fn read(field: &Field<'_>) -> Sticky {
     let mut section = field.section();
-    let secure = section.flag("secure", false);
+    let default = Sticky::default();
+    let secure = section.flag("secure", default.secure);
     let same_site = read_same_site(&mut section, secure);
     let sticky = Sticky {
-        cookie: section.get("cookie").and_then(|field| cookie(&field)).unwrap_or_else(|| "bookend_server".into()),
+        cookie: section.get("cookie").and_then(|field| cookie(&field)).unwrap_or(default.cookie),
         secret: section.get("secret").and_then(|field| secret(&field)),
-        path: section.get("path").and_then(|field| path(&field)).unwrap_or_else(|| "/".into()),
+        path: section.get("path").and_then(|field| path(&field)).unwrap_or(default.path),
         domain: section.get("domain").and_then(|field| domain(&field)),
         max_age: section.timeout("max_age", None),
         secure,
-        http_only: section.flag("http_only", true),
+        http_only: section.flag("http_only", default.http_only),
         same_site,
     };
     section.finish();

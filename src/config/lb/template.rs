@@ -1,4 +1,4 @@
-//! Texts with variables, in nginx's words: `https://$host$request_uri`.
+//! Texts with variables, in nginx's words: `https://$host$request_uri`. `$$` is the character itself.
 
 use crate::config::field::Field;
 
@@ -42,27 +42,46 @@ const VARIABLES: [(&str, Variable); 4] = [
 impl Template {
     /// Reads a template; a variable that is none is reported with those there are.
     pub(super) fn read(field: &Field<'_>) -> Option<Self> {
-        let mut pieces = Vec::new();
-        let mut parts = field.text()?.split('$');
-        let push_text = |pieces: &mut Vec<Piece>, text: &str| {
-            if !text.is_empty() {
-                pieces.push(Piece::Text(text.into()));
+        let mut pieces: Vec<Piece> = Vec::new();
+        let mut text = String::new();
+        let mut rest = field.text()?;
+        while let Some(at) = rest.find('$') {
+            text.push_str(&rest[..at]);
+            rest = &rest[at + 1..];
+            if let Some(behind) = rest.strip_prefix('$') {
+                text.push('$');
+                rest = behind;
+                continue;
             }
-        };
-        push_text(&mut pieces, parts.next().unwrap_or_default());
-        for part in parts {
-            let end = part.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(part.len());
-            let (name, text) = part.split_at(end);
+            let end = rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(rest.len());
+            let (name, behind) = rest.split_at(end);
             let Some((_, variable)) = VARIABLES.iter().find(|(known, _)| *known == name) else {
-                let what =
-                    format!("${name} is no variable; there are $host, $request_uri, $remote_addr and $request_id");
-                field.error(what);
+                let known = VARIABLES.map(|(name, _)| format!("${name}")).join(", ");
+                field.error(format!("${name} is no variable; there are {known}, and $$ for the character itself"));
                 return None;
             };
+            if !text.is_empty() {
+                pieces.push(Piece::Text(std::mem::take(&mut text).into()));
+            }
             pieces.push(Piece::Variable(*variable));
-            push_text(&mut pieces, text);
+            rest = behind;
+        }
+        text.push_str(rest);
+        if !text.is_empty() {
+            pieces.push(Piece::Text(text.into()));
         }
         Some(Self { pieces: pieces.into(), hidden: field.is_from_environment() })
+    }
+}
+
+impl Template {
+    /// Returns the text if it is the same for every request.
+    pub fn fixed(&self) -> Option<String> {
+        let text = |piece: &Piece| match piece {
+            Piece::Text(text) => Some(text.to_string()),
+            Piece::Variable(_) => None,
+        };
+        self.pieces.iter().map(text).collect()
     }
 }
 
@@ -85,7 +104,7 @@ impl std::fmt::Display for Template {
             return f.write_str(HIDDEN);
         }
         self.pieces.iter().try_for_each(|piece| match piece {
-            Piece::Text(text) => f.write_str(text),
+            Piece::Text(text) => f.write_str(&text.replace('$', "$$")),
             Piece::Variable(variable) => {
                 let name = VARIABLES.iter().find(|(_, known)| known == variable).map_or("", |(name, _)| name);
                 write!(f, "${name}")

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use super::*;
-use crate::config::lb::{Balance, Builtin, Hash, HashKey, PathMatch, Servers, Target};
+use crate::config::lb::{Balance, Builtin, Hash, HashKey, PathMatch, Piece, Servers, Target, Variable};
 
 fn seconds(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
@@ -345,4 +345,16 @@ fn header_values_that_may_be_secrets_are_never_shown() {
         assert!(!shown.contains("hunter2"), "{shown}");
         assert!(shown.contains("shown"), "{shown}");
     }
+}
+
+#[test]
+fn a_dollar_is_written_twice_and_read_back() {
+    let text = format!("{FRONT}response_headers: {{ set: {{ X-Price: 'cost: 5$$ at $host$$$request_id' }} }}\n");
+    let lb = load_lb(&text);
+    let (_, value) = &lb.headers.response.set[0];
+    let text = |text: &str| Piece::Text(text.into());
+    let expected =
+        [text("cost: 5$ at "), Piece::Variable(Variable::Host), text("$"), Piece::Variable(Variable::RequestId)];
+    assert_eq!(*value.pieces, expected);
+    assert_eq!(value.to_string(), "cost: 5$$ at $host$$$request_id");
 }

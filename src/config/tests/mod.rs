@@ -1,6 +1,7 @@
 //! Whole files in, a configuration or every error out.
 
 mod bad_files;
+mod bad_front;
 mod cross_checks;
 mod environment;
 mod good_files;

@@ -142,7 +142,7 @@ impl Session<'_> {
         Verdict::Later
     }
 
-    /// Looks at the message behind a Bind that is held, or at that Bind itself. Returns a verdict when that is all for now.
+    /// Looks at the message behind a Bind that is held, or at that Bind itself. Returns a verdict when that decides it.
     pub(super) fn settle_held(&mut self, header: Header, body: &[u8], out: &mut Sink<'_>) -> Option<Verdict> {
         let held = self.server.columns.held.as_deref()?;
         if self.copy_in {

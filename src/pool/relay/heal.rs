@@ -146,7 +146,7 @@ impl Heal {
 }
 
 impl Session<'_> {
-    /// Looks at a client's message before it is decided. Returns a verdict when that is all for now.
+    /// Looks at a client's message before it is decided. Returns a verdict when that decides it.
     pub(super) fn watch_batch(&mut self, header: Header, here: usize, out: &mut Sink<'_>) -> Option<Verdict> {
         if self.heal.is_under_way() {
             return Some(Verdict::Later);

@@ -86,18 +86,13 @@ fn check() -> HealthCheck {
         host: None,
         interval: seconds(600),
         down_interval: seconds(600),
-        kind: lb::CheckKind::Http,
-        headers: Vec::new(),
-        fast_interval: None,
-        initially_up: false,
-        expect_body: None,
-        expect_headers: Vec::new(),
         timeout: seconds(1),
         rise: 1,
         fall: 1,
         status: vec![200..=399],
         database: Some("db".into()),
         max_body: 1000,
+        ..HealthCheck::default()
     }
 }
 

@@ -35,13 +35,13 @@ use tracing::warn;
 
 pub use self::endpoint::{Endpoint, InFlight, Member};
 use self::{
-    queue::{Class, Queue, QueuePriority},
+    queue::{Class, Queue},
     select::{Candidates, Key, Select, Selector, Weighted},
     standing::{Verdict, verdict},
     sticky::Sticky,
 };
 use crate::{
-    config::lb::{self, Balance},
+    config::lb::{self, Balance, QueuePriority},
     health::board::{DatabaseEntry, Serving},
 };
 

@@ -20,7 +20,7 @@ use std::{
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-pub use crate::config::lb::QueuePriority;
+use crate::config::lb::QueuePriority;
 
 /// Who is served before whom.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -104,16 +104,7 @@ mod tests {
     use crate::config::{lb::SameSite, secret::Secret};
 
     fn config() -> lb::Sticky {
-        lb::Sticky {
-            cookie: "server".into(),
-            secret: Some(Secret::new("0123456789abcdef")),
-            path: "/".into(),
-            domain: None,
-            max_age: None,
-            secure: false,
-            http_only: true,
-            same_site: SameSite::Lax,
-        }
+        lb::Sticky { cookie: "server".into(), secret: Some(Secret::new("0123456789abcdef")), ..lb::Sticky::default() }
     }
 
     #[test]

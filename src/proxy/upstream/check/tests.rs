@@ -20,18 +20,13 @@ fn settings() -> HealthCheck {
         host: Some("localhost".into()),
         interval: Duration::from_secs(2),
         down_interval: Duration::from_millis(500),
-        kind: CheckKind::Http,
-        headers: Vec::new(),
-        fast_interval: None,
-        initially_up: false,
-        expect_body: None,
-        expect_headers: Vec::new(),
         timeout: Duration::from_secs(1),
         rise: 2,
         fall: 3,
         status: vec![200..=399],
         database: None,
         max_body: 1000,
+        ..HealthCheck::default()
     }
 }
 
