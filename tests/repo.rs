@@ -17,7 +17,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("config", &["tls"]),
     ("telemetry", &["config"]),
     ("health", &["telemetry", "config"]),
-    ("proxy", &["health", "telemetry", "config"]),
+    ("proxy", &["health", "telemetry", "config", "tls"]),
     ("pool", &["health", "telemetry", "config", "tls"]),
     ("admin", &["health", "telemetry", "config"]),
     ("cli", &["config"]),

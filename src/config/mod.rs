@@ -22,6 +22,7 @@ mod print;
 mod reading;
 pub mod secret;
 mod section;
+mod tls_files;
 mod units;
 
 #[cfg(test)]

@@ -1,15 +1,19 @@
 //! What is known of one request while it is served.
 
 use std::{
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     sync::Arc,
     time::{Instant, SystemTime},
 };
 
 use http::{HeaderMap, header};
-use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::{
+    http::{RequestHeader, ResponseHeader},
+    proxy::Session,
+};
 
 use super::{
+    accept::progress::Progress,
     attempts::Attempts,
     error::Failure,
     header_rules::{self, Rules},
@@ -36,6 +40,10 @@ pub(super) struct Ctx {
     pub(super) body_seen: u64,
     /// Its line is written by somebody else: it became a WebSocket.
     pub(super) handed_over: bool,
+    /// It came by TLS.
+    pub(super) secure: bool,
+    /// Watched for a body that stops coming: on HTTP/2.
+    pub(super) progress: Option<Arc<Progress>>,
     in_flight: Option<GaugeGuard>,
 }
 
@@ -54,6 +62,8 @@ impl Ctx {
             failure: None,
             body_seen: 0,
             handed_over: false,
+            secure: false,
+            progress: None,
             in_flight: None,
         }
     }
@@ -91,6 +101,16 @@ impl Ctx {
         self.change([Some(&self.runtime.headers.request), of_route], asked, request)
     }
 
+    /// Adds what the listener asks for to an answer.
+    pub(super) fn mark_secure(&self, session: &Session, answer: &mut ResponseHeader) -> pingora::Result<()> {
+        // Only by HTTPS does it mean anything (RFC 6797 section 7.2).
+        let entry = self.secure.then(|| self.runtime.entries.find(|| local_address(session))).flatten();
+        match entry.and_then(|entry| entry.hsts.as_ref()) {
+            Some(hsts) => answer.insert_header(header::STRICT_TRANSPORT_SECURITY, hsts),
+            None => Ok(()),
+        }
+    }
+
     fn change(
         &self,
         rules: [Option<&Rules>; 2],
@@ -123,6 +143,11 @@ impl Ctx {
     pub(super) fn is_answered(&self) -> bool {
         self.attempts.as_ref().is_some_and(|attempts| attempts.is_answered())
     }
+}
+
+/// Returns the address a connection came in at.
+pub(super) fn local_address(session: &Session) -> Option<SocketAddr> {
+    session.server_addr()?.as_inet().copied()
 }
 
 /// Returns the host that was asked for. A request written for a proxy names it in its target; when it has a Host header

@@ -72,11 +72,8 @@ impl Front {
     /// When the access log cannot be started, or the registry has a front already.
     pub fn new(lb: &Arc<Lb>, deps: Deps<'_>) -> Result<Self, FrontError> {
         let metrics = Metrics::register(deps.registry)?;
-        let limits = lb
-            .listeners
-            .iter()
-            .map(|own| Limit::new(own.address, own.max_connections, metrics.listener(&own.address.to_string())))
-            .collect();
+        let limits =
+            lb.listeners.iter().map(|own| Limit::new(own, metrics.listener(&own.address.to_string()))).collect();
         let access_log = match lb.access_log.enabled {
             true => Some(
                 AccessLog::start(deps.access_log, lb.access_log.queue, metrics.access_log_dropped().clone())
@@ -128,7 +125,7 @@ impl Front {
         self.shared.runtime.store(runtime);
         for limit in self.limits.iter() {
             if let Some(listener) = lb.listeners.iter().find(|listener| listener.address == limit.address()) {
-                limit.set_max(listener.max_connections);
+                limit.set(listener);
             }
         }
         let summary = reload::differences(&running, lb);

@@ -20,12 +20,13 @@ use pingora::{
 
 use super::{
     Shared,
+    accept::progress,
     attempts::{Attempts, Fault},
     ctx::{self, Ctx},
     error::{Answer, Failure},
     fault,
     forward::{self, Origin},
-    hash_key, own_answer, reply, request_id,
+    hash_key, http2, own_answer, reply, request_id,
     retry::{self, Sent},
     rewrite,
     runtime::Target,
@@ -60,6 +61,11 @@ impl ProxyHttp for Gateway {
         let peer = session.client_addr().and_then(|address| address.as_inet());
         let peer = peer.map_or(IpAddr::from([0, 0, 0, 0]), |address| address.ip());
         ctx.identify(peer, &session.req_header().headers);
+        ctx.secure = session.digest().is_some_and(|digest| digest.ssl_digest.is_some());
+        if session.req_header().version == Version::HTTP_2 {
+            ctx.progress = progress::current();
+            http2::to_http1(session.req_header_mut())?;
+        }
         if session.req_header().version == Version::HTTP_10 {
             // An interim answer is the final one to a client that knows none (RFC 9110 10.1.1 and 15.2).
             session.set_ignore_info_resp(true);
@@ -165,9 +171,12 @@ impl ProxyHttp for Gateway {
         &self,
         _session: &mut Session,
         body: &mut Option<Bytes>,
-        _end: bool,
+        end: bool,
         ctx: &mut Ctx,
     ) -> Result<()> {
+        if let Some(progress) = &ctx.progress {
+            progress.came(end);
+        }
         ctx.body_seen += body.as_ref().map_or(0, |bytes| bytes.len() as u64);
         let limit = ctx.route.as_ref().and_then(|route| route.max_body_size);
         if limit.is_some_and(|limit| ctx.body_seen > limit) {
@@ -239,6 +248,15 @@ impl Gateway {
     /// Does everything that happens before pingora asks a server; returns whether that was all. On a failure nothing was
     /// sent to the client.
     async fn serve(&self, session: &mut Session, ctx: &mut Ctx) -> Result<bool, Failure> {
+        if session.req_header().version == Version::HTTP_2 {
+            http2::check(session.req_header(), ctx.runtime.client.max_headers)?;
+        }
+        if let Some(entry) = ctx.runtime.entries.find(|| ctx::local_address(session)).filter(|_| !ctx.secure) {
+            let values = ctx.values(session.req_header());
+            if let Some(answer) = entry.to_https(values.host, ctx::path(session.req_header()), values.request_uri)? {
+                return self.own(session, ctx, answer).await;
+            }
+        }
         let route = ctx.find_route(session.req_header())?;
         if !route.admits(ctx.client) {
             return Err(Failure::Forbidden);
@@ -365,6 +383,7 @@ pub(super) fn finish_answer(
         session.set_keepalive(None);
     }
     ctx.change_answer(session.req_header(), answer)?;
+    ctx.mark_secure(session, answer)?;
     if let Some(cookie) = ctx.attempts.as_ref().and_then(|attempts| attempts.new_cookie()) {
         answer.append_header(header::SET_COOKIE, cookie)?;
     }
@@ -373,13 +392,12 @@ pub(super) fn finish_answer(
 
 /// Makes a client's request the one for a server; pingora has removed what concerned only the client's connection.
 pub(super) fn prepare_request(session: &Session, request: &mut RequestHeader, ctx: &Ctx) -> Result<()> {
-    let local = session.server_addr().and_then(|address| address.as_inet());
     let origin = Origin {
         peer: ctx.peer,
         client: ctx.client,
         peer_trusted: ctx.runtime.trusted.contains(ctx.peer),
-        scheme: "http",
-        port: local.map_or(80, |address| address.port()),
+        scheme: if ctx.secure { "https" } else { "http" },
+        port: ctx::local_address(session).map_or(80, |address| address.port()),
         host: session.req_header().headers.get(header::HOST),
         request_id: ctx.request_id(),
     };

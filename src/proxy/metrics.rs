@@ -87,6 +87,7 @@ struct StatusCounters {
 pub struct ListenerMetrics {
     open: IntGauge,
     over_limit: IntCounter,
+    handshake: IntCounter,
 }
 
 /// Which way bytes of a WebSocket went.
@@ -101,6 +102,8 @@ pub enum Direction {
 pub enum Refusal {
     /// `max_connections` are open.
     Limit,
+    /// It and we found no TLS in common, or not in time.
+    Handshake,
 }
 
 impl Metrics {
@@ -233,6 +236,7 @@ impl Metrics {
         ListenerMetrics {
             open: self.client_connections.with_label_values(&[listener]),
             over_limit: self.client_connections_refused.with_label_values(&[listener, "limit"]),
+            handshake: self.client_connections_refused.with_label_values(&[listener, "tls_handshake"]),
         }
     }
 
@@ -306,6 +310,7 @@ impl ListenerMetrics {
     pub fn refused(&self, why: Refusal) {
         match why {
             Refusal::Limit => self.over_limit.inc(),
+            Refusal::Handshake => self.handshake.inc(),
         }
     }
 }

@@ -209,6 +209,7 @@ fn text<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Option<&'h [u8]> {
 fn protocol(version: Version) -> &'static str {
     match version {
         Version::HTTP_10 => "HTTP/1.0",
+        Version::HTTP_2 => "HTTP/2.0",
         _ => "HTTP/1.1",
     }
 }

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use crate::{
-    config::lb::{Lb, Server, Servers, Upstream},
+    config::lb::{Lb, Listener, Server, Servers, Upstream},
     health::control::ReloadSummary,
 };
 
@@ -21,7 +21,11 @@ pub(super) fn differences(before: &Lb, after: &Lb) -> ReloadSummary {
         }
     }
     if addresses(before) == addresses(after) && before.listeners != after.listeners {
-        summary.changed.push("listeners: max_connections changed".into());
+        for (old, new) in before.listeners.iter().zip(&after.listeners).filter(|(old, new)| old != new) {
+            summary
+                .changed
+                .extend(listener(old, new).into_iter().map(|what| format!("listener {}: {what}", new.address)));
+        }
     }
     for (what, differs) in [
         ("trusted_proxies changed", before.trusted_proxies != after.trusted_proxies),
@@ -35,6 +39,21 @@ pub(super) fn differences(before: &Lb, after: &Lb) -> ReloadSummary {
     named("upstream", &before.upstreams, &after.upstreams, |own| own.name.clone(), upstream, &mut summary);
     named("route", &before.routes, &after.routes, |own| own.name.clone(), |_, _| Vec::new(), &mut summary);
     summary
+}
+
+fn listener(before: &Listener, after: &Listener) -> Vec<&'static str> {
+    let files = |listener: &Listener| listener.tls.as_ref().map(|tls| tls.accept.clone());
+    let rest = |listener: &Listener| listener.tls.as_ref().map(|tls| (tls.handshake_timeout, tls.hsts.clone()));
+    let all = [
+        ("max_connections changed", before.max_connections != after.max_connections),
+        ("tls is on now", before.tls.is_none() && after.tls.is_some()),
+        ("tls is off now", before.tls.is_some() && after.tls.is_none()),
+        ("certificates changed", before.tls.is_some() && after.tls.is_some() && files(before) != files(after)),
+        ("tls settings changed", before.tls.is_some() && after.tls.is_some() && rest(before) != rest(after)),
+        ("http2 changed", before.http2 != after.http2),
+        ("redirect_https changed", before.redirect_https != after.redirect_https),
+    ];
+    all.into_iter().filter_map(|(what, differs)| differs.then_some(what)).collect()
 }
 
 /// Compares two lists by name: what is gone, what is new, and what is different with details where there are any.

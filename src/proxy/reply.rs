@@ -38,6 +38,7 @@ async fn write(session: &mut Session, answer: Answer, ctx: &Ctx, of_file: bool) 
         head.insert_header(header::RETRY_AFTER, seconds)?;
     }
     ctx.change_answer(session.req_header(), &mut head)?;
+    ctx.mark_secure(session, &mut head)?;
     if !ctx.request_id().is_empty() {
         head.insert_header("X-Request-ID", ctx.request_id())?;
     }

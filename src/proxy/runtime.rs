@@ -14,6 +14,7 @@ use ipnet::IpNet;
 
 use super::{
     client_ip::{self, TrustedProxies},
+    entry::Entries,
     header_rules::Headers,
     metrics::{Metrics, RouteMetrics},
     route::{NotFound, Pattern, Table},
@@ -51,6 +52,7 @@ pub struct Runtime {
     own_servers: Vec<(Arc<str>, Arc<Servers>)>,
     pub trusted: TrustedProxies,
     pub client: lb::Client,
+    pub(super) entries: Entries,
     /// For all routes.
     pub(super) headers: Headers,
     /// Counts requests that no route took.
@@ -130,6 +132,7 @@ impl Runtime {
             own_servers,
             trusted: TrustedProxies::new(&lb.trusted_proxies),
             client: lb.client.clone(),
+            entries: Entries::new(&lb.listeners),
             headers: Headers::new(&lb.headers),
             unmatched: deps.metrics.route(None, None, &[]),
         });

@@ -6,7 +6,7 @@ use rustls::{ServerConfig, server::WebPkiClientVerifier};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsAcceptor;
 
-use super::{Accepted, Identity, Roots, TlsError, Versions, binding, provider};
+use super::{Accepted, Identity, Roots, TlsError, Versions, binding, by_name::ByName, provider};
 
 /// Longest record sent. Clients with libpq's old habit of looking at the socket while OpenSSL holds the rest of a record
 /// stall on longer ones; the price of two headers instead of one is 0.3 %.
@@ -15,7 +15,8 @@ const RECORD_LEN_MAX: usize = 8 * 1024;
 /// How connections are accepted.
 #[derive(Clone)]
 pub struct Accept {
-    identity: Identity,
+    /// The first is for clients that ask for no name, or for one that none has.
+    identities: Vec<Identity>,
     /// Clients must show a certificate that one of these has signed.
     clients: Option<Roots>,
     /// Or none.
@@ -36,7 +37,7 @@ impl Accept {
         versions: Versions,
         protocols: &[&[u8]],
     ) -> Result<Self, TlsError> {
-        Self::prepare(identity, clients, false, versions, protocols)
+        Self::for_postgres(identity, clients, false, versions, protocols)
     }
 
     /// The same, but a client may do without a certificate; one that it shows must be right.
@@ -49,15 +50,44 @@ impl Accept {
         versions: Versions,
         protocols: &[&[u8]],
     ) -> Result<Self, TlsError> {
-        Self::prepare(identity, clients, true, versions, protocols)
+        Self::for_postgres(identity, clients, true, versions, protocols)
     }
 
-    fn prepare(
+    /// Prepares for HTTP: several certificates, chosen by the name that the client asks for (RFC 6066 section 3; see
+    /// [`ByName`]), and tickets, by which a client that comes again saves the costly half of the handshake (RFC 8446 section
+    /// 2.2). Tickets are made with keys of this value alone: what was verified under other roots is worth nothing here.
+    ///
+    /// # Errors
+    /// As [`Self::new`]; and none is no certificate.
+    pub fn by_name(
+        identities: Vec<Identity>,
+        clients: Option<Roots>,
+        optional: bool,
+        versions: Versions,
+        protocols: &[&[u8]],
+    ) -> Result<Self, TlsError> {
+        let ticketer = rustls::crypto::ring::Ticketer::new()?;
+        Self::prepare(identities, clients, optional, versions, protocols, |config| config.ticketer = ticketer)
+    }
+
+    fn for_postgres(
         identity: Identity,
         clients: Option<Roots>,
         optional: bool,
         versions: Versions,
         protocols: &[&[u8]],
+    ) -> Result<Self, TlsError> {
+        let finish = |config: &mut ServerConfig| config.max_fragment_size = Some(RECORD_LEN_MAX);
+        Self::prepare(vec![identity], clients, optional, versions, protocols, finish)
+    }
+
+    fn prepare(
+        identities: Vec<Identity>,
+        clients: Option<Roots>,
+        optional: bool,
+        versions: Versions,
+        protocols: &[&[u8]],
+        finish: impl FnOnce(&mut ServerConfig),
     ) -> Result<Self, TlsError> {
         let builder = ServerConfig::builder_with_provider(provider()).with_protocol_versions(versions.supported())?;
         let builder = match &clients {
@@ -68,11 +98,11 @@ impl Accept {
                 builder.with_client_cert_verifier(verifier.build().map_err(|e| TlsError::new(e.to_string()))?)
             }
         };
-        let mut config = builder.with_single_cert(identity.chain.clone(), identity.key.clone_key())?;
+        let end_point = identities.first().and_then(|first| binding::end_point(first.leaf())).map(Into::into);
+        let mut config = builder.with_cert_resolver(Arc::new(ByName::new(&identities)?));
         config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
-        config.max_fragment_size = Some(RECORD_LEN_MAX);
-        let end_point = binding::end_point(identity.leaf()).map(Into::into);
-        Ok(Self { identity, clients, optional, versions, end_point, config: Arc::new(config) })
+        finish(&mut config);
+        Ok(Self { identities, clients, optional, versions, end_point, config: Arc::new(config) })
     }
 
     /// Shakes hands. Who calls bounds the time.
@@ -94,15 +124,15 @@ impl Accept {
 
 impl PartialEq for Accept {
     fn eq(&self, other: &Self) -> bool {
-        (&self.identity, &self.clients, self.optional, self.versions, &self.config.alpn_protocols)
-            == (&other.identity, &other.clients, other.optional, other.versions, &other.config.alpn_protocols)
+        (&self.identities, &self.clients, self.optional, self.versions, &self.config.alpn_protocols)
+            == (&other.identities, &other.clients, other.optional, other.versions, &other.config.alpn_protocols)
     }
 }
 
 impl fmt::Debug for Accept {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut shown = f.debug_struct("Accept");
-        shown.field("identity", &self.identity).field("clients", &self.clients).field("versions", &self.versions);
+        shown.field("identities", &self.identities).field("clients", &self.clients).field("versions", &self.versions);
         shown.finish_non_exhaustive()
     }
 }

@@ -1,4 +1,4 @@
-//! What a certificate says beside its key: the hash that SCRAM binds to, and how long it is good.
+//! What a certificate says beside its key: the hash that SCRAM binds to, how long it is good, and for whom.
 
 use rustls::{CertificateError, Error};
 use sha2::{Digest, Sha256, Sha384, Sha512};
@@ -8,6 +8,7 @@ use x509_cert::{
         Decode, Encode, Tag, Tagged,
         asn1::{BmpString, PrintableStringRef, TeletexStringRef, Utf8StringRef},
     },
+    ext::pkix::{SubjectAltName, name::GeneralName},
 };
 
 /// commonName in a subject (X.520).
@@ -76,4 +77,18 @@ pub(super) fn common_name(certificate: &[u8]) -> Option<String> {
         _ => return None,
     };
     (!text.is_empty() && !text.chars().any(char::is_control)).then_some(text)
+}
+
+/// Returns the hosts that a certificate is made out for: the DNS names of its subjectAltName, or its common name where it has
+/// none (RFC 9525 section 6.3 lets clients ignore that one; certificates made by hand have it still).
+pub(super) fn host_names(certificate: &[u8]) -> Vec<String> {
+    let Ok(parsed) = Certificate::from_der(certificate) else { return Vec::new() };
+    let Ok(Some((_, SubjectAltName(names)))) = parsed.tbs_certificate.get::<SubjectAltName>() else {
+        return common_name(certificate).into_iter().collect();
+    };
+    let host = |name: GeneralName| match name {
+        GeneralName::DnsName(name) => Some(name.as_str().to_owned()),
+        _ => None,
+    };
+    names.into_iter().filter_map(host).collect()
 }

@@ -8,6 +8,7 @@
 
 mod accept;
 mod binding;
+mod by_name;
 mod connect;
 mod material;
 mod versions;

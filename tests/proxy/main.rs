@@ -10,6 +10,7 @@ mod http;
 
 mod balancing;
 mod failures;
+mod https;
 mod leaving;
 mod queueing;
 mod requests;

@@ -83,7 +83,7 @@ impl Rig {
     /// Starts a front.
     pub async fn start(mut lb: Lb) -> Self {
         let address = free_port();
-        lb.listeners = vec![Listener { address, max_connections: lb.listeners[0].max_connections }];
+        lb.listeners[0].address = address;
         let (control, drain) = drain::channel();
         let (board, ready) = (Arc::new(Board::default()), Ready::default());
         let (pages, registry, log) = (Arc::new(Pages::default()), Registry::new(), Log::default());
@@ -146,7 +146,7 @@ impl Drop for Rig {
 /// One upstream of these servers for all paths, with defaults that suit tests.
 pub fn lb(servers: &[SocketAddr]) -> Lb {
     Lb {
-        listeners: vec![Listener { address: ([127, 0, 0, 1], 0).into(), max_connections: 100 }],
+        listeners: vec![Listener::plain(([127, 0, 0, 1], 0).into(), 100)],
         threads: 1,
         trusted_proxies: Vec::new(),
         client: Client {
@@ -158,6 +158,7 @@ pub fn lb(servers: &[SocketAddr]) -> Lb {
             keepalive_timeout: Duration::from_secs(75),
             keepalive_requests: 1000,
             send_timeout: Duration::from_secs(60),
+            max_streams: 128,
         },
         headers: Headers::default(),
         access_log: AccessLog { enabled: true, queue: 16_384 },

@@ -24,6 +24,7 @@ pub(super) fn read(file: &mut Section<'_>) -> Client {
         keepalive_timeout: file.duration("keepalive_timeout", Duration::from_secs(75)),
         keepalive_requests: file.integer("keepalive_requests", 1_000, 1..=u32::MAX.into()),
         send_timeout: file.duration("send_timeout", Duration::from_secs(60)),
+        max_streams: file.integer("http2_max_concurrent_streams", 128, 1..=10_000),
     }
 }
 

@@ -24,6 +24,7 @@ use ipnet::IpNet;
 pub use self::{
     balance::{Balance, Hash, HashKey},
     headers::HeaderRules,
+    listener::{CertificateFiles, ClientAuth, ListenerTls},
     own_answer::{Redirect, Respond},
     route::PRIORITIES,
     sticky::{SameSite, Sticky},
@@ -56,11 +57,25 @@ pub struct Lb {
 }
 
 /// One address the front accepts connections on.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Listener {
     pub address: SocketAddr,
     /// `max_connections`: open client connections on this listener; further ones are closed at once. Default 20,000.
     pub max_connections: usize,
+    /// `tls`. Default: plain HTTP.
+    pub tls: Option<ListenerTls>,
+    /// `http2`: with TLS offered by ALPN, without it by prior knowledge (RFC 9113 section 3.3). Default: with TLS.
+    pub http2: bool,
+    /// `redirect_https`: every request is sent on to this port by HTTPS (308), but for `/.well-known/acme-challenge/`, by which
+    /// certificates are had. Default: none is.
+    pub redirect_https: Option<u16>,
+}
+
+impl Listener {
+    /// Returns a listener for plain HTTP/1.1.
+    pub fn plain(address: SocketAddr, max_connections: usize) -> Self {
+        Self { address, max_connections, tls: None, http2: false, redirect_https: None }
+    }
 }
 
 /// Limits and deadlines towards HTTP clients. All are top-level keys of `lb.yaml`, named as in nginx.
@@ -82,6 +97,8 @@ pub struct Client {
     pub keepalive_requests: u32,
     /// `send_timeout`: between two writes to a client. Default 60 s.
     pub send_timeout: Duration,
+    /// `http2_max_concurrent_streams`: requests at a time on one HTTP/2 connection; clients keep further ones back. Default 128.
+    pub max_streams: u32,
 }
 
 /// `access_log: {enabled, queue}`

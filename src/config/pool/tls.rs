@@ -4,20 +4,17 @@
 //! at the start and at each reload, and never a client's. What rustls has no use for (cipher lists in OpenSSL's words,
 //! curves) is refused by name where other keys of PgBouncer are: see [`super::foreign`].
 
-use std::{fs::File, io::Read};
-
 use crate::{
     config::{
         field::Field,
         pool::{AuthType, ClientTls, ServerTls, SslMode, TlsFiles, user},
         reading::Reading,
         section::Section,
+        tls_files::{read_pem, versions},
     },
     tls::{Accept, Connect, Identity, Roots, TlsError, Verify, Versions},
 };
 
-/// Bytes of a certificate or key file that are read at most: a bundle of all public authorities has a quarter of it.
-const MAX_PEM_BYTES: u64 = 1 << 20;
 /// What PostgreSQL's clients offer and ask for by ALPN (IANA's registry).
 const ALPN: &[u8] = b"postgresql";
 
@@ -30,9 +27,6 @@ const MODES: [(&str, Option<SslMode>); 6] = [
     ("verify-ca", Some(SslMode::VerifyCa)),
     ("verify-full", Some(SslMode::VerifyFull)),
 ];
-
-/// PgBouncer's words for sets of versions.
-const OLD_WORDS: [&str; 5] = ["all", "legacy", "tlsv1.0", "tlsv1.1", "tlsv1"];
 
 /// One side's keys with what they were found to hold.
 struct Side<'a> {
@@ -224,44 +218,4 @@ impl<'a> Side<'a> {
             }
         }
     }
-}
-
-fn read_pem(reading: &Reading<'_>, path: &str) -> Result<Vec<u8>, String> {
-    let unreadable = |error: std::io::Error| format!("cannot be read: {error}");
-    let mut pem = Vec::new();
-    let file = File::open(reading.beside(path)).map_err(unreadable)?;
-    file.take(MAX_PEM_BYTES + 1).read_to_end(&mut pem).map_err(unreadable)?;
-    if pem.len() as u64 > MAX_PEM_BYTES {
-        return Err("is larger than 1MiB".into());
-    }
-    Ok(pem)
-}
-
-/// Reads PgBouncer's word or list: `secure`, or `tlsv1.2`, `tlsv1.3` with commas or colons between.
-fn versions(field: &Field<'_>) -> Option<Versions> {
-    const MUST: &str = "must be secure, tlsv1.2, tlsv1.3, or both with a comma";
-    let (mut two, mut three) = (false, false);
-    for word in field.text()?.split([',', ':']).map(|word| word.trim().to_ascii_lowercase()) {
-        match word.as_str() {
-            "secure" | "default" => (two, three) = (true, true),
-            "tlsv1.2" => two = true,
-            "tlsv1.3" => three = true,
-            word if OLD_WORDS.contains(&word) => {
-                field.error_with_hint(
-                    format!("{word} includes versions before 1.2, which are not offered (RFC 8996)"),
-                    "secure",
-                );
-                return None;
-            }
-            _ => {
-                field.reject(MUST);
-                return None;
-            }
-        }
-    }
-    Some(match (two, three) {
-        (true, false) => Versions::Only12,
-        (false, true) => Versions::Only13,
-        _ => Versions::Both,
-    })
 }

@@ -2,8 +2,8 @@
 
 use super::Yaml;
 use crate::config::lb::{
-    Admin, Balance, Builtin, CheckKind, HIDDEN, Headers, HealthCheck, Lb, PRIORITIES, PathMatch, Route, Server,
-    Servers, Shutdown, Sticky, Target, Template, Upstream,
+    Admin, Balance, Builtin, CheckKind, ClientAuth, HIDDEN, Headers, HealthCheck, Lb, ListenerTls, PRIORITIES,
+    PathMatch, Route, Server, Servers, Shutdown, Sticky, Target, Template, Upstream,
 };
 
 pub(super) fn admin(admin: &Admin) -> Yaml {
@@ -27,6 +27,11 @@ pub(super) fn lb(lb: &Lb) -> Yaml {
             let mut map = Yaml::map();
             map.put("address", Yaml::text(listener.address));
             map.put("max_connections", listener.max_connections);
+            map.put("tls", listener.tls.as_ref().map(listener_tls));
+            map.put("http2", listener.http2);
+            if let Some(port) = listener.redirect_https {
+                map.put("redirect_https", u32::from(port));
+            }
             map
         }),
     );
@@ -40,6 +45,7 @@ pub(super) fn lb(lb: &Lb) -> Yaml {
     map.put("keepalive_timeout", lb.client.keepalive_timeout);
     map.put("keepalive_requests", lb.client.keepalive_requests);
     map.put("send_timeout", lb.client.send_timeout);
+    map.put("http2_max_concurrent_streams", lb.client.max_streams);
     headers(&mut map, &lb.headers);
     let mut log = Yaml::map();
     log.put("enabled", lb.access_log.enabled);
@@ -51,6 +57,30 @@ pub(super) fn lb(lb: &Lb) -> Yaml {
     }
     map.put("upstreams", upstreams);
     map.put("routes", Yaml::list(&lb.routes, route));
+    map
+}
+
+fn listener_tls(tls: &ListenerTls) -> Yaml {
+    let mut map = Yaml::map();
+    let certificates = Yaml::list(&tls.certificates, |own| {
+        let mut map = Yaml::map();
+        map.put("cert_file", &*own.cert_file);
+        map.put("key_file", &*own.key_file);
+        map
+    });
+    map.put("certificates", certificates);
+    if let Some(ca) = &tls.client_ca_file {
+        map.put("client_ca_file", &**ca);
+    }
+    let word = ClientAuth::WORDS.iter().find(|(_, auth)| *auth == tls.client_auth).map_or("none", |(word, _)| word);
+    map.put("client_auth", word);
+    if let Some(protocols) = &tls.protocols {
+        map.put("protocols", &**protocols);
+    }
+    map.put("handshake_timeout", tls.handshake_timeout);
+    if let Some(hsts) = &tls.hsts {
+        map.put("hsts", &*String::from_utf8_lossy(hsts.as_bytes()));
+    }
     map
 }
 

@@ -2,7 +2,7 @@
 //!
 //! A key that is commented out stands there as `#key: default`, without a space; prose has one.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::LazyLock};
 
 use super::*;
 
@@ -23,6 +23,23 @@ fn uncommented(text: &str) -> String {
         }
     };
     text.lines().map(line).collect()
+}
+
+/// The front with every key there is. Its certificates are an example, and need to be there.
+fn whole_lb() -> String {
+    static FOLDER: LazyLock<tempfile::TempDir> = LazyLock::new(|| {
+        let folder = tempfile::tempdir().unwrap();
+        let pair = rcgen::generate_simple_self_signed(vec!["example.com".to_owned()]).unwrap();
+        for (name, text) in [
+            ("site.pem", pair.cert.pem()),
+            ("site.key", pair.signing_key.serialize_pem()),
+            ("clients.pem", pair.cert.pem()),
+        ] {
+            std::fs::write(folder.path().join(name), text).unwrap();
+        }
+        folder
+    });
+    uncommented(LB).replace("/etc/bookend/", &format!("{}/", FOLDER.path().display()))
 }
 
 /// The pool with every key there is. Peers are an example, and need a process that is one of them.
@@ -67,7 +84,7 @@ fn explains_every_key(text: &str, sections: fn(&Reading<'_>, &Node)) {
 
 #[test]
 fn every_key_that_is_read_stands_in_the_sample_files_and_the_other_way_round() {
-    explains_every_key(&uncommented(LB), |reading, tree| drop(lb::read(reading, tree)));
+    explains_every_key(&whole_lb(), |reading, tree| drop(lb::read(reading, tree)));
     explains_every_key(&whole_pool(), |reading, tree| drop(pool::read(reading, tree)));
 }
 
@@ -79,8 +96,15 @@ fn a_commented_key_stands_there_with_its_default() {
     let all = uncommented(POOL).replace("  \"*\": { host: 127.0.0.1 }\n", "");
     let (before, rest) = all.split_once("\npeers:").unwrap();
     let all = format!("{before}\n{}", rest.split_once("\n\n").unwrap().1);
-    let lb = uncommented(LB);
-    let examples = ["  tenants: ", "    sticky: ", "  - { host: www.example.com", "  - { host: closed.example.com"];
+    let lb = whole_lb();
+    let examples = [
+        "    redirect_https: ",
+        "  - { address: \"0.0.0.0:8443\"",
+        "  tenants: ",
+        "    sticky: ",
+        "  - { host: www.example.com",
+        "  - { host: closed.example.com",
+    ];
     let is_example = |line: &str| examples.iter().any(|example| line.starts_with(example));
     let is_header = |line: &str| {
         line.trim_start().starts_with("request_headers:") || line.trim_start().starts_with("response_headers:")
@@ -92,7 +116,7 @@ fn a_commented_key_stands_there_with_its_default() {
 #[test]
 fn every_key_of_the_front_is_printed_and_reads_back_without_the_secret() {
     let read = |text: &str| load(Some(text), Some(POOL)).unwrap_or_else(|errors| panic!("{errors}\n{text}"));
-    let config = read(&uncommented(LB));
+    let config = read(&whole_lb());
     let printed = print(&config);
     assert!(!printed.contains("0123456789abcdef"), "{printed}");
     let again = read(printed.split_once("---\n").unwrap().0).lb.unwrap();

@@ -3,7 +3,7 @@
 use std::fs;
 
 use super::*;
-use crate::config::pool::SslMode;
+use crate::config::{lb::ClientAuth, pool::SslMode};
 
 /// A folder with `server.crt` and its `server.key`, and `other.key` that is not.
 fn folder() -> tempfile::TempDir {
@@ -108,4 +108,62 @@ fn what_does_not_fit_is_said_where_it_is_to_be_mended() {
     let verify = both.replace("require", "verify-ca");
     let error = "pool.yaml:2:23: pool.client_tls_sslmode: verify-ca needs client_tls_ca_file";
     assert_eq!(pool_errors(&with(folder.path(), &verify)), [error]);
+}
+
+/// Returns a front whose listener has `keys`; `@` stands for the folder.
+fn front(folder: &Path, keys: &str) -> String {
+    let keys = keys.replace('@', &format!("{}/", folder.display()));
+    FRONT.replace("8080 }", &format!("8080, {keys} }}"))
+}
+
+const CERTIFICATE: &str = "certificates: [{ cert_file: @server.crt, key_file: @server.key }]";
+
+#[test]
+fn a_listener_has_tls_with_http2_unless_it_is_turned_off() {
+    let folder = folder();
+    let listener = |keys: &str| load_lb(&front(folder.path(), keys)).listeners.remove(0);
+    let plain = listener("max_connections: 1");
+    assert_eq!((plain.tls, plain.http2, plain.redirect_https), (None, false, None));
+    let secure = listener(&format!("tls: {{ {CERTIFICATE} }}"));
+    let tls = secure.tls.unwrap();
+    assert!(secure.http2);
+    assert_eq!((tls.client_auth, tls.handshake_timeout.as_secs(), &tls.hsts), (ClientAuth::None, 10, &None));
+    let http1 = listener(&format!("http2: false, tls: {{ {CERTIFICATE} }}"));
+    assert_ne!(http1.tls.as_ref(), Some(&tls), "another offer");
+    assert_eq!(listener(&format!("tls: {{ {CERTIFICATE} }}")).tls, Some(tls), "the same files");
+    let mutual = listener(&format!("tls: {{ {CERTIFICATE}, client_ca_file: @server.crt }}")).tls.unwrap();
+    assert_eq!(mutual.client_auth, ClientAuth::Required);
+}
+
+#[test]
+fn what_does_not_fit_a_listener_is_said_where_it_is_to_be_mended() {
+    let folder = folder();
+    let errors = |keys: &str| {
+        let errors = lb_errors(&front(folder.path(), keys));
+        errors.into_iter().map(|error| error.replace(&format!("{}/", folder.path().display()), "@")).collect::<Vec<_>>()
+    };
+    let table = [
+        ("tls: {}", "tls.certificates: is missing"),
+        ("tls: { certificates: [] }", "tls.certificates: must have at least one certificate"),
+        ("tls: { certificates: [{ cert_file: @server.crt, key_file: @other.key }] }", "cert_file: cannot be used: "),
+        (
+            "tls: { certificates: [{ cert_file: @nowhere, key_file: @server.key }] }",
+            "cert_file: @nowhere cannot be read",
+        ),
+        ("tls: { certificates: [{ cert_file: @server.crt, key_file: @empty }] }", "key_file: has no private key"),
+        ("tls: { certificates: [{ cert_file: @server.crt }] }", "key_file"),
+        (&*format!("tls: {{ {CERTIFICATE}, client_auth: required }}"), "client_auth: needs client_ca_file beside it"),
+        (
+            &*format!("tls: {{ {CERTIFICATE}, client_auth: maybe }}"),
+            "client_auth: must be none or optional or required, got maybe",
+        ),
+        (&*format!("tls: {{ {CERTIFICATE}, protocols: tlsv1.1 }}"), "protocols: tlsv1.1 includes versions before 1.2"),
+        (&*format!("tls: {{ {CERTIFICATE}, hsts: yes }}"), "hsts: must be a value of Strict-Transport-Security"),
+        (&*format!("tls: {{ {CERTIFICATE} }}, redirect_https: 443"), "redirect_https: is for a listener without tls"),
+        ("redirect_https: 0", "redirect_https: must be 1..=65535, got 0"),
+    ];
+    for (keys, expected) in table {
+        let errors = errors(keys);
+        assert!(errors.len() == 1 && errors[0].contains(expected), "{keys}: {errors:#?}");
+    }
 }

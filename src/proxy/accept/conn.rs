@@ -26,7 +26,7 @@ use bytes::{Buf, BytesMut};
 use parking_lot::Mutex;
 use pingora::protocols::{
     GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, Stream, TimingDigest,
-    UniqueID, UniqueIDType, raw_connect::ProxyDigest,
+    UniqueID, UniqueIDType, raw_connect::ProxyDigest, tls::SslDigest,
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf},
@@ -308,7 +308,11 @@ impl UniqueID for Downstream {
     }
 }
 
-impl Ssl for Downstream {}
+impl Ssl for Downstream {
+    fn get_ssl_digest(&self) -> Option<Arc<SslDigest>> {
+        self.conn.as_ref().and_then(|conn| conn.io.get_ssl_digest())
+    }
+}
 
 impl Peek for Downstream {}
 

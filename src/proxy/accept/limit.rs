@@ -1,4 +1,4 @@
-//! How many client connections are open, per listener.
+//! What a listener is while it runs: how connections begin there, and how many are open.
 
 use std::{
     net::SocketAddr,
@@ -8,9 +8,12 @@ use std::{
     },
 };
 
+use arc_swap::ArcSwap;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
+use super::arrive::Manner;
 use crate::{
+    config::lb::Listener,
     proxy::metrics::{ListenerMetrics, Refusal},
     telemetry::guard::GaugeGuard,
 };
@@ -20,6 +23,8 @@ use crate::{
 pub(crate) struct Limit {
     address: SocketAddr,
     max: AtomicUsize,
+    /// Replaced by a reload, for connections that come after it.
+    manner: ArcSwap<Manner>,
     open: AtomicUsize,
     metrics: ListenerMetrics,
 }
@@ -34,8 +39,14 @@ pub(crate) struct Admission {
 }
 
 impl Limit {
-    pub(crate) fn new(address: SocketAddr, max: usize, metrics: ListenerMetrics) -> Arc<Self> {
-        Arc::new(Self { address, max: AtomicUsize::new(max), open: AtomicUsize::new(0), metrics })
+    pub(crate) fn new(listener: &Listener, metrics: ListenerMetrics) -> Arc<Self> {
+        Arc::new(Self {
+            address: listener.address,
+            max: AtomicUsize::new(listener.max_connections),
+            manner: ArcSwap::from_pointee(Manner::of(listener)),
+            open: AtomicUsize::new(0),
+            metrics,
+        })
     }
 
     /// Returns whether a connection accepted at `local` came in through this listener.
@@ -54,14 +65,27 @@ impl Limit {
         None
     }
 
-    /// Takes a new bound (a reload); connections that are open stay.
-    pub(crate) fn set_max(&self, max: usize) {
-        self.max.store(max, Ordering::Relaxed);
+    /// Takes new settings (a reload); connections that are open stay as they are.
+    pub(crate) fn set(&self, listener: &Listener) {
+        self.max.store(listener.max_connections, Ordering::Relaxed);
+        self.manner.store(Arc::new(Manner::of(listener)));
+    }
+
+    /// Returns how connections begin here.
+    pub(super) fn manner(&self) -> Arc<Manner> {
+        self.manner.load_full()
     }
 
     /// Returns the address it listens on.
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
+    }
+}
+
+impl Admission {
+    /// Counts a connection that was closed before it said anything.
+    pub(super) fn failed_handshake(&self) {
+        self.limit.metrics.refused(Refusal::Handshake);
     }
 }
 
@@ -74,7 +98,7 @@ impl Drop for Admission {
 #[cfg(test)]
 pub(super) fn limit(address: &str, max: usize) -> Arc<Limit> {
     let metrics = crate::proxy::metrics::Metrics::register(&Default::default()).unwrap();
-    Limit::new(address.parse().unwrap(), max, metrics.listener(address))
+    Limit::new(&Listener::plain(address.parse().unwrap(), max), metrics.listener(address))
 }
 
 #[cfg(test)]

@@ -11,10 +11,14 @@
 //! at once and answers under way are the last of their connection.
 
 mod alarm;
+mod arrive;
 pub(super) mod body;
 pub(super) mod conn;
 pub(super) mod head;
+mod http2;
+mod layer;
 pub(super) mod limit;
+pub(super) mod progress;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -36,6 +40,7 @@ use tokio::{
 
 use self::{
     alarm::Alarm,
+    arrive::{Arrived, Manner, NoHandshake},
     conn::{Conn, Downstream, Home},
     head::{Bounds, Head, Refusal, Scanner, leading_line_ends},
     limit::{Admission, Limit},
@@ -74,29 +79,55 @@ enum Next {
 #[async_trait]
 impl<H: HttpServerApp + Send + Sync + 'static> ServerApp for Accept<H> {
     async fn process_new(self: &Arc<Self>, stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
-        match self.admit(&stream) {
-            Some(admission) => self.serve(Box::new(Conn::new(stream, admission)), shutdown).await,
-            None => self.turn_away(stream),
+        let limit = self.limit_of(&stream)?;
+        let manner = limit.manner();
+        match limit.admit(self.drain.token()) {
+            None => self.turn_away(stream, &manner),
+            Some(admission) if manner.is_plain() => self.serve(Box::new(Conn::new(stream, admission)), shutdown).await,
+            // On the heap: a plain connection is not larger for those that are not.
+            Some(admission) => Box::pin(self.greet(stream, admission, &manner, shutdown)).await,
         }
         None
     }
 }
 
 impl<H: HttpServerApp + Send + Sync + 'static> Accept<H> {
-    fn admit(&self, stream: &Stream) -> Option<Admission> {
-        let limit = match &*self.limits {
+    fn limit_of(&self, stream: &Stream) -> Option<&Arc<Limit>> {
+        match &*self.limits {
             [only] => Some(only),
             several => {
                 let local = local_address(stream);
                 several.iter().find(|limit| local.is_some_and(|local| limit.accepts_at(local)))
             }
+        }
+    }
+
+    /// Finds out what is spoken, and serves it.
+    async fn greet(&self, stream: Stream, admission: Admission, manner: &Manner, shutdown: &ShutdownWatch) {
+        let mut drain = self.drain.clone();
+        let arrived = tokio::select! {
+            arrived = manner.arrive(stream, self.rules.client().header_timeout) => arrived,
+            _ = drain.draining() => return,
         };
-        limit?.admit(self.drain.token())
+        match arrived {
+            Err(NoHandshake) if manner.is_secure() => admission.failed_handshake(),
+            // As a connection that says nothing at all.
+            Err(NoHandshake) => {}
+            Ok(Arrived { io, http2: true, .. }) => self.serve_http2(io, admission, shutdown).await,
+            Ok(Arrived { io, early, .. }) => {
+                let mut conn = Box::new(Conn::new(io, admission));
+                conn.held = early;
+                self.serve(conn, shutdown).await;
+            }
+        }
     }
 
     /// Closes a connection that is one too many, with a word if it is taken at once.
-    fn turn_away(&self, mut stream: Stream) {
+    fn turn_away(&self, mut stream: Stream, manner: &Manner) {
         self.rules.refused(Failure::Overloaded, "max_connections", peer_address(&stream));
+        if manner.is_secure() {
+            return;
+        }
         let bytes = render(&Failure::Overloaded.answer(None, None));
         // Whether the word arrives or not, the place is not there.
         let _ = stream.write_all(&bytes).now_or_never();

@@ -75,6 +75,7 @@ fn client_settings() -> Client {
         keepalive_timeout: Duration::from_secs(75),
         keepalive_requests: 3,
         send_timeout: Duration::from_secs(60),
+        max_streams: 128,
     }
 }
 

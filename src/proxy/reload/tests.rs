@@ -22,7 +22,7 @@ fn server(name: &str, port: u16) -> Server {
 fn lb() -> Lb {
     let second = Duration::from_secs(1);
     Lb {
-        listeners: vec![Listener { address: ([127, 0, 0, 1], 80).into(), max_connections: 10 }],
+        listeners: vec![Listener::plain(([127, 0, 0, 1], 80).into(), 10)],
         threads: 2,
         trusted_proxies: Vec::new(),
         client: Client {
@@ -34,6 +34,7 @@ fn lb() -> Lb {
             keepalive_timeout: second,
             keepalive_requests: 1,
             send_timeout: second,
+            max_streams: 128,
         },
         headers: Headers::default(),
         access_log: AccessLog { enabled: true, queue: 1 },
@@ -100,7 +101,11 @@ fn routes_and_limits_are_named() {
     after.listeners[0].max_connections = 11;
     assert_eq!(
         differences(&lb(), &after).changed,
-        ["listeners: max_connections changed", "limits and deadlines towards clients changed", "route / changed",]
+        [
+            "listener 127.0.0.1:80: max_connections changed",
+            "limits and deadlines towards clients changed",
+            "route / changed",
+        ]
     );
 }
 

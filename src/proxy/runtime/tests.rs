@@ -111,6 +111,7 @@ fn lb(servers: Vec<lb::Server>) -> Lb {
             keepalive_timeout: seconds(75),
             keepalive_requests: 1000,
             send_timeout: seconds(60),
+            max_streams: 128,
         },
         headers: lb::Headers::default(),
         access_log: lb::AccessLog { enabled: true, queue: 100 },
