@@ -1,4 +1,4 @@
-//! Every file of the pool's fuzz corpora, through the code that is fuzzed: as it is, broken off, spliced, a bit flipped.
+//! Every file of the fuzz corpora, through the code that is fuzzed: as it is, broken off, spliced, a bit flipped.
 
 use std::{fs, path::Path};
 
@@ -16,6 +16,8 @@ mod hba;
 mod ini;
 #[path = "../fuzz/entries/login.rs"]
 mod login;
+#[path = "../fuzz/entries/proxy_protocol.rs"]
+mod proxy_protocol;
 #[path = "../fuzz/entries/relay.rs"]
 mod relay;
 #[path = "../fuzz/entries/scram.rs"]
@@ -47,6 +49,11 @@ fn each_file(corpus: &str, step: usize, run: fn(&[u8])) {
             run(&flipped);
         }
     }
+}
+
+#[test]
+fn proxy_headers_of_the_corpus() {
+    each_file("proxy_protocol", 1, proxy_protocol::run);
 }
 
 #[test]

@@ -3,10 +3,10 @@
 //! Frames, pseudo-headers and their order, connection headers, lengths and characters were checked by the h2 crate and
 //! pingora on the way in (RFC 9113 sections 8.2 and 8.3).
 
-use http::{HeaderValue, header};
+use http::{HeaderValue, Method, header};
 use pingora::{Result, http::RequestHeader};
 
-use super::error::Failure;
+use super::{accept::head, error::Failure};
 
 /// Puts the authority where HTTP/1.1 has it, in Host, and the crumbs of a cookie together (RFC 9113 sections 8.3.1 and
 /// 8.2.3): servers of HTTP/1.1 join them with a comma, and Django then sees one cookie with a strange value.
@@ -32,7 +32,8 @@ pub(super) fn to_http1(request: &mut RequestHeader) -> Result<()> {
     Ok(())
 }
 
-/// Sees to what an HTTP/1 head is refused for before it is a request.
+/// Sees to what an HTTP/1 head is refused for before it is a request ([`head`]), as far as nobody has: too many headers, the
+/// methods that are not for a reverse proxy, a host or a target that a server may read in two ways.
 ///
 /// # Errors
 /// What is wrong with it.
@@ -40,7 +41,23 @@ pub(super) fn check(request: &RequestHeader, max_headers: usize) -> Result<(), F
     if request.headers.len() > max_headers {
         return Err(Failure::TooManyHeaders);
     }
-    Ok(())
+    if matches!(request.method, Method::CONNECT | Method::TRACE) {
+        return Err(Failure::MethodNotAllowed);
+    }
+    let target = request.raw_path();
+    let mut hosts = request.headers.get_all(header::HOST).iter();
+    let one_host = match (hosts.next(), hosts.next()) {
+        (Some(host), None) => host.as_bytes().iter().all(|byte| head::is_host(*byte)),
+        _ => false,
+    };
+    let mut lengths = request.headers.get_all(header::CONTENT_LENGTH).iter();
+    let one_length = match (lengths.next(), lengths.next()) {
+        (None, _) => true,
+        (Some(length), None) => !length.is_empty() && length.as_bytes().iter().all(u8::is_ascii_digit),
+        _ => false,
+    };
+    let origin = target.starts_with(b"/") || (target == b"*" && request.method == Method::OPTIONS);
+    if one_host && one_length && origin { Ok(()) } else { Err(Failure::BadRequest) }
 }
 
 #[cfg(test)]
@@ -75,12 +92,46 @@ mod tests {
     }
 
     #[test]
+    fn what_two_servers_might_read_differently_is_refused() {
+        let with = |name: &'static str, values: &[&str]| {
+            let mut request = request();
+            to_http1(&mut request).unwrap();
+            request.remove_header(name);
+            for value in values {
+                request.append_header(name, *value).unwrap();
+            }
+            check(&request, 10)
+        };
+        assert_eq!(with("host", &["a.example:80"]), Ok(()));
+        assert_eq!(with("host", &["[::1]:80"]), Ok(()));
+        assert_eq!(with("content-length", &["12"]), Ok(()));
+        for (name, values) in [
+            ("host", &[][..]),
+            ("host", &["a", "a"]),
+            ("host", &["a b"]),
+            ("host", &["a/b"]),
+            ("host", &["user@a"]),
+            ("content-length", &["1", "1"]),
+            ("content-length", &["1, 1"]),
+            ("content-length", &["+1"]),
+        ] {
+            assert_eq!(with(name, values), Err(Failure::BadRequest), "{name} {values:?}");
+        }
+        for method in ["CONNECT", "TRACE"] {
+            let mut request = request();
+            request.set_method(method.parse().unwrap());
+            assert_eq!(check(&request, 10), Err(Failure::MethodNotAllowed));
+        }
+    }
+
+    #[test]
     fn headers_are_counted() {
         let mut request = request();
+        to_http1(&mut request).unwrap();
         for name in ["a", "b"] {
             request.append_header(name, "x").unwrap();
         }
-        assert_eq!(check(&request, 2), Ok(()));
-        assert_eq!(check(&request, 1), Err(Failure::TooManyHeaders));
+        assert_eq!(check(&request, 3), Ok(()));
+        assert_eq!(check(&request, 2), Err(Failure::TooManyHeaders));
     }
 }

@@ -88,6 +88,7 @@ pub struct ListenerMetrics {
     open: IntGauge,
     over_limit: IntCounter,
     handshake: IntCounter,
+    proxy_protocol: IntCounter,
 }
 
 /// Which way bytes of a WebSocket went.
@@ -104,6 +105,8 @@ pub enum Refusal {
     Limit,
     /// It and we found no TLS in common, or not in time.
     Handshake,
+    /// It did not begin with a header of the PROXY protocol.
+    ProxyProtocol,
 }
 
 impl Metrics {
@@ -237,6 +240,7 @@ impl Metrics {
             open: self.client_connections.with_label_values(&[listener]),
             over_limit: self.client_connections_refused.with_label_values(&[listener, "limit"]),
             handshake: self.client_connections_refused.with_label_values(&[listener, "tls_handshake"]),
+            proxy_protocol: self.client_connections_refused.with_label_values(&[listener, "proxy_protocol"]),
         }
     }
 
@@ -311,6 +315,7 @@ impl ListenerMetrics {
         match why {
             Refusal::Limit => self.over_limit.inc(),
             Refusal::Handshake => self.handshake.inc(),
+            Refusal::ProxyProtocol => self.proxy_protocol.inc(),
         }
     }
 }

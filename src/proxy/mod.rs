@@ -26,6 +26,7 @@ mod http2;
 mod listener;
 pub mod metrics;
 mod own_answer;
+pub mod proxy_protocol;
 mod record;
 mod reload;
 mod reply;

@@ -51,6 +51,7 @@ fn listener(before: &Listener, after: &Listener) -> Vec<&'static str> {
         ("certificates changed", before.tls.is_some() && after.tls.is_some() && files(before) != files(after)),
         ("tls settings changed", before.tls.is_some() && after.tls.is_some() && rest(before) != rest(after)),
         ("http2 changed", before.http2 != after.http2),
+        ("proxy_protocol changed", before.proxy_protocol != after.proxy_protocol),
         ("redirect_https changed", before.redirect_https != after.redirect_https),
     ];
     all.into_iter().filter_map(|(what, differs)| differs.then_some(what)).collect()

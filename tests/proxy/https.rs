@@ -417,3 +417,72 @@ async fn plain_http_leads_to_https() {
     assert_eq!(ask(rig.address, get("/.well-known/acme-challenge/token")).await.body, "here");
     assert_eq!(server.requests(), 1);
 }
+
+const FROM: &[u8] = b"PROXY TCP4 192.0.2.1 10.0.0.1 4660 443\r\n";
+
+#[tokio::test]
+async fn a_proxy_in_front_says_whose_connection_it_is() {
+    let server = Script::mirror().await;
+    let mut lb = lb(&[server.address]);
+    lb.listeners[0].proxy_protocol = true;
+    let rig = Rig::start(lb).await;
+    let request = b"GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 6.6.6.6\r\n\r\n";
+    let version2 = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\xc6\x33\x64\x01\x0a\0\0\x01\x12\x34\x01\xbb";
+    for (header_sent, expected) in
+        [(FROM, "192.0.2.1"), (version2, "198.51.100.1"), (b"PROXY UNKNOWN\r\n", "127.0.0.1")]
+    {
+        let mut client = Client::connect(rig.address).await;
+        // The header once for the connection, its requests as often as they come.
+        client.send([header_sent, request].concat()).await;
+        for _ in 0..2 {
+            let answer = client.answer().await;
+            assert_eq!(header(&answer.body, "x-forwarded-for"), Some(expected));
+            assert_eq!(header(&answer.body, "x-forwarded-port"), Some(&*rig.address.port().to_string()));
+            client.send(request).await;
+        }
+    }
+    let mut slow = Client::connect(rig.address).await;
+    for byte in [FROM, request].concat() {
+        slow.send([byte]).await;
+    }
+    assert_eq!(header(&slow.answer().await.body, "x-forwarded-for"), Some("192.0.2.1"));
+    rig.log.find("the client", |line| line["client"] == "192.0.2.1").await;
+}
+
+#[tokio::test]
+async fn a_connection_that_does_not_say_whose_it_is_is_refused_and_counted() {
+    let server = Script::saying("here").await;
+    let mut lb = lb(&[server.address]);
+    lb.listeners[0].proxy_protocol = true;
+    lb.client.header_timeout = Duration::from_millis(200);
+    let rig = Rig::start(lb).await;
+    let refused = || rig.metric("bookend_client_connections_refused_total", &[("reason", "proxy_protocol")]);
+    // The rig looks whether anybody listens.
+    eventually("that is counted", || refused() == 1.0).await;
+    for (number, said) in [(2.0, get("/")), (3.0, "PROXY TCP4 192.0.2.1".to_owned()), (4.0, String::new())] {
+        let mut client = Client::connect(rig.address).await;
+        client.send(said).await;
+        assert_eq!(timeout(PATIENCE, client.rest()).await.expect("it is closed"), b"");
+        eventually("it is counted", || refused() >= number).await;
+    }
+    assert_eq!(server.requests(), 0);
+}
+
+#[tokio::test]
+async fn a_proxy_in_front_is_heard_before_tls() {
+    let server = Script::mirror().await;
+    let authority = Authority::new();
+    let mut lb = for_localhost(&authority, &[server.address]);
+    lb.listeners[0].proxy_protocol = true;
+    let rig = Rig::start(lb).await;
+    let mut stream = TcpStream::connect(rig.address).await.unwrap();
+    stream.write_all(FROM).await.unwrap();
+    let roots = Verify::AuthorityAndName(authority.roots());
+    let connect = Connect::new(roots, None, Versions::Both, &[b"h2"]).unwrap();
+    let (send, connection) =
+        h2::client::handshake(connect.handshake("localhost", stream).await.unwrap()).await.unwrap();
+    tokio::spawn(connection);
+    let (_, seen) = fetch(&send, request("/").body(()).unwrap(), "").await;
+    assert_eq!(header(&seen, "x-forwarded-for"), Some("192.0.2.1"));
+    assert_eq!(header(&seen, "x-forwarded-proto"), Some("https"));
+}

@@ -81,15 +81,16 @@ fn listener(field: &Field<'_>) -> Option<(Listener, Spot)> {
     if let (Some(redirect), Some(_)) = (&redirect, &tls_field) {
         redirect.error("is for a listener without tls: what comes by HTTPS is where it should be");
     }
-    let broken = tls_field.as_ref().map(|field| tls(field, http2));
+    let proxy_protocol = section.flag("proxy_protocol", false);
+    let read = tls_field.as_ref().map(|field| tls(field, http2));
     section.finish();
     let field = address?;
     let address = field.listen_address()?;
-    let tls = match broken {
+    let tls = match read {
         Some(tls) => Some(tls?),
         None => None,
     };
-    Some((Listener { address, max_connections, tls, http2, redirect_https }, field.spot))
+    Some((Listener { address, max_connections, tls, http2, redirect_https, proxy_protocol }, field.spot))
 }
 
 fn tls(field: &Field<'_>, http2: bool) -> Option<ListenerTls> {

@@ -69,12 +69,14 @@ pub struct Listener {
     /// `redirect_https`: every request is sent on to this port by HTTPS (308), but for `/.well-known/acme-challenge/`, by which
     /// certificates are had. Default: none is.
     pub redirect_https: Option<u16>,
+    /// `proxy_protocol`: each connection begins with a header of the PROXY protocol that says whose it is. Default false.
+    pub proxy_protocol: bool,
 }
 
 impl Listener {
     /// Returns a listener for plain HTTP/1.1.
     pub fn plain(address: SocketAddr, max_connections: usize) -> Self {
-        Self { address, max_connections, tls: None, http2: false, redirect_https: None }
+        Self { address, max_connections, tls: None, http2: false, redirect_https: None, proxy_protocol: false }
     }
 }
 

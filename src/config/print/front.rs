@@ -29,6 +29,7 @@ pub(super) fn lb(lb: &Lb) -> Yaml {
             map.put("max_connections", listener.max_connections);
             map.put("tls", listener.tls.as_ref().map(listener_tls));
             map.put("http2", listener.http2);
+            map.put("proxy_protocol", listener.proxy_protocol);
             if let Some(port) = listener.redirect_https {
                 map.put("redirect_https", u32::from(port));
             }

@@ -264,7 +264,7 @@ fn is_token(byte: u8) -> bool {
 }
 
 /// What a host and port may be written with (RFC 3986 3.2.2), no userinfo.
-fn is_host(byte: u8) -> bool {
+pub(crate) fn is_host(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:[]%".contains(&byte)
 }
 

@@ -4,6 +4,7 @@
 
 use std::{
     io,
+    net::SocketAddr,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -24,11 +25,26 @@ use crate::tls::{Accepted, Suite};
 pub(super) struct Early {
     io: Stream,
     early: BytesMut,
+    /// Whose connection it is, where a proxy has said so; else the socket's own.
+    socket: Option<Arc<SocketDigest>>,
 }
 
 impl Early {
     pub(super) fn new(io: Stream, early: BytesMut) -> Self {
-        Self { io, early }
+        Self { io, early, socket: None }
+    }
+
+    /// Returns a stream whose other end is `source`, where it is known, whoever is at the socket.
+    pub(super) fn said(io: Stream, early: BytesMut, source: Option<SocketAddr>) -> Self {
+        let socket = source.map(|source| {
+            let own = SocketDigest::from_raw_fd(io.id());
+            // Both are empty still: they are filled here or never.
+            let _ = own.peer_addr.set(Some(source.into()));
+            let local = io.get_socket_digest().and_then(|socket| socket.local_addr().cloned());
+            let _ = own.local_addr.set(local);
+            Arc::new(own)
+        });
+        Self { io, early, socket }
     }
 }
 
@@ -90,7 +106,7 @@ impl Ssl for Secure {
 
 impl GetSocketDigest for Early {
     fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
-        self.io.get_socket_digest()
+        self.socket.clone().or_else(|| self.io.get_socket_digest())
     }
 }
 

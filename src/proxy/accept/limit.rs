@@ -83,9 +83,9 @@ impl Limit {
 }
 
 impl Admission {
-    /// Counts a connection that was closed before it said anything.
-    pub(super) fn failed_handshake(&self) {
-        self.limit.metrics.refused(Refusal::Handshake);
+    /// Counts a connection that is closed before it was one for HTTP.
+    pub(super) fn refused(&self, why: Refusal) {
+        self.limit.metrics.refused(why);
     }
 }
 

@@ -40,7 +40,7 @@ use tokio::{
 
 use self::{
     alarm::Alarm,
-    arrive::{Arrived, Manner, NoHandshake},
+    arrive::{Arrived, Manner, NotArrived},
     conn::{Conn, Downstream, Home},
     head::{Bounds, Head, Refusal, Scanner, leading_line_ends},
     limit::{Admission, Limit},
@@ -110,9 +110,9 @@ impl<H: HttpServerApp + Send + Sync + 'static> Accept<H> {
             _ = drain.draining() => return,
         };
         match arrived {
-            Err(NoHandshake) if manner.is_secure() => admission.failed_handshake(),
+            Err(NotArrived(Some(why))) => admission.refused(why),
             // As a connection that says nothing at all.
-            Err(NoHandshake) => {}
+            Err(NotArrived(None)) => {}
             Ok(Arrived { io, http2: true, .. }) => self.serve_http2(io, admission, shutdown).await,
             Ok(Arrived { io, early, .. }) => {
                 let mut conn = Box::new(Conn::new(io, admission));
